@@ -16,7 +16,6 @@ const CONFIGURE: &[&str] = &[
     "no-engine",
     "no-tests",
     "no-apps",
-    "no-docs",
     "no-legacy",
     "no-ssl3",
     "no-tls1",
@@ -94,7 +93,7 @@ impl Build {
         if root.exists() {
             fs::remove_dir_all(&root).map_err(|e| format!("cannot empty {}: {e}", root.display()))?;
         }
-        copy_tree(&upstream::source_dir(), &source).map_err(|e| format!("cannot copy the source to {}: {e}", source.display()))?;
+        copy_tree(&source_dir()?, &source).map_err(|e| format!("cannot copy the source to {}: {e}", source.display()))?;
 
         let compiler = cc::Build::new().target(&target).host(&host).opt_level(2).warnings(false).get_compiler();
         let mut configure = Command::new(env::var_os("PERL").unwrap_or_else(|| "perl".into()));
@@ -131,6 +130,25 @@ fn target_switches(target: &str) -> Result<&'static [&'static str], String> {
         "aarch64-unknown-linux-gnu" => Ok(&["linux-aarch64", "enable-ec_sm2p_64_gcc_128", "enable-ec_nistp_64_gcc_128", "-mbranch-protection=standard"]),
         other => Err(format!("no recipe for target {other}; set TONGSUO_NO_VENDOR=1 and OPENSSL_DIR to an installed Tongsuo (see vendor/README.md)")),
     }
+}
+
+/// Where Cargo unpacked the sources that `source/Cargo.lock` pins, fetched first if they are not there yet.
+fn source_dir() -> Result<PathBuf, String> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("source/Cargo.toml");
+    let output = Command::new(variable("CARGO")?)
+        .args(["metadata", "--format-version", "1", "--locked", "--manifest-path"])
+        .arg(&manifest)
+        .output()
+        .map_err(|e| format!("cannot run cargo metadata: {e}"))?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("cannot fetch the sources that {} names: {}", manifest.display(), reason.trim()));
+    }
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata printed no JSON: {e}"))?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata named no packages")?;
+    let package = packages.iter().find(|p| p["name"] == "tongsuo-src").ok_or("cargo metadata did not name tongsuo-src")?;
+    let crate_manifest = package["manifest_path"].as_str().ok_or("cargo metadata gave tongsuo-src no manifest")?;
+    Ok(Path::new(crate_manifest).with_file_name("tongsuo"))
 }
 
 fn variable(name: &str) -> Result<String, String> {

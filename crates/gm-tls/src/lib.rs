@@ -1,1 +1,3 @@
 //! TLS and TLCP.
+
+pub mod hello;

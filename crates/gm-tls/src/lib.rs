@@ -1,1 +1,44 @@
-//! TLS and TLCP.
+//! TLS 1.2 and 1.3, RFC 8998 and TLCP (GB/T 38636-2020) over Tongsuo: the only user of the C library and the only place for
+//! `unsafe` code. Everything above knows a connection's security through [`PeerIdentity`] alone.
+//!
+//! - [`hello`] reads a ClientHello without the library, to choose a context before anything is committed.
+//! - [`cert`], [`key`], [`pair`] and [`pki`] are certificates, keys, the dual pair of TLCP, and a small authority.
+//! - [`suites`] names the cipher suites; [`server`] and [`client`] build contexts that accept exactly what was configured.
+//! - [`engine`] is one connection as a state machine without IO; [`stream`] drives it over any tokio stream.
+
+pub mod hello;
+pub mod suites;
+
+#[cfg(feature = "tongsuo")]
+pub mod cert;
+#[cfg(feature = "tongsuo")]
+pub mod client;
+#[cfg(feature = "tongsuo")]
+mod context;
+#[cfg(feature = "tongsuo")]
+pub mod engine;
+#[cfg(feature = "tongsuo")]
+pub mod error;
+#[cfg(feature = "tongsuo")]
+mod ffi;
+#[cfg(feature = "tongsuo")]
+pub mod identity;
+#[cfg(feature = "tongsuo")]
+pub mod key;
+#[cfg(feature = "tongsuo")]
+pub mod pair;
+#[cfg(feature = "tongsuo")]
+mod pem;
+#[cfg(feature = "tongsuo")]
+pub mod server;
+#[cfg(feature = "tongsuo")]
+pub mod stream;
+#[cfg(feature = "tongsuo")]
+mod verify;
+
+#[cfg(feature = "tongsuo")]
+pub use {
+    error::{ContextError, HandshakeError, HandshakeFailure},
+    identity::{PeerIdentity, Protocol},
+    stream::TlsStream,
+};

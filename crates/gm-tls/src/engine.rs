@@ -1,0 +1,319 @@
+//! One TLS or TLCP connection as a state machine without IO: bytes of the peer go in by [`Engine::receive`], bytes for the peer
+//! come out by [`Engine::output`]. Nothing here waits, knows a clock or touches a socket.
+//!
+//! ```text
+//!   handshake() -> NeedsInput | Done      read() -> Data | NeedsInput | Closed
+//!                                         write() -> taken bytes
+//! ```
+
+use std::{
+    io::{self, Read, Write},
+    mem::MaybeUninit,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use openssl::{
+    error::ErrorStack,
+    ssl::{ErrorCode, Ssl, SslStream},
+};
+
+use crate::{
+    client::Session,
+    error::{HandshakeError, HandshakeFailure, alert_name},
+    identity::{PeerIdentity, Protocol},
+    pair, verify,
+};
+
+/// Longest plaintext that [`Engine::write`] takes at once: one record.
+pub const MAX_WRITE: usize = 16 * 1024;
+
+/// How far a handshake has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing more can be done until the peer's next bytes are there. There may be output to send first.
+    NeedsInput,
+    /// Complete. There may be output to send.
+    Done,
+}
+
+/// What reading gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// So many bytes of application data, at least one.
+    Data(usize),
+    NeedsInput,
+    /// The peer closed the connection in order, with close_notify.
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Server,
+    Client,
+}
+
+/// A connection without IO.
+#[derive(Debug)]
+pub struct Engine {
+    stream: SslStream<Buffers>,
+    role: Role,
+    identity: Option<Arc<PeerIdentity>>,
+}
+
+/// The library's view of the transport. Each buffer gives its memory back once it is empty.
+#[derive(Debug, Default)]
+struct Buffers {
+    prefix: Bytes,
+    input: Vec<u8>,
+    read: usize,
+    ended: bool,
+    output: Vec<u8>,
+    sent: usize,
+}
+
+impl Engine {
+    pub(crate) fn new(ssl: Ssl, role: Role, prefix: Bytes) -> Result<Self, HandshakeError> {
+        let mut stream =
+            SslStream::new(ssl, Buffers { prefix, ..Buffers::default() }).map_err(HandshakeError::setup)?;
+        match role {
+            Role::Server => stream.ssl_mut().set_accept_state(),
+            Role::Client => stream.ssl_mut().set_connect_state(),
+        }
+        Ok(Self { stream, role, identity: None })
+    }
+
+    /// Takes bytes that came from the peer.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        let buffers = self.stream.get_mut();
+        if buffers.read == buffers.input.len() {
+            buffers.read = 0;
+            buffers.input.clear();
+        }
+        buffers.input.extend_from_slice(bytes);
+    }
+
+    /// Notes that the peer will send no more.
+    pub fn receive_end(&mut self) {
+        self.stream.get_mut().ended = true;
+    }
+
+    /// Bytes to send to the peer, in order, not counting those already [`Engine::consume_output`]d.
+    pub fn output(&self) -> &[u8] {
+        let buffers = self.stream.get_ref();
+        buffers.output.get(buffers.sent..).unwrap_or_default()
+    }
+
+    /// Removes the first `count` bytes of the output, which have been sent.
+    pub fn consume_output(&mut self, count: usize) {
+        let buffers = self.stream.get_mut();
+        buffers.sent = buffers.sent.saturating_add(count);
+        if buffers.sent >= buffers.output.len() {
+            buffers.sent = 0;
+            buffers.output = Vec::new();
+        }
+    }
+
+    /// Continues the handshake as far as the bytes at hand allow.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] when it failed; the output may then hold an alert that the peer should still get.
+    pub fn handshake(&mut self) -> Result<Progress, HandshakeError> {
+        if self.identity.is_some() {
+            return Ok(Progress::Done);
+        }
+        discard_stale_errors();
+        verify::begin_step();
+        match self.stream.do_handshake() {
+            Ok(()) => {}
+            Err(error) if matches!(error.code(), ErrorCode::WANT_READ | ErrorCode::WANT_WRITE) => {
+                // The library waits for ever for the first bytes of a TLCP record if none come.
+                return if self.input_ended() { Err(HandshakeError::closed()) } else { Ok(Progress::NeedsInput) };
+            }
+            Err(error) => {
+                let refused = verify::take_failure();
+                let pair = self.role == Role::Server && self.stream.ssl_mut().is_ntls();
+                return Err(HandshakeError::from_library(error, refused, pair));
+            }
+        }
+        let identity = PeerIdentity::of(self.stream.ssl_mut());
+        check_identity(&identity)?;
+        self.identity = Some(Arc::new(identity));
+        Ok(Progress::Done)
+    }
+
+    /// The peer, once the handshake is complete.
+    pub fn peer_identity(&self) -> Option<&Arc<PeerIdentity>> {
+        self.identity.as_ref()
+    }
+
+    /// Reads application data into `into`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the peer's bytes ended without close_notify, so that data may be missing;
+    /// [`io::ErrorKind::InvalidData`] when the peer broke the protocol.
+    pub fn read(&mut self, into: &mut [MaybeUninit<u8>]) -> io::Result<ReadOutcome> {
+        if into.is_empty() {
+            return Ok(ReadOutcome::NeedsInput);
+        }
+        discard_stale_errors();
+        match self.stream.ssl_read_uninit(into) {
+            Ok(count) => Ok(ReadOutcome::Data(count)),
+            Err(error) => match error.code() {
+                ErrorCode::ZERO_RETURN => Ok(ReadOutcome::Closed),
+                ErrorCode::WANT_READ | ErrorCode::WANT_WRITE if !self.input_ended() => Ok(ReadOutcome::NeedsInput),
+                _ => Err(self.transport_error(&error)),
+            },
+        }
+    }
+
+    /// Encrypts up to [`MAX_WRITE`] bytes of `data` into the output and returns how many. `None`: the peer has sent part of
+    /// a message of the protocol itself, and the rest must come first; nothing has been taken.
+    ///
+    /// # Errors
+    /// As [`Engine::read`]; [`io::ErrorKind::BrokenPipe`] after [`Engine::close`].
+    pub fn write(&mut self, data: &[u8]) -> io::Result<Option<usize>> {
+        let data = data.get(..MAX_WRITE).unwrap_or(data);
+        if data.is_empty() {
+            return Ok(Some(0));
+        }
+        discard_stale_errors();
+        match self.stream.ssl_write(data) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) => match error.code() {
+                ErrorCode::WANT_READ | ErrorCode::WANT_WRITE if !self.input_ended() => Ok(None),
+                ErrorCode::ZERO_RETURN => Err(io::ErrorKind::BrokenPipe.into()),
+                _ => Err(self.transport_error(&error)),
+            },
+        }
+    }
+
+    /// Puts close_notify into the output. Reading remains possible.
+    pub fn close(&mut self) {
+        discard_stale_errors();
+        // The outcome only says whether the peer's own close_notify has come; an error means that there is no session left to
+        // close.
+        let _ = self.stream.shutdown();
+        discard_stale_errors();
+    }
+
+    /// Client only: the session as it can be resumed later. Under TLS 1.3 there is one only after the server's ticket came,
+    /// which the first read of application data usually brings.
+    pub(crate) fn session(&self) -> Option<Session> {
+        (self.role == Role::Client).then(|| Session::of(self.stream.ssl())).flatten()
+    }
+
+    /// Whether there is output to send.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.output().is_empty()
+    }
+
+
+    fn input_ended(&self) -> bool {
+        let buffers = self.stream.get_ref();
+        buffers.ended && buffers.read == buffers.input.len() && buffers.prefix.is_empty()
+    }
+
+    fn transport_error(&self, error: &openssl::ssl::Error) -> io::Error {
+        let ended = self.stream.get_ref().ended;
+        match error.ssl_error().map(ErrorStack::errors).and_then(<[_]>::first) {
+            // Alerts of the peer come with their number added to 1000.
+            Some(first) if (1000..1256).contains(&first.reason_code()) => {
+                let alert = u8::try_from(first.reason_code() - 1000).unwrap_or_default();
+                io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    format!("the peer ended the connection with alert {alert} ({})", alert_name(alert)),
+                )
+            }
+            Some(first) if first.reason_code() != openssl_sys_reason::UNEXPECTED_EOF => {
+                io::Error::new(io::ErrorKind::InvalidData, first.reason().unwrap_or("unknown TLS error"))
+            }
+            _ if ended => io::ErrorKind::UnexpectedEof.into(),
+            _ => io::Error::new(io::ErrorKind::InvalidData, "the TLS session has failed"),
+        }
+    }
+}
+
+mod openssl_sys_reason {
+    /// `SSL_R_UNEXPECTED_EOF_WHILE_READING`.
+    pub(super) const UNEXPECTED_EOF: i32 = 294;
+}
+
+/// Rules for a complete handshake. The pair was bound when it was verified; a resumed session brings back certificates that
+/// were, and whose time may have run out since.
+fn check_identity(identity: &PeerIdentity) -> Result<(), HandshakeError> {
+    if identity.protocol == Protocol::Tlcp {
+        match (&identity.signing, &identity.encryption) {
+            (None, None) => {}
+            (Some(_), Some(_)) if !identity.resumed => {}
+            (Some(sign), Some(enc)) => pair::check_peer_pair(sign, enc)
+                .map_err(|error| HandshakeError::new(HandshakeFailure::WrongPair, error.to_string()))?,
+            _ => {
+                let detail = "the session has only one of the peer's two certificates";
+                return Err(HandshakeError::new(HandshakeFailure::WrongPair, detail));
+            }
+        }
+    }
+    if identity.resumed {
+        let now = unix_now();
+        for certificate in identity.signing.iter().chain(&identity.encryption) {
+            if certificate.not_after() < now {
+                let detail = format!("the resumed session's certificate \"{}\" has expired", certificate.subject());
+                return Err(HandshakeError::new(HandshakeFailure::Expired, detail));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The library tells a failed call by its thread's error queue, where another connection may have left something.
+fn discard_stale_errors() {
+    let _ = ErrorStack::get();
+}
+
+impl Read for Buffers {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if !self.prefix.is_empty() {
+            let count = self.prefix.len().min(into.len());
+            let head = self.prefix.split_to(count);
+            if let Some(target) = into.get_mut(..count) {
+                target.copy_from_slice(&head);
+            }
+            if self.prefix.is_empty() {
+                self.prefix = Bytes::new();
+            }
+            return Ok(count);
+        }
+        let rest = self.input.get(self.read..).unwrap_or_default();
+        if rest.is_empty() {
+            return if self.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        let count = rest.len().min(into.len());
+        if let (Some(target), Some(source)) = (into.get_mut(..count), rest.get(..count)) {
+            target.copy_from_slice(source);
+        }
+        self.read += count;
+        if self.read == self.input.len() {
+            self.read = 0;
+            self.input = Vec::new();
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Buffers {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.output.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

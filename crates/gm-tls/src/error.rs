@@ -1,0 +1,311 @@
+//! Why a context could not be built and why a handshake failed, in words for an operator and as a small set of reasons for
+//! metrics. The peer is told no more than an alert.
+
+use std::{fmt, io};
+
+use openssl::{
+    error::ErrorStack,
+    ssl::{self, ErrorCode},
+    x509::X509VerifyResult,
+};
+
+use crate::pair::PairError;
+
+/// A configuration that no context can be built from.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContextError {
+    #[error("no protocol is enabled: configure at least one of tls, rfc8998 and tlcp")]
+    NothingEnabled,
+    #[error("{protocol}: no certificate is configured")]
+    NoCertificate { protocol: &'static str },
+    #[error("{protocol}: the certificate of \"{subject}\" has a {found} key where {wanted} is needed")]
+    WrongKeyKind { protocol: &'static str, subject: String, found: String, wanted: &'static str },
+    #[error("{protocol}: two certificates have a {kind} key, and a peer could only ever get one of them")]
+    DuplicateKeyKind { protocol: &'static str, kind: String },
+    #[error("{protocol}: the private key does not belong to the certificate of \"{subject}\"")]
+    KeyMismatch { protocol: &'static str, subject: String },
+    #[error("{protocol}: client certificates are to be verified but no ca is configured")]
+    NoCa { protocol: &'static str },
+    #[error("{protocol}: min_version {min:?} is above max_version {max:?}")]
+    VersionRange { protocol: &'static str, min: crate::server::TlsVersion, max: crate::server::TlsVersion },
+    #[error("{protocol}: unknown cipher suite \"{name}\"")]
+    UnknownSuite { protocol: &'static str, name: String },
+    #[error("{protocol}: cipher suite {name} does not belong to this protocol")]
+    ForeignSuite { protocol: &'static str, name: String },
+    #[error("{protocol}: cipher suite {name} needs client certificates: set verify to verify_peer and configure a ca")]
+    SuiteNeedsClientCertificates { protocol: &'static str, name: &'static str },
+    #[error("{protocol}: cipher suite {name} needs an RSA pair, and {why}")]
+    SuiteNeedsRsa { protocol: &'static str, name: &'static str, why: &'static str },
+    #[error("{protocol}: the suite list is empty")]
+    NoSuites { protocol: &'static str },
+    #[error("{protocol}: bad {field}: \"{value}\"")]
+    BadList { protocol: &'static str, field: &'static str, value: String, source: ErrorStack },
+    #[error("{protocol}: protocol name for alpn must have 1 to 255 bytes")]
+    BadAlpn { protocol: &'static str },
+    #[error("{protocol}: bad server name \"{name}\"")]
+    BadServerName { protocol: &'static str, name: String },
+    #[error("{protocol}: the certificates cannot be used")]
+    Certificate { protocol: &'static str, source: ErrorStack },
+    #[error("the TLS library failed")]
+    Library(#[from] ErrorStack),
+}
+
+/// Why a handshake failed, coarse enough for a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HandshakeFailure {
+    /// No suite, group or signature algorithm in common.
+    NoSharedSuite,
+    /// No protocol version in common, or versions that contradict each other.
+    Version,
+    /// ALPN was offered and nothing in it is served.
+    NoSharedAlpn,
+    /// A certificate was required and none came; over TLCP also: only one of the two.
+    NoCertificate,
+    /// The chain does not end in a configured CA.
+    UnknownCa,
+    Expired,
+    NotYetValid,
+    Revoked,
+    /// The two certificates of a TLCP peer do not belong together, or have the wrong key usage.
+    WrongPair,
+    /// The certificate is not for this host.
+    WrongHost,
+    /// Any other fault of a certificate.
+    BadCertificate,
+    /// A record or signature that fails its integrity check.
+    BadRecord,
+    /// A message that the protocol does not allow here.
+    BadMessage,
+    /// The peer sent a fatal alert with this code.
+    PeerAlert(u8),
+    /// The peer closed the connection.
+    Closed,
+    /// The transport failed.
+    Io,
+    Other,
+}
+
+impl HandshakeFailure {
+    /// A stable name in snake case, for metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoSharedSuite => "no_shared_suite",
+            Self::Version => "version",
+            Self::NoSharedAlpn => "no_shared_alpn",
+            Self::NoCertificate => "no_certificate",
+            Self::UnknownCa => "unknown_ca",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Revoked => "revoked",
+            Self::WrongPair => "wrong_pair",
+            Self::WrongHost => "wrong_host",
+            Self::BadCertificate => "bad_certificate",
+            Self::BadRecord => "bad_record",
+            Self::BadMessage => "bad_message",
+            Self::PeerAlert(_) => "peer_alert",
+            Self::Closed => "closed",
+            Self::Io => "io",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A handshake that failed.
+#[derive(Debug)]
+pub struct HandshakeError {
+    reason: HandshakeFailure,
+    detail: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl HandshakeError {
+    pub(crate) fn new(reason: HandshakeFailure, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), source: None }
+    }
+
+    pub(crate) fn io(error: io::Error) -> Self {
+        let reason = match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => HandshakeFailure::Closed,
+            _ => HandshakeFailure::Io,
+        };
+        Self { reason, detail: "the connection failed during the handshake".into(), source: Some(Box::new(error)) }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(HandshakeFailure::Closed, "the peer closed the connection during the handshake")
+    }
+
+    pub(crate) fn setup(error: ErrorStack) -> Self {
+        Self {
+            reason: HandshakeFailure::Other,
+            detail: "the TLS library could not set the connection up".into(),
+            source: Some(Box::new(error)),
+        }
+    }
+
+    /// Maps what the library says of a failed step. `verify` is what the verification of the peer's chain found, if it ran.
+    pub(crate) fn from_library(error: ssl::Error, verify: Option<VerifyFailure>, client_cert_pair: bool) -> Self {
+        if let Some(verify) = verify {
+            return Self::new(verify.reason, verify.detail);
+        }
+        let stack = match error.ssl_error() {
+            Some(stack) => stack,
+            None if error.code() == ErrorCode::SYSCALL => return Self::closed(),
+            None => return Self::new(HandshakeFailure::Other, error.to_string()),
+        };
+        let mut found = (HandshakeFailure::Other, String::new());
+        for item in stack.errors() {
+            let (reason, detail) = classify(item.reason_code(), item.reason().unwrap_or("unknown error"), client_cert_pair);
+            if found.1.is_empty() || found.0 == HandshakeFailure::Other {
+                found = (reason, detail);
+            }
+        }
+        let (reason, detail) = found;
+        let detail = if detail.is_empty() { "the TLS library gave no reason".to_owned() } else { detail };
+        Self { reason, detail, source: Some(Box::new(stack.clone())) }
+    }
+
+    /// The reason as a metric's label.
+    pub fn reason(&self) -> HandshakeFailure {
+        self.reason
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for HandshakeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// A peer's certificate that was refused.
+#[derive(Debug, Clone)]
+pub(crate) struct VerifyFailure {
+    pub(crate) reason: HandshakeFailure,
+    pub(crate) detail: String,
+}
+
+impl VerifyFailure {
+    /// `role` says which certificate of the peer is meant, e.g. "encryption certificate".
+    pub(crate) fn of_chain(result: X509VerifyResult, role: &str, subject: &str) -> Self {
+        let reason = match result.as_raw() {
+            openssl_sys::X509_V_ERR_CERT_HAS_EXPIRED => HandshakeFailure::Expired,
+            openssl_sys::X509_V_ERR_CERT_NOT_YET_VALID => HandshakeFailure::NotYetValid,
+            openssl_sys::X509_V_ERR_CERT_REVOKED => HandshakeFailure::Revoked,
+            openssl_sys::X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+            | openssl_sys::X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN
+            | openssl_sys::X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT
+            | openssl_sys::X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+            | openssl_sys::X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE
+            | openssl_sys::X509_V_ERR_CERT_SIGNATURE_FAILURE
+            | openssl_sys::X509_V_ERR_CERT_UNTRUSTED
+            | openssl_sys::X509_V_ERR_CERT_CHAIN_TOO_LONG
+            | openssl_sys::X509_V_ERR_INVALID_CA
+            | openssl_sys::X509_V_ERR_PATH_LENGTH_EXCEEDED => HandshakeFailure::UnknownCa,
+            openssl_sys::X509_V_ERR_HOSTNAME_MISMATCH | openssl_sys::X509_V_ERR_IP_ADDRESS_MISMATCH => {
+                HandshakeFailure::WrongHost
+            }
+            _ => HandshakeFailure::BadCertificate,
+        };
+        Self { reason, detail: format!("the peer's {role} was refused: \"{subject}\": {}", result.error_string()) }
+    }
+
+    pub(crate) fn of_pair(error: &PairError) -> Self {
+        Self {
+            reason: HandshakeFailure::WrongPair,
+            detail: format!("the peer's two certificates do not belong together: {error}"),
+        }
+    }
+
+    pub(crate) fn of_usage(role: &str, subject: &str, what: &str) -> Self {
+        Self {
+            reason: HandshakeFailure::BadCertificate,
+            detail: format!("the peer's {role} was refused: \"{subject}\": {what}"),
+        }
+    }
+}
+
+/// Offset at which the library reports alerts received from the peer, `SSL_AD_REASON_OFFSET`.
+const ALERT_OFFSET: i32 = 1000;
+
+/// Reason codes of `openssl/sslerr.h`.
+fn classify(code: i32, words: &str, pair: bool) -> (HandshakeFailure, String) {
+    if let Some(alert) = code.checked_sub(ALERT_OFFSET).and_then(|alert| u8::try_from(alert).ok()) {
+        return (
+            HandshakeFailure::PeerAlert(alert),
+            format!("the peer refused with alert {alert} ({})", alert_name(alert)),
+        );
+    }
+    let reason = match code {
+        193 | 101 | 118 | 295 | 410 | 297 => HandshakeFailure::NoSharedSuite,
+        258 | 267 | 166 | 396 | 292 | 373 | 191 => HandshakeFailure::Version,
+        235 => HandshakeFailure::NoSharedAlpn,
+        199 | 176 => HandshakeFailure::NoCertificate,
+        134 | 397 | 399 => HandshakeFailure::BadCertificate,
+        383 => HandshakeFailure::WrongPair,
+        281 | 149 | 123 | 147 | 264 | 265 | 370 => HandshakeFailure::BadRecord,
+        244 | 133 | 240 | 115 | 159 | 213 | 198 | 152 | 443 | 339 | 108 => HandshakeFailure::BadMessage,
+        294 => HandshakeFailure::Closed,
+        _ => HandshakeFailure::Other,
+    };
+    let detail = match reason {
+        HandshakeFailure::NoSharedSuite => format!("nothing in common with the peer: {words}"),
+        HandshakeFailure::NoCertificate if pair => {
+            "the client sent no certificate or only one of the two that TLCP needs".to_owned()
+        }
+        HandshakeFailure::NoCertificate => "the client sent no certificate, and one is required".to_owned(),
+        HandshakeFailure::WrongPair if pair => {
+            "the peer's two certificates have the wrong key usage: one must sign, the other encrypt".to_owned()
+        }
+        HandshakeFailure::WrongPair => format!("the peer's certificate is of the wrong kind: {words}"),
+        HandshakeFailure::Closed => "the peer closed the connection during the handshake".to_owned(),
+        _ => words.to_owned(),
+    };
+    (reason, detail)
+}
+
+/// Names of RFC 8446 section 6.2 and GB/T 38636-2020 table 1.
+pub fn alert_name(alert: u8) -> &'static str {
+    match alert {
+        0 => "close_notify",
+        10 => "unexpected_message",
+        20 => "bad_record_mac",
+        21 => "decryption_failed",
+        22 => "record_overflow",
+        30 => "decompression_failure",
+        40 => "handshake_failure",
+        41 => "no_certificate",
+        42 => "bad_certificate",
+        43 => "unsupported_certificate",
+        44 => "certificate_revoked",
+        45 => "certificate_expired",
+        46 => "certificate_unknown",
+        47 => "illegal_parameter",
+        48 => "unknown_ca",
+        49 => "access_denied",
+        50 => "decode_error",
+        51 => "decrypt_error",
+        70 => "protocol_version",
+        71 => "insufficient_security",
+        80 => "internal_error",
+        86 => "inappropriate_fallback",
+        90 => "user_canceled",
+        100 => "no_renegotiation",
+        109 => "missing_extension",
+        110 => "unsupported_extension",
+        112 => "unrecognized_name",
+        116 => "certificate_required",
+        120 => "no_application_protocol",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,28 @@
+//! Functions of the library that its Rust binding does not declare. Each line follows the prototype in the library's public
+//! `openssl/ssl.h` or `openssl/x509_vfy.h`; nothing private is touched.
+
+use std::ffi::{c_int, c_long, c_void};
+
+use openssl_sys::{SSL_CTX, SSL_SESSION, X509_STORE_CTX, stack_st_X509};
+
+/// Purpose that accepts every key usage, `X509_PURPOSE_ANY`.
+pub(crate) const X509_PURPOSE_ANY: c_int = 7;
+
+unsafe extern "C" {
+    /// Replaces the verification of a peer's chain: called exactly once for each chain, where the ordinary callback runs for
+    /// each certificate and cannot tell the two chains of a TLCP peer apart.
+    pub(crate) fn SSL_CTX_set_cert_verify_callback(
+        ctx: *mut SSL_CTX,
+        cb: Option<unsafe extern "C" fn(*mut X509_STORE_CTX, *mut c_void) -> c_int>,
+        arg: *mut c_void,
+    );
+    /// Lifetime of sessions and tickets in seconds.
+    pub(crate) fn SSL_CTX_set_timeout(ctx: *mut SSL_CTX, seconds: c_long) -> c_long;
+    /// The suites a context accepts, borrowed from it.
+    pub(crate) fn SSL_CTX_get_ciphers(ctx: *const SSL_CTX) -> *mut openssl_sys::stack_st_SSL_CIPHER;
+    /// Whether a session can be offered again: under TLS 1.3 only once a ticket has come.
+    pub(crate) fn SSL_SESSION_is_resumable(session: *const SSL_SESSION) -> c_int;
+    /// The certificates a peer sent, leaf first, as the verification sees them.
+    pub(crate) fn X509_STORE_CTX_get0_untrusted(ctx: *const X509_STORE_CTX) -> *mut stack_st_X509;
+    pub(crate) fn X509_STORE_CTX_set_purpose(ctx: *mut X509_STORE_CTX, purpose: c_int) -> c_int;
+}

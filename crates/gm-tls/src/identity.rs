@@ -1,0 +1,93 @@
+//! What is known of a peer after its handshake: the one value by which the rest of the broker knows how a connection is
+//! secured.
+
+use std::fmt;
+
+use openssl::ssl::{NameType, SslRef, SslVersion};
+
+use crate::{cert::Certificate, suites};
+
+/// The protocol that secures a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    Tls12,
+    Tls13,
+    /// TLS 1.3 with an SM4 suite, curveSM2 and SM2 signatures (RFC 8998).
+    Rfc8998,
+    /// GB/T 38636-2020.
+    Tlcp,
+}
+
+impl Protocol {
+    /// A stable name in lower case, for logs, metrics and access rules.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tls12 => "tls1.2",
+            Self::Tls13 => "tls1.3",
+            Self::Rfc8998 => "rfc8998",
+            Self::Tlcp => "tlcp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A peer after its handshake.
+#[derive(Debug, Clone)]
+pub struct PeerIdentity {
+    pub protocol: Protocol,
+    /// Name of the cipher suite: by GB/T 38636-2020 for TLCP, by IANA otherwise.
+    pub suite: &'static str,
+    /// Server name that the client asked for (RFC 6066 section 3).
+    pub sni: Option<String>,
+    /// Application protocol agreed upon (RFC 7301).
+    pub alpn: Option<Vec<u8>>,
+    /// The peer's certificate; over TLCP its signing certificate.
+    pub signing: Option<Certificate>,
+    /// The peer's encryption certificate, TLCP only.
+    pub encryption: Option<Certificate>,
+    /// Whether an earlier session was resumed, so that the certificates were verified then and not now.
+    pub resumed: bool,
+}
+
+impl PeerIdentity {
+    /// Reads the identity from a connection whose handshake is complete.
+    pub(crate) fn of(ssl: &mut SslRef) -> Self {
+        let tlcp = ssl.is_ntls();
+        let cipher = ssl.current_cipher();
+        let id = cipher.map(|cipher| u16::from_be_bytes(cipher.protocol_id()));
+        let known = id.and_then(suites::by_id);
+        let suite = known
+            .map(|suite| suite.name)
+            .or_else(|| cipher.and_then(|cipher| cipher.standard_name().or(Some(cipher.name()))))
+            .unwrap_or("unknown");
+        let protocol = if tlcp {
+            Protocol::Tlcp
+        } else if known.is_some_and(|suite| suite.protocol == suites::SuiteProtocol::Rfc8998) {
+            Protocol::Rfc8998
+        } else if ssl.version2() == Some(SslVersion::TLS1_3) {
+            Protocol::Tls13
+        } else {
+            Protocol::Tls12
+        };
+        let owned = |x509: &openssl::x509::X509Ref| Certificate::from_x509(x509.to_owned());
+        let (signing, encryption) = if tlcp {
+            (ssl.ntls_peer_sign_certificate().map(owned), ssl.ntls_peer_enc_certificate().map(owned))
+        } else {
+            (ssl.peer_certificate().map(Certificate::from_x509), None)
+        };
+        Self {
+            protocol,
+            suite,
+            sni: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
+            alpn: ssl.selected_alpn_protocol().map(<[u8]>::to_vec),
+            signing,
+            encryption,
+            resumed: ssl.session_reused(),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! From options to contexts.
+
+use openssl::{
+    ssl::{AlpnError, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion},
+    stack::Stack,
+    x509::X509Name,
+};
+
+use super::{
+    ClientAuth, ContextKind, Rfc8998Options, ServerContext, ServerOptions, TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
+};
+use crate::{
+    cert::KeyKind,
+    context::{self, Mutual, TlcpMeans},
+    error::ContextError,
+    verify::{self, Verifier},
+};
+
+pub(super) fn tls(options: &TlsOptions, common: &ServerOptions) -> Result<ServerContext, ContextError> {
+    let protocol = "tls";
+    let mut builder = context::builder(SslMethod::tls_server())?;
+    if options.min_version > options.max_version {
+        return Err(ContextError::VersionRange { protocol, min: options.min_version, max: options.max_version });
+    }
+    builder.set_min_proto_version(Some(library_version(options.min_version)))?;
+    builder.set_max_proto_version(Some(library_version(options.max_version)))?;
+    if options.identities.is_empty() {
+        return Err(ContextError::NoCertificate { protocol });
+    }
+    let mut kinds = Vec::new();
+    for identity in &options.identities {
+        context::require_key(protocol, identity, "ECDSA, RSA or Ed25519", |kind| {
+            matches!(kind, KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::Rsa(_) | KeyKind::Ed25519)
+        })?;
+        let kind = match identity.chain.leaf.key_kind() {
+            KeyKind::EcP256 | KeyKind::EcP384 => "ECDSA",
+            KeyKind::Rsa(_) => "RSA",
+            _ => "Ed25519",
+        };
+        if kinds.contains(&kind) {
+            return Err(ContextError::DuplicateKeyKind { protocol, kind: kind.to_owned() });
+        }
+        kinds.push(kind);
+        context::add_identity(&mut builder, protocol, identity)?;
+    }
+    context::set_tls_suites(&mut builder, &options.ciphers)?;
+    context::set_tls_groups(&mut builder, options.groups.as_deref())?;
+    finish(builder, ContextKind::Tls, &options.client_auth, common, None)
+}
+
+pub(super) fn rfc8998(options: &Rfc8998Options, common: &ServerOptions) -> Result<ServerContext, ContextError> {
+    let protocol = "rfc8998";
+    let mut builder = context::builder(SslMethod::tls_server())?;
+    context::require_key(protocol, &options.identity, "SM2", |kind| kind == KeyKind::Sm2)?;
+    context::add_identity(&mut builder, protocol, &options.identity)?;
+    context::make_rfc8998(&mut builder, options.groups.as_deref())?;
+    context::set_rfc8998_suites(&mut builder, &options.ciphers)?;
+    finish(builder, ContextKind::Rfc8998, &options.client_auth, common, None)
+}
+
+pub(super) fn tlcp(options: &TlcpOptions, common: &ServerOptions) -> Result<ServerContext, ContextError> {
+    let protocol = "tlcp";
+    let mut builder = context::builder(SslMethod::ntls_server())?;
+    context::make_tlcp(&mut builder);
+    if let Some(rsa_pair) = &options.rsa_pair {
+        if !matches!(rsa_pair.key_kind(), KeyKind::Rsa(_)) {
+            return Err(ContextError::WrongKeyKind {
+                protocol,
+                subject: rsa_pair.sign().subject(),
+                found: rsa_pair.key_kind().to_string(),
+                wanted: "RSA",
+            });
+        }
+        context::add_pair(&mut builder, protocol, rsa_pair)?;
+    }
+    if options.pair.key_kind() != KeyKind::Sm2 {
+        return Err(ContextError::WrongKeyKind {
+            protocol,
+            subject: options.pair.sign().subject(),
+            found: options.pair.key_kind().to_string(),
+            wanted: "SM2",
+        });
+    }
+    context::add_pair(&mut builder, protocol, &options.pair)?;
+    let mutual = match options.client_auth.verify {
+        VerifyMode::None => Mutual::Never,
+        VerifyMode::Optional => Mutual::Possible,
+        VerifyMode::Required => Mutual::Always,
+    };
+    let means = TlcpMeans { sm2: true, rsa: options.rsa_pair.is_some(), mutual };
+    let suites = context::set_tlcp_suites(&mut builder, &options.ciphers, means)?;
+    finish(builder, ContextKind::Tlcp, &options.client_auth, common, Some(suites))
+}
+
+/// What all three have in common. `suites`: the code points, if known; otherwise the context is asked.
+fn finish(
+    mut builder: SslContextBuilder,
+    kind: ContextKind,
+    client_auth: &ClientAuth,
+    common: &ServerOptions,
+    suites: Option<Vec<u16>>,
+) -> Result<ServerContext, ContextError> {
+    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    set_client_auth(&mut builder, kind, client_auth)?;
+    set_resumption(&mut builder, kind, common)?;
+    set_alpn(&mut builder, kind, common)?;
+    // Takes note of the name, so that it can be asked for after the handshake.
+    builder.set_servername_callback(|_, _| Ok(()));
+    let context = builder.build();
+    let suites = suites.unwrap_or_else(|| context::suite_ids(&context));
+    Ok(ServerContext { context, kind, suites })
+}
+
+fn set_client_auth(
+    builder: &mut SslContextBuilder,
+    kind: ContextKind,
+    client_auth: &ClientAuth,
+) -> Result<(), ContextError> {
+    let mode = match client_auth.verify {
+        VerifyMode::None => SslVerifyMode::NONE,
+        VerifyMode::Optional => SslVerifyMode::PEER,
+        VerifyMode::Required => SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
+    };
+    builder.set_verify(mode);
+    let verifier = if kind == ContextKind::Tlcp { Verifier::TlcpServer } else { Verifier::Server };
+    verify::install(builder, verifier);
+    if client_auth.verify == VerifyMode::None {
+        return Ok(());
+    }
+    if client_auth.ca.is_empty() {
+        return Err(ContextError::NoCa { protocol: kind.name() });
+    }
+    context::set_trust(builder, &client_auth.ca, client_auth.partial_chain, client_auth.depth)?;
+    let mut names = Stack::<X509Name>::new()?;
+    for ca in &client_auth.ca {
+        names.push(ca.x509().subject_name().to_owned()?)?;
+    }
+    builder.set_client_ca_list(names);
+    Ok(())
+}
+
+fn set_resumption(
+    builder: &mut SslContextBuilder,
+    kind: ContextKind,
+    common: &ServerOptions,
+) -> Result<(), ContextError> {
+    let resumption = &common.resumption;
+    // Each context has ticket keys of its own, made by the library, and a session id context of its own: a session of one
+    // can never resume in another.
+    builder.set_session_id_context(kind.name().as_bytes())?;
+    let tickets = resumption.tickets && kind != ContextKind::Tlcp;
+    if !tickets {
+        builder.set_options(SslOptions::NO_TICKET);
+    }
+    builder.set_num_tickets(usize::from(tickets || resumption.ids))?;
+    builder.set_session_cache_mode(if resumption.ids { SslSessionCacheMode::SERVER } else { SslSessionCacheMode::OFF });
+    builder.set_session_cache_size(resumption.cache_size.max(1));
+    context::set_session_lifetime(builder, resumption.lifetime_secs);
+    Ok(())
+}
+
+fn set_alpn(builder: &mut SslContextBuilder, kind: ContextKind, common: &ServerOptions) -> Result<(), ContextError> {
+    if common.alpn.protocols.is_empty() {
+        return Ok(());
+    }
+    context::alpn_wire(kind.name(), &common.alpn.protocols)?;
+    let ours = common.alpn.protocols.clone();
+    let strict = common.alpn.strict;
+    builder.set_alpn_select_callback(move |_, theirs| {
+        let miss = if strict { AlpnError::ALERT_FATAL } else { AlpnError::NOACK };
+        ours.iter().find_map(|name| offered(theirs).find(|offer| offer == name)).ok_or(miss)
+    });
+    Ok(())
+}
+
+/// The names in ALPN's wire form, whose lengths the library has checked.
+fn offered(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = wire.split_first()?;
+        let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+        wire = rest;
+        Some(name)
+    })
+}
+
+fn library_version(version: TlsVersion) -> SslVersion {
+    match version {
+        TlsVersion::Tls12 => SslVersion::TLS1_2,
+        TlsVersion::Tls13 => SslVersion::TLS1_3,
+    }
+}

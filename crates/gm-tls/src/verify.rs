@@ -1,0 +1,164 @@
+//! Verification of a peer's chains inside the handshake, before the peer is told that it succeeded.
+//!
+//! The library verifies both chains of a TLCP peer, the encryption certificate's first, but binds nothing to anything: that
+//! the two belong together is checked here, so that a peer which fails gets an alert and never a session to resume.
+
+use std::{
+    cell::RefCell,
+    ffi::{c_int, c_void},
+    ptr,
+};
+
+use openssl::foreign_types::ForeignTypeRef;
+use openssl::{
+    ssl::SslContextBuilder,
+    stack::StackRef,
+    x509::{X509, X509Ref, X509StoreContextRef, X509VerifyResult},
+};
+use openssl_sys::X509_STORE_CTX;
+
+use crate::{cert::Certificate, error::VerifyFailure, ffi, pair};
+
+/// Which side verifies, and how many certificates the peer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verifier {
+    Server,
+    Client,
+    TlcpServer,
+    TlcpClient,
+}
+
+impl Verifier {
+    fn is_tlcp(self) -> bool {
+        matches!(self, Self::TlcpServer | Self::TlcpClient)
+    }
+
+    fn is_server(self) -> bool {
+        matches!(self, Self::Server | Self::TlcpServer)
+    }
+
+    fn callback(self) -> unsafe extern "C" fn(*mut X509_STORE_CTX, *mut c_void) -> c_int {
+        match self {
+            Self::Server => server,
+            Self::Client => client,
+            Self::TlcpServer => tlcp_server,
+            Self::TlcpClient => tlcp_client,
+        }
+    }
+}
+
+/// What the verification found during the current step of a handshake. A step runs on one thread from beginning to end, so
+/// that this needs no place in the connection.
+#[derive(Default)]
+struct Findings {
+    chains: u8,
+    failure: Option<VerifyFailure>,
+}
+
+thread_local! {
+    static FINDINGS: RefCell<Findings> = RefCell::default();
+}
+
+/// Forgets what an earlier step found.
+pub(crate) fn begin_step() {
+    FINDINGS.with_borrow_mut(|findings| *findings = Findings::default());
+}
+
+/// Why the step that just failed refused the peer's certificates, if that was the cause.
+pub(crate) fn take_failure() -> Option<VerifyFailure> {
+    FINDINGS.with_borrow_mut(|findings| findings.failure.take())
+}
+
+/// Makes a context verify by this module.
+pub(crate) fn install(context: &mut SslContextBuilder, verifier: Verifier) {
+    // SAFETY: the pointer is the builder's own live context, and the callback is a function of this module that takes no
+    // argument through the pointer.
+    unsafe { ffi::SSL_CTX_set_cert_verify_callback(context.as_ptr(), Some(verifier.callback()), ptr::null_mut()) }
+}
+
+unsafe extern "C" fn server(store: *mut X509_STORE_CTX, _arg: *mut c_void) -> c_int {
+    // SAFETY: the library calls with a store context that lives until this returns and that nothing else uses meanwhile.
+    unsafe { run(store, Verifier::Server) }
+}
+
+unsafe extern "C" fn client(store: *mut X509_STORE_CTX, _arg: *mut c_void) -> c_int {
+    // SAFETY: as in `server`.
+    unsafe { run(store, Verifier::Client) }
+}
+
+unsafe extern "C" fn tlcp_server(store: *mut X509_STORE_CTX, _arg: *mut c_void) -> c_int {
+    // SAFETY: as in `server`.
+    unsafe { run(store, Verifier::TlcpServer) }
+}
+
+unsafe extern "C" fn tlcp_client(store: *mut X509_STORE_CTX, _arg: *mut c_void) -> c_int {
+    // SAFETY: as in `server`.
+    unsafe { run(store, Verifier::TlcpClient) }
+}
+
+/// # Safety
+/// `store` must be a live store context, set up with the peer's certificates, that nothing else uses during the call.
+unsafe fn run(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
+    // SAFETY: the caller vouches for the pointer, and the reference ends with this function.
+    let context = unsafe { X509StoreContextRef::from_ptr_mut(store) };
+    let chain_number = FINDINGS.with_borrow_mut(|findings| {
+        findings.chains = findings.chains.saturating_add(1);
+        findings.chains
+    });
+    // Tongsuo's order: the encryption certificate's chain, then the signing one's.
+    let encryption = verifier.is_tlcp() && chain_number == 1;
+    let role = match (verifier.is_tlcp(), encryption) {
+        (false, _) => "certificate",
+        (true, true) => "encryption certificate",
+        (true, false) => "signing certificate",
+    };
+    if encryption && verifier.is_server() {
+        // The library's purpose for client certificates wants digitalSignature or keyAgreement, but an encryption
+        // certificate of GB/T 20518 may have keyEncipherment or dataEncipherment alone. Its usage is checked by the library's
+        // own rule for TLCP and by the pair's, its extended usage below.
+        // SAFETY: the store context is live; the function copies the number.
+        unsafe { ffi::X509_STORE_CTX_set_purpose(store, ffi::X509_PURPOSE_ANY) };
+    }
+    let valid = context.verify_cert().unwrap_or(false);
+    if !valid {
+        let result = context.error();
+        let subject = context.current_cert().map(subject_of).unwrap_or_default();
+        let role = if context.error_depth() == 0 { role.to_owned() } else { format!("{role}'s issuer") };
+        return refuse(context, None, VerifyFailure::of_chain(result, &role, &subject));
+    }
+    // SAFETY: the stack belongs to the store context and outlives this use; a null pointer is handled.
+    let sent = unsafe { ffi::X509_STORE_CTX_get0_untrusted(store) };
+    let sent: Vec<Certificate> = if sent.is_null() {
+        Vec::new()
+    } else {
+        // SAFETY: checked for null above, and the certificates are only borrowed to be cloned.
+        let stack: &StackRef<X509> = unsafe { StackRef::from_ptr(sent) };
+        stack.iter().take(2).map(|x509| Certificate::from_x509(x509.to_owned())).collect()
+    };
+    if encryption && verifier.is_server() && let Some(certificate) = sent.first()
+        && certificate.extended_key_usage().is_some_and(|usage| !usage.client_auth && !usage.any)
+    {
+        let failure = VerifyFailure::of_usage(role, &certificate.subject(), "its extended key usage is not clientAuth");
+        return refuse(context, Some(openssl_sys::X509_V_ERR_INVALID_PURPOSE), failure);
+    }
+    if verifier.is_tlcp() && !encryption
+        && let [sign, enc] = sent.as_slice()
+        && let Err(error) = pair::check_peer_pair(sign, enc)
+    {
+        return refuse(context, Some(openssl_sys::X509_V_ERR_CERT_REJECTED), VerifyFailure::of_pair(&error));
+    }
+    1
+}
+
+fn refuse(context: &mut X509StoreContextRef, code: Option<c_int>, failure: VerifyFailure) -> c_int {
+    if let Some(code) = code {
+        // SAFETY: the codes passed are constants of the library.
+        context.set_error(unsafe { X509VerifyResult::from_raw(code) });
+    }
+    FINDINGS.with_borrow_mut(|findings| findings.failure = Some(failure));
+    0
+}
+
+fn subject_of(x509: &X509Ref) -> String {
+    Certificate::from_x509(x509.to_owned()).subject()
+}

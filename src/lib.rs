@@ -1,1 +1,2 @@
 //! ShangMQ.
+pub mod config;

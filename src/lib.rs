@@ -1,2 +1,5 @@
 //! ShangMQ.
+pub mod auth;
+pub mod cli;
 pub mod config;
+pub mod telemetry;

@@ -23,7 +23,11 @@ const DECOY_ITERATIONS: u32 = 100_000;
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordFileError {
     #[error("{}: {error}", path.display())]
-    Io { path: PathBuf, #[source] error: io::Error },
+    Io {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
     #[error("{}: larger than 64MB", path.display())]
     TooLarge { path: PathBuf },
     #[error("{}: others than its owner can use this file (mode {mode:04o}); chmod 600 {}", path.display(), path.display())]
@@ -253,9 +257,13 @@ mod tests {
         let users = load(format!("# users\n\nada:{}\r\nbob:{}\n", cheap("a"), cheap("b")).as_bytes()).unwrap();
         assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Accept);
         assert_eq!(verdict(&users, Some("bob"), Some("b")).await, Verdict::Accept);
-        for (username, password) in
-            [(Some("ada"), Some("b")), (Some("eve"), Some("a")), (Some("ada"), None), (None, Some("a")), (Some(""), Some(""))]
-        {
+        for (username, password) in [
+            (Some("ada"), Some("b")),
+            (Some("eve"), Some("a")),
+            (Some("ada"), None),
+            (None, Some("a")),
+            (Some(""), Some("")),
+        ] {
             assert_eq!(verdict(&users, username, password).await, Verdict::Reject, "{username:?} {password:?}");
         }
         assert_eq!(verdict(&users, None, None).await, Verdict::Ignore);

@@ -41,6 +41,8 @@ pub enum HashError {
     Salt(usize),
     #[error("the password is longer than 65535 bytes")]
     PasswordTooLong,
+    #[error("a password cannot contain a zero byte")]
+    ZeroByte,
     #[error("the operating system gave no random bytes")]
     NoRandomness,
 }
@@ -49,7 +51,7 @@ impl PasswordHash {
     /// Hashes a password under a fresh salt. Computes for about 0.1 s.
     ///
     /// # Errors
-    /// [`HashError::PasswordTooLong`], [`HashError::NoRandomness`].
+    /// [`HashError::PasswordTooLong`], [`HashError::ZeroByte`], [`HashError::NoRandomness`].
     pub fn new(password: &[u8]) -> Result<PasswordHash, HashError> {
         let mut salt = vec![0; SALT_BYTES];
         getrandom::fill(&mut salt).map_err(|_| HashError::NoRandomness)?;
@@ -64,6 +66,10 @@ impl PasswordHash {
     pub(super) fn derive(password: &[u8], salt: Vec<u8>, iterations: u32) -> Result<PasswordHash, HashError> {
         if password.len() > MAX_PASSWORD_BYTES {
             return Err(HashError::PasswordTooLong);
+        }
+        // HMAC pads its key with zeros, so a password with zeros appended would match as well.
+        if password.contains(&0) {
+            return Err(HashError::ZeroByte);
         }
         let hash = pbkdf2::pbkdf2_hmac_array::<Sm3, HASH_BYTES>(password, &salt, iterations);
         Ok(PasswordHash { iterations, salt, hash })
@@ -102,8 +108,7 @@ impl FromStr for PasswordHash {
 
     fn from_str(text: &str) -> Result<PasswordHash, HashError> {
         let mut parts = text.strip_prefix(PREFIX).ok_or(HashError::Malformed)?.split('$');
-        let (Some(iterations), Some(salt), Some(hash), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(iterations), Some(salt), Some(hash), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(HashError::Malformed);
         };

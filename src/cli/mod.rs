@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigError, ConfigErrors, ENVIRONMENT_PREFIX, Origin};
 
 /// MQTT broker for networks that must use Chinese national cryptography: TLS, RFC 8998 and TLCP on one port.
 #[derive(Debug, Parser)]
@@ -69,15 +69,26 @@ impl ConfigArguments {
     /// # Errors
     /// Every mistake there is.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
-        // A variable that is not text cannot be named like an override and have a value that any key accepts.
-        let environment =
-            std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
-        Config::load(self.config.as_deref(), environment)
+        Config::load(self.config.as_deref(), environment()?)
     }
 }
 
-fn lossy(text: std::ffi::OsString) -> String {
-    text.to_string_lossy().into_owned()
+/// The variables of this program. Those of others need not be text.
+fn environment() -> Result<Vec<(String, String)>, ConfigErrors> {
+    let mut variables = Vec::new();
+    let mut errors = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        if !name.starts_with(ENVIRONMENT_PREFIX) {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) => errors.push(ConfigError::new(Origin::Environment(name.into()), "", "not UTF-8 text")),
+        }
+    }
+    ConfigErrors::check(errors)?;
+    Ok(variables)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `shangmq passwd`: sets the password of a user in a password file.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 

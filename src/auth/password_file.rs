@@ -282,6 +282,17 @@ mod tests {
         assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Unavailable);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_check_waits_while_too_many_are_computed() {
+        let users = load(format!("ada:{}\n", cheap("a")).as_bytes()).unwrap();
+        let busy = Arc::clone(&users.checks).acquire_owned().await.unwrap();
+        let waiting = verdict(&users, Some("ada"), Some("a"));
+        assert!(tokio::time::timeout(std::time::Duration::from_secs(3600), waiting).await.is_err());
+        drop(busy);
+        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Accept);
+        assert_eq!(users.checks.available_permits(), 1);
+    }
+
     #[test]
     fn one_bad_line_refuses_the_file_and_is_named() {
         let good = format!("ada:{}\n", cheap("a"));

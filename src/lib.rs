@@ -1,2 +1,4 @@
 //! ShangMQ.
 pub mod config;
+
+pub mod router;

@@ -281,7 +281,7 @@ mod tests {
             let mut held = Vec::new();
             for (subscriber, options, action) in steps {
                 match action {
-                    0 | 1 | 2 => {
+                    0..=2 => {
                         let expected = match model.insert(subscriber, options) {
                             Some(_) => Inserted::Replaced,
                             None => Inserted::New,

@@ -8,3 +8,5 @@ pub mod key;
 pub mod pair;
 #[cfg(feature = "tongsuo")]
 mod pem;
+#[cfg(feature = "tongsuo")]
+pub mod pki;

@@ -1,2 +1,3 @@
 //! ShangMQ.
 pub mod config;
+pub mod net;

@@ -29,7 +29,14 @@ impl Broker {
     ///
     /// A message that should be retained and cannot be is not delivered either, so that an MQTT 5 publisher can be told that it
     /// failed; `deliver_anyway` is for publishers of MQTT 3, which cannot.
-    pub fn publish(&self, from: SubscriberId, cache: &mut Cache, message: Message, retain: bool, deliver_anyway: bool) -> Published {
+    pub fn publish(
+        &self,
+        from: SubscriberId,
+        cache: &mut Cache,
+        message: Message,
+        retain: bool,
+        deliver_anyway: bool,
+    ) -> Published {
         let route = cache.route(&message.topic);
         self.publish_on(&route, Some(from), Arc::new(message), retain, deliver_anyway)
     }

@@ -1,6 +1,6 @@
 //! Whatever can be written is read back as it was, and its frame has no valid prefix.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::num::{NonZeroU16, NonZeroU32};
 

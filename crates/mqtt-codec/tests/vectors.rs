@@ -1,6 +1,6 @@
 //! Packets as bytes, laid out by hand from the tables of the specifications, and what they mean.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::num::{NonZeroU16, NonZeroU32};
 

@@ -540,3 +540,6 @@ fn decode_all(origin: &Source, text: &[u8], max: usize) -> Result<Vec<Certificat
     }
     Ok(certificates)
 }
+
+#[cfg(test)]
+mod tests;

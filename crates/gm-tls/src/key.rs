@@ -104,7 +104,8 @@ impl PrivateKey {
                 // Without a callback of ours the library would ask on the terminal.
                 PKey::private_key_from_pem_callback(block, |buffer| {
                     let bytes = password.bytes();
-                    buffer.get_mut(..bytes.len()).map(|space| space.copy_from_slice(bytes));
+                    let space = buffer.get_mut(..bytes.len()).ok_or_else(ErrorStack::get)?;
+                    space.copy_from_slice(bytes);
                     Ok(bytes.len())
                 })
                 .map_err(|_| KeyError::WrongPassword { origin: origin.clone() })?

@@ -1,2 +1,17 @@
-//! ShangMQ.
+//! ShangMQ: an MQTT broker that answers TLS 1.2/1.3, RFC 8998 and TLCP (GB/T 38636-2020) on one port.
+//!
+//! Map of the code, from the outside in; docs/architecture.md has the invariants.
+//!
+//! - [`cli`] parses arguments; [`config`] turns TOML into valid types; [`server`] starts and stops everything.
+//! - [`net`] accepts connections and secures them; [`conn`] runs one task for each.
+//! - [`broker`] owns sessions and routes; [`session`] and [`router`] are its pure state.
+//! - [`auth`] decides who may connect; [`admin`] and [`metrics`] let operators look inside.
+
+pub mod broker;
 pub mod config;
+pub mod conn;
+pub mod metrics;
+pub mod net;
+pub mod router;
+pub mod server;
+pub mod session;

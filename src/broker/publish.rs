@@ -3,6 +3,7 @@
 use super::{Broker, Cache, Subscriber, SubscriberId};
 use crate::router::{Choice, Fit, Match, RetainedError, Route, Stored};
 use crate::session::{Delivery, Message, Push, SubscriptionOptions, Will};
+use hashbrown::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,15 +20,18 @@ pub struct Published {
 pub enum RetainedStore {
     NotAsked,
     Done,
-    /// The retained store is full or the payload larger than it takes; the message was delivered but not retained.
+    /// The retained store is full or the payload larger than it takes.
     Refused,
 }
 
 impl Broker {
     /// Publishes for the connection whose subscriber is `from`, by way of its route cache.
-    pub fn publish(&self, from: SubscriberId, cache: &mut Cache, message: Message, retain: bool) -> Published {
+    ///
+    /// A message that should be retained and cannot be is not delivered either, so that an MQTT 5 publisher can be told that it
+    /// failed; `deliver_anyway` is for publishers of MQTT 3, which cannot.
+    pub fn publish(&self, from: SubscriberId, cache: &mut Cache, message: Message, retain: bool, deliver_anyway: bool) -> Published {
         let route = cache.route(&message.topic);
-        self.publish_on(&route, Some(from), Arc::new(message), retain)
+        self.publish_on(&route, Some(from), Arc::new(message), retain, deliver_anyway)
     }
 
     /// Publishes the will of a connection that is gone.
@@ -36,7 +40,7 @@ impl Broker {
         // The lifetime of a will's message begins with its publication, MQTT 5 section 3.1.3.2.4.
         message = Message::new(message.topic, message.payload, message.qos, message.properties, self.now());
         let route = self.router.route(&message.topic);
-        self.publish_on(&route, None, Arc::new(message), retain);
+        self.publish_on(&route, None, Arc::new(message), retain, true);
     }
 
     fn publish_on(
@@ -45,27 +49,28 @@ impl Broker {
         from: Option<SubscriberId>,
         message: Arc<Message>,
         retain: bool,
+        deliver_anyway: bool,
     ) -> Published {
         let retained = if retain { self.retain(&message) } else { RetainedStore::NotAsked };
+        if retained == RetainedStore::Refused && !deliver_anyway {
+            return Published { receivers: 0, retained };
+        }
         let mut receivers = 0;
-        let mut matches = route.matches().peekable();
-        while let Some(first) = matches.next() {
-            // The matches of one subscriber stand together; it gets one copy at the highest QoS, with every identifier, [MQTT-3.3.4-2].
-            let mut merged = Merged::default();
-            merged.add(first, from);
-            while let Some(next) = matches.next_if(|next| next.subscriber == first.subscriber) {
-                merged.add(next, from);
+        if route.filter_count() <= 1 {
+            for found in route.matches() {
+                receivers += self.deliver(&found.subscriber, Merged::of(found, from), &message, retain);
             }
-            receivers += self.deliver(&first.subscriber, merged, &message, retain);
+        } else {
+            for (subscriber, merged) in merge(route, from) {
+                receivers += self.deliver(subscriber, merged, &message, retain);
+            }
         }
         for group in route.groups() {
             let fit = |member: &Match<Arc<Subscriber>, SubscriptionOptions>| {
                 if member.subscriber.is_connected() { Fit::Take } else { Fit::Reserve }
             };
             if let Some(member) = group.pick(Choice::RoundRobin, fit) {
-                let mut merged = Merged::default();
-                merged.add(&member, from);
-                receivers += self.deliver(&member.subscriber, merged, &message, retain);
+                receivers += self.deliver(&member.subscriber, Merged::of(&member, from), &message, retain);
             }
         }
         Published { receivers, retained }
@@ -122,7 +127,33 @@ struct Merged {
     ids: Vec<mqtt_codec::SubscriptionId>,
 }
 
+/// One entry for each subscriber of a route whose filters overlap: it gets one copy at the highest QoS, with every identifier,
+/// [MQTT-3.3.4-2].
+fn merge<'r>(
+    route: &'r Route<Arc<Subscriber>, SubscriptionOptions>,
+    from: Option<SubscriberId>,
+) -> impl Iterator<Item = (&'r Arc<Subscriber>, Merged)> {
+    let mut order: Vec<(&Arc<Subscriber>, Merged)> = Vec::with_capacity(route.match_count());
+    let mut places: HashMap<SubscriberId, usize> = HashMap::with_capacity(route.match_count());
+    for found in route.matches() {
+        match places.get(&found.subscriber.id()).and_then(|place| order.get_mut(*place)) {
+            Some((_, merged)) => merged.add(found, from),
+            None => {
+                places.insert(found.subscriber.id(), order.len());
+                order.push((&found.subscriber, Merged::of(found, from)));
+            }
+        }
+    }
+    order.into_iter()
+}
+
 impl Merged {
+    fn of(found: &Match<Arc<Subscriber>, SubscriptionOptions>, from: Option<SubscriberId>) -> Merged {
+        let mut merged = Merged::default();
+        merged.add(found, from);
+        merged
+    }
+
     fn add(&mut self, found: &Match<Arc<Subscriber>, SubscriptionOptions>, from: Option<SubscriberId>) {
         let options = &found.options;
         // [MQTT-3.8.3-3]

@@ -90,9 +90,7 @@ struct ErrorReport<'a> {
 impl Serialize for ConfigError {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (file, line, column, variable) = match &self.origin {
-            Origin::File { path, line, column } => {
-                (Some(path.display().to_string()), Some(*line), Some(*column), None)
-            }
+            Origin::File { path, line, column } => (Some(path.display().to_string()), Some(*line), Some(*column), None),
             Origin::Environment(name) => (None, None, None, Some(&**name)),
             Origin::Default => (None, None, None, None),
         };

@@ -156,8 +156,11 @@ pub(super) fn read(mut section: Section<'_>, mqtt: &MqttConfig, metrics: Option<
         let _ = section.named("quic");
     }
     if listeners.is_empty() && section.report().count() == mistakes_before {
-        let error = ConfigError::new(section.origin(), "listeners", "no listener is enabled, so no client could connect");
-        section.report().push(error.suggest("add a table such as [listeners.tcp.default] with bind = \"127.0.0.1:1883\""));
+        let error =
+            ConfigError::new(section.origin(), "listeners", "no listener is enabled, so no client could connect");
+        section
+            .report()
+            .push(error.suggest("add a table such as [listeners.tcp.default] with bind = \"127.0.0.1:1883\""));
     }
     section.finish();
     listeners
@@ -167,7 +170,11 @@ fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfi
     let enabled = section.read("enable", true);
     let bind = section.optional("bind");
     if bind.is_none() && !section.has("bind") && section.exists() {
-        section.error("bind", "missing", Some("write the address to listen on, such as bind = \"0.0.0.0:1883\"".into()));
+        section.error(
+            "bind",
+            "missing",
+            Some("write the address to listen on, such as bind = \"0.0.0.0:1883\"".into()),
+        );
     }
     let max_connections = section.within("max_connections", 100_000, 1, 10_000_000);
     let connect_timeout = deadline(&mut section, "connect_timeout", mqtt.idle_timeout);

@@ -33,6 +33,7 @@ pub use section::FileRef;
 pub use tls::{
     ClientAuth, IdentityFiles, Rfc8998Options, TlcpOptions, TlsConfig, TlsOptions, TlsVersion, TlsVersions, TrustFiles,
 };
+pub use tree::ENVIRONMENT_PREFIX;
 pub use value::Secret;
 
 use section::{Report, Section};
@@ -94,13 +95,7 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
         let mut errors = Vec::new();
-        let mut root = match tree::parse(path.to_owned(), text) {
-            Ok(root) => root,
-            Err(syntax) => {
-                ConfigErrors::check(syntax)?;
-                tree::Table::new()
-            }
-        };
+        let mut root = tree::parse(path.to_owned(), text)?;
         tree::overlay(&mut root, environment, &mut errors);
         let base = path.parent().map(Path::to_owned).unwrap_or_default();
         let report = Report::new(base, errors);

@@ -122,7 +122,8 @@ pub enum TlsVersion {
 }
 
 impl Choice for TlsVersion {
-    const WORDS: &'static [(&'static str, TlsVersion)] = &[("tlsv1.3", TlsVersion::V1_3), ("tlsv1.2", TlsVersion::V1_2)];
+    const WORDS: &'static [(&'static str, TlsVersion)] =
+        &[("tlsv1.3", TlsVersion::V1_3), ("tlsv1.2", TlsVersion::V1_2)];
 
     fn unsupported(word: &str) -> Option<&'static str> {
         let old = matches!(word, "tlsv1.1" | "tlsv1" | "tlsv1.0" | "sslv3");
@@ -268,8 +269,7 @@ impl TlsOptions {
             section.error("certificates", format!("more than {MAX_CERTIFICATES} certificates"), None);
             further.truncate(MAX_CERTIFICATES);
         }
-        let first = (single || further.is_empty())
-            .then(|| identity(&mut section, "certfile", "keyfile", "password"));
+        let first = (single || further.is_empty()).then(|| identity(&mut section, "certfile", "keyfile", "password"));
         // The keys are known even when the list alone is used.
         if first.is_none() {
             let _: [Option<String>; 3] = ["certfile", "keyfile", "password"].map(|key| section.optional(key));

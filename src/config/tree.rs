@@ -9,10 +9,10 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, ConfigErrors, Origin};
 
 /// What the names of environment overrides start with.
-const ENVIRONMENT_PREFIX: &str = "SHANGMQ_";
+pub const ENVIRONMENT_PREFIX: &str = "SHANGMQ_";
 /// What stands for the dot of a key in the name of an environment variable.
 const ENVIRONMENT_DOT: &str = "__";
 /// Levels of tables an environment variable may name; the deepest key there is has five.
@@ -85,20 +85,15 @@ impl<'a> Places<'a> {
 ///
 /// # Errors
 /// Every syntax error of the text, or the first [`MAX_SYNTAX_ERRORS`] of them.
-pub(super) fn parse(path: PathBuf, text: &str) -> Result<Table, Vec<ConfigError>> {
+pub(super) fn parse(path: PathBuf, text: &str) -> Result<Table, ConfigErrors> {
     let places = Places::new(path, text);
     let (document, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() {
-        return Ok(table(document.into_inner(), &|offset| places.origin(offset)));
-    }
-    Err(errors
-        .iter()
-        .take(MAX_SYNTAX_ERRORS)
-        .map(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
-            ConfigError::new(places.origin(offset), "", format!("not TOML: {}", error.message().replace('\n', ", ")))
-        })
-        .collect())
+    let errors = errors.iter().take(MAX_SYNTAX_ERRORS).map(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        ConfigError::new(places.origin(offset), "", format!("not TOML: {}", error.message().replace('\n', ", ")))
+    });
+    ConfigErrors::check(errors.collect())?;
+    Ok(table(document.into_inner(), &|offset| places.origin(offset)))
 }
 
 fn table(source: DeTable<'_>, origin: &dyn Fn(usize) -> Origin) -> Table {
@@ -128,7 +123,6 @@ fn node(key: Origin, source: toml::Spanned<DeValue<'_>>, origin: &dyn Fn(usize) 
         }
         DeValue::Table(entries) => Value::Table(table(entries, origin)),
     };
-    // The span of a table opened by a header is that of the header.
     Node { key, origin: place, value }
 }
 
@@ -148,7 +142,7 @@ pub(super) fn overlay(
     variables.sort();
     for (name, value) in variables {
         let origin = Origin::Environment(name.as_str().into());
-        let path = name.trim_start_matches(ENVIRONMENT_PREFIX).to_lowercase();
+        let path = name.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or_default().to_lowercase();
         let keys: Vec<&str> = path.split(ENVIRONMENT_DOT).collect();
         if keys.iter().any(|key| key.is_empty()) || keys.len() > MAX_ENVIRONMENT_DEPTH {
             let example = "write it like SHANGMQ_NODE__DATA_DIR for node.data_dir";
@@ -161,10 +155,10 @@ pub(super) fn overlay(
 
 /// A list or table is written as in TOML; anything else is plain text for its key to interpret.
 fn untyped(text: String) -> Value {
-    if text.trim_start().starts_with(['[', '{']) {
-        if let Ok(value) = DeValue::parse(&text) {
-            return node(Origin::Default, value, &|_| Origin::Default).value;
-        }
+    if text.trim_start().starts_with(['[', '{'])
+        && let Ok(value) = DeValue::parse(&text)
+    {
+        return node(Origin::Default, value, &|_| Origin::Default).value;
     }
     Value::Untyped(Zeroizing::new(text))
 }

@@ -135,7 +135,7 @@ impl State {
         }
         let message = Message::new(topic, payload, qos, properties, now);
         let from = self.lease.subscriber().id();
-        let published = context.broker.publish(from, &mut self.cache, message, retain);
+        let published = context.broker.publish(from, &mut self.cache, message, retain, !self.negotiated.version.is_v5());
         let reason = match published.retained {
             RetainedStore::Refused => ReasonCode::QuotaExceeded,
             _ if published.receivers == 0 => ReasonCode::NoMatchingSubscribers,

@@ -14,6 +14,7 @@ use openssl::pkey::{HasPublic, Id, PKeyRef};
 use openssl::x509::{GeneralName, X509, X509Ref};
 
 pub use name::NameError;
+pub(crate) use name::{is_deceptive, rfc4514};
 
 use crate::pem;
 

@@ -30,6 +30,7 @@ pub mod pair;
 #[cfg(feature = "tongsuo")]
 mod pem;
 #[cfg(feature = "tongsuo")]
+<<<<<<< HEAD
 pub mod server;
 #[cfg(feature = "tongsuo")]
 pub mod stream;
@@ -42,3 +43,6 @@ pub use {
     identity::{PeerIdentity, Protocol},
     stream::TlsStream,
 };
+=======
+pub mod pki;
+>>>>>>> pki

@@ -7,7 +7,10 @@
 //! - [`broker`] owns sessions and routes; [`session`] and [`router`] are its pure state.
 //! - [`auth`] decides who may connect; [`admin`] and [`metrics`] let operators look inside.
 
+pub mod admin;
+pub mod auth;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod conn;
 pub mod metrics;
@@ -15,3 +18,4 @@ pub mod net;
 pub mod router;
 pub mod server;
 pub mod session;
+pub mod telemetry;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mqtt_codec::QoS;
+
 use super::section::Section;
 use super::value::{ByteSize, Choice, Span, Word};
 
@@ -54,6 +56,17 @@ pub struct MqttConfig {
     pub idle_timeout: Duration,
     /// Time within which a peer must take some of the bytes that wait for it.
     pub write_timeout: Duration,
+}
+
+impl MqttConfig {
+    /// `max_qos_allowed` as the codec names it.
+    pub fn max_qos(&self) -> QoS {
+        match self.max_qos_allowed {
+            MaxQos::AtMostOnce => QoS::AtMostOnce,
+            MaxQos::AtLeastOnce => QoS::AtLeastOnce,
+            MaxQos::ExactlyOnce => QoS::ExactlyOnce,
+        }
+    }
 }
 
 impl Default for MqttConfig {

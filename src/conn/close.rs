@@ -1,5 +1,6 @@
 //! Why a connection ends, whose doing it was, and what the peer is told.
 
+use crate::auth::DenyReason;
 use crate::broker::OpenError;
 use mqtt_codec::{DecodeError, ReasonCode};
 use std::io;
@@ -17,6 +18,8 @@ pub enum Close {
     Malformed(#[from] DecodeError),
     #[error("protocol error: {0}")]
     Protocol(&'static str),
+    #[error("not authenticated: {0}")]
+    Denied(DenyReason),
     #[error("{1}")]
     Refused(ReasonCode, &'static str),
     #[error("no complete CONNECT within the deadline")]
@@ -42,6 +45,10 @@ impl Close {
             Close::Disconnected | Close::DisconnectedWithWill | Close::PeerClosed | Close::Io(_) | Close::WriteTimeout => None,
             Close::Malformed(error) => Some(error.reason_code()),
             Close::Protocol(_) => Some(ReasonCode::ProtocolError),
+            Close::Denied(DenyReason::BadCredentials) => Some(ReasonCode::BadUserNameOrPassword),
+            Close::Denied(DenyReason::AnonymousNotAllowed) => Some(ReasonCode::NotAuthorized),
+            // A check that cannot be made refuses, and says that it may go better later.
+            Close::Denied(DenyReason::Unavailable) => Some(ReasonCode::ServerUnavailable),
             Close::Refused(reason, _) | Close::Kicked(reason) => Some(*reason),
             Close::ConnectTimeout => None,
             Close::KeepAlive => Some(ReasonCode::KeepAliveTimeout),

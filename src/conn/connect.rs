@@ -119,9 +119,9 @@ impl AwaitAuth {
             peer_verified: self.context.peer.as_ref().is_some_and(|peer| peer.signing.is_some()),
             remote: self.context.remote,
         };
-        match self.context.auth.authenticate(request).await {
+        match self.context.auth.authenticate(&request).await {
             Decision::Allow => {}
-            Decision::Deny(reason) => return Err(Close::Refused(reason.reason_code(), reason.describe())),
+            Decision::Deny(reason) => return Err(Close::Denied(reason)),
         }
         let will = self.will(config)?;
         let expiry = session_expiry(connect, config);
@@ -183,7 +183,7 @@ impl AwaitAuth {
             listener = &*context.listener,
             client_id = &*accepted.client_id,
             version = ?connect.version,
-            protocol = context.peer.as_ref().map_or("plain", |peer| peer.protocol.as_str()),
+            protocol = context.peer.as_ref().map_or("plain", |peer| peer.protocol.name()),
             suite = context.peer.as_ref().map_or("", |peer| peer.suite),
             session_present = opened.present,
             "client connected"

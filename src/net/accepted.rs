@@ -158,7 +158,7 @@ async fn behind_proxy(stream: Stream, remote: &mut SocketAddr, config: &ProxyPro
     let header = timeout(config.timeout, async {
         loop {
             if let ProxyParse::Header(header) = proxy::parse(&read, proxy::DEFAULT_MAX_V2_LEN)? {
-                return Ok(header);
+                return Ok::<_, Refused>(header);
             }
             fill(&mut inner, &mut read).await?;
         }
@@ -177,8 +177,8 @@ async fn secure(stream: Stream, listener: &Listener, tls: &TlsConfig, contexts: 
     let deadline = started + tls.handshake_timeout;
     let (mut inner, prefix) = stream.into_parts();
     let mut read = BytesMut::from(&*prefix);
-    let hello = timeout_at(deadline, read_hello(&mut inner, &mut read)).await.map_err(|_| Refused::HandshakeTimeout)?;
-    let hello = match hello {
+    let outcome = timeout_at(deadline, read_hello(&mut inner, &mut read)).await.map_err(|_| Refused::HandshakeTimeout)?;
+    let hello = match outcome {
         Ok(hello) => hello,
         Err(refused) => {
             if let Refused::Hello(error) = &refused {

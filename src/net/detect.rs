@@ -77,6 +77,20 @@ fn by_text(prefix: &[u8]) -> Detected {
 }
 
 impl Detected {
+    /// The word by which such first bytes are counted.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NeedMore => "incomplete",
+            Self::Tls => "tls",
+            Self::Tlcp => "tlcp",
+            Self::Ssl2 => "ssl2",
+            Self::PlainMqtt => "plain_mqtt",
+            Self::Http => "http",
+            Self::ProxyHeader => "proxy_header",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// What to tell the operator when these bytes came to a port that does not expect them: what the peer did, and what it must do instead.
     pub const fn describe(self, port: Port) -> &'static str {
         match (self, port) {

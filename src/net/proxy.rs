@@ -21,6 +21,7 @@ pub const DEFAULT_MAX_V2_LEN: usize = 536;
 
 /// What a prefix of a connection's bytes amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one value for each connection, taken apart where it is returned")]
 pub enum ProxyParse {
     /// So far a header, but not all of it.
     NeedMore,

@@ -74,7 +74,7 @@ fn tlcp_options(config: &config::TlcpOptions) -> Result<TlcpOptions, SecureError
 fn identity(files: &IdentityFiles) -> Result<Identity, SecureError> {
     let chain = load_chain(&files.certfile)?;
     let key = load_key(files)?;
-    check_validity(chain.leaf(), chain.origin(), now_secs()).map_err(|cause| in_file(&files.certfile, cause))?;
+    check_validity(&chain.leaf, &chain.origin, now_secs()).map_err(|cause| in_file(&files.certfile, cause))?;
     Ok(Identity { chain, key })
 }
 

@@ -14,11 +14,12 @@ pub struct Route<S, O> {
     singles: Vec<Match<S, O>>,
     chunks: Vec<Arc<Chunk<S, O>>>,
     groups: Vec<Arc<SharedGroup<S, O>>>,
+    filters: usize,
 }
 
 impl<S, O> Route<S, O> {
     pub(super) const fn new() -> Self {
-        Self { singles: Vec::new(), chunks: Vec::new(), groups: Vec::new() }
+        Self { singles: Vec::new(), chunks: Vec::new(), groups: Vec::new(), filters: 0 }
     }
 
     /// Every subscription outside shared groups, one for each (subscriber, filter) pair, in no particular order.
@@ -29,6 +30,11 @@ impl<S, O> Route<S, O> {
     /// The shared groups; the publisher picks a member of each for each message (MQTT 5.0 section 4.8.2).
     pub fn groups(&self) -> &[Arc<SharedGroup<S, O>>] {
         &self.groups
+    }
+
+    /// How many filters have subscribers outside shared groups; with at most one, nobody is found twice.
+    pub fn filter_count(&self) -> usize {
+        self.filters
     }
 
     pub fn match_count(&self) -> usize {
@@ -50,10 +56,12 @@ impl<S, O> Route<S, O> {
 
 impl<S: Clone + Eq + Hash, O: Clone> Route<S, O> {
     pub(super) fn add(&mut self, entry: &FilterEntry<S, O>) {
+        let before = self.match_count();
         if let Some(single) = entry.direct.single() {
             self.singles.push(single.clone());
         }
         self.chunks.extend_from_slice(entry.direct.chunks());
+        self.filters += usize::from(self.match_count() > before);
         self.groups.extend(entry.groups().cloned());
     }
 }

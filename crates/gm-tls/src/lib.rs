@@ -30,7 +30,8 @@ pub mod pair;
 #[cfg(feature = "tongsuo")]
 mod pem;
 #[cfg(feature = "tongsuo")]
-<<<<<<< HEAD
+pub mod pki;
+#[cfg(feature = "tongsuo")]
 pub mod server;
 #[cfg(feature = "tongsuo")]
 pub mod stream;
@@ -43,6 +44,3 @@ pub use {
     identity::{PeerIdentity, Protocol},
     stream::TlsStream,
 };
-=======
-pub mod pki;
->>>>>>> pki

@@ -7,7 +7,7 @@ mod body;
 mod error;
 mod record;
 
-pub use error::{HelloError, alert};
+pub use error::{HelloError, alert, alert_record};
 
 /// The version in record headers and hellos of TLCP, GB/T 38636-2020 clause 6.4.5.2.
 pub const TLCP_VERSION: u16 = 0x0101;

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use crate::net::websocket::{self, WsError};
+
 /// Any stream that MQTT can be spoken over.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
@@ -32,7 +34,9 @@ pub struct Endpoint {
     pub security: Option<Security>,
     /// Path of the WebSocket; `None` for MQTT straight over the stream.
     pub websocket: Option<String>,
-    /// How long each of the three steps may take.
+    /// Longest WebSocket message taken, in bytes.
+    pub max_message_len: usize,
+    /// How long each step may take.
     pub timeout: Duration,
 }
 
@@ -52,7 +56,7 @@ pub enum ConnectError {
     #[error("{name} handshake with {at} failed")]
     Handshake { name: &'static str, at: String, source: HandshakeError },
     #[error("WebSocket handshake with {at} failed")]
-    WebSocket { at: String, source: Box<dyn std::error::Error + Send + Sync> },
+    WebSocket { at: String, source: WsError },
 }
 
 impl Endpoint {
@@ -128,7 +132,12 @@ impl Endpoint {
     /// # Errors
     /// [`ConnectError::WebSocket`] or [`ConnectError::Timeout`]
     pub async fn upgrade<S: Stream + 'static>(&self, io: S) -> Result<Box<dyn Stream>, ConnectError> {
-        Ok(Box::new(io))
+        let Some(path) = &self.websocket else { return Ok(Box::new(io)) };
+        let at = self.authority();
+        match self.within("opening the WebSocket", websocket::connect(io, &at, path, self.max_message_len)).await? {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(source) => Err(ConnectError::WebSocket { at, source }),
+        }
     }
 
     async fn within<F: Future>(&self, step: &'static str, future: F) -> Result<F::Output, ConnectError> {

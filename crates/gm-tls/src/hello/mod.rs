@@ -28,6 +28,7 @@ const TLS_FALLBACK_SCSV: u16 = 0x5600;
 
 /// What a prefix of a connection's bytes amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one value for each connection, taken apart where it is returned")]
 pub enum Parse {
     /// So far a hello, but not all of it.
     NeedMore,

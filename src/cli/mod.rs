@@ -4,6 +4,11 @@
 
 mod check_config;
 mod passwd;
+mod publish;
+mod session;
+mod subscribe;
+mod transport;
+mod url;
 mod version;
 
 use std::error::Error;
@@ -28,6 +33,12 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Set the password of a user in a password file.
     Passwd(passwd::Arguments),
+    /// Publish messages.
+    #[command(name = "pub")]
+    Publish(Box<publish::Arguments>),
+    /// Subscribe and print what comes.
+    #[command(name = "sub")]
+    Subscribe(Box<subscribe::Arguments>),
     /// Print the version.
     Version(version::Arguments),
 }
@@ -50,6 +61,8 @@ impl Command {
         match self {
             Command::CheckConfig(arguments) => arguments.run(),
             Command::Passwd(arguments) => arguments.run(),
+            Command::Publish(arguments) => arguments.run(),
+            Command::Subscribe(arguments) => arguments.run(),
             Command::Version(arguments) => arguments.run(),
         }
     }

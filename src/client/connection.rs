@@ -96,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ///
     /// # Errors
     /// A failed stream.
-    pub async fn close(mut self) -> io::Result<()> {
+    pub async fn shut_down(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.io.shutdown().await
     }

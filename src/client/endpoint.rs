@@ -142,6 +142,10 @@ impl Endpoint {
 
     async fn within<F: Future>(&self, step: &'static str, future: F) -> Result<F::Output, ConnectError> {
         let secs = self.timeout.as_secs();
-        timeout(self.timeout, future).await.map_err(|_elapsed| ConnectError::Timeout { at: self.authority(), secs, step })
+        timeout(self.timeout, future).await.map_err(|_elapsed| ConnectError::Timeout {
+            at: self.authority(),
+            secs,
+            step,
+        })
     }
 }

@@ -17,7 +17,7 @@ use mqtt_codec::{
     PubRec, PubRel, Publish, QoS, ReasonCode, Subscribe, SubscribeProperties, Subscription,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::{ClientError, Connection};
@@ -27,6 +27,9 @@ const MAX_IN_FLIGHT: u16 = 20;
 
 /// How long a PINGRESP may take at most.
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a server may take to end its side after DISCONNECT.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What the server did.
 #[derive(Debug)]
@@ -195,14 +198,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Sends DISCONNECT after everything queued, and ends the stream.
+    /// Sends DISCONNECT after everything queued, ends the stream, and gives the server a moment to end its side: closing
+    /// with bytes unread would make the system reset the connection, and the server could lose the last messages.
     ///
     /// # Errors
     /// The connection failed before everything was written.
     pub async fn disconnect(mut self) -> Result<(), ClientError> {
         debug!("sending DISCONNECT");
         self.send(Packet::Disconnect(Disconnect::default()))?;
-        self.connection.close().await?;
+        self.connection.shut_down().await?;
+        // A failure here says no more about what the server has taken.
+        let _ = timeout(LINGER, async { while let Ok(Some(_)) = self.connection.receive().await {} }).await;
         Ok(())
     }
 
@@ -234,10 +240,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 self.pinged = None;
                 Ok(None)
             }
-            Packet::Disconnect(disconnect) => Err(ClientError::Disconnected {
-                reason: disconnect.reason,
-                text: disconnect.properties.reason_string,
-            }),
+            Packet::Disconnect(disconnect) => {
+                Err(ClientError::Disconnected { reason: disconnect.reason, text: disconnect.properties.reason_string })
+            }
             other => Err(ClientError::Unexpected(other.packet_type())),
         }
     }

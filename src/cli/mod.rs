@@ -2,6 +2,7 @@
 //!
 //! A subcommand is one variant of [`Command`] and one line of [`Command::run`].
 
+mod bench;
 mod check_config;
 mod passwd;
 mod publish;
@@ -29,6 +30,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure a server.
+    Bench(bench::Arguments),
     /// Report every mistake in a configuration.
     CheckConfig(check_config::Arguments),
     /// Set the password of a user in a password file.
@@ -59,6 +62,7 @@ impl Cli {
 impl Command {
     fn run(self) -> Outcome {
         match self {
+            Command::Bench(arguments) => arguments.run(),
             Command::CheckConfig(arguments) => arguments.run(),
             Command::Passwd(arguments) => arguments.run(),
             Command::Publish(arguments) => arguments.run(),

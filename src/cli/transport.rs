@@ -211,6 +211,11 @@ impl TransportArguments {
         Advised { name, at, advice, source }.into()
     }
 
+    /// Whether the client has certificates to show.
+    pub(super) fn has_identity(&self) -> bool {
+        self.cert.is_some() || self.has_pair()
+    }
+
     fn has_pair(&self) -> bool {
         [&self.sign_cert, &self.sign_key, &self.enc_cert, &self.enc_key].into_iter().any(Option::is_some)
     }

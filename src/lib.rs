@@ -13,6 +13,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod conn;
+pub mod dev_certs;
 pub mod metrics;
 pub mod net;
 pub mod router;

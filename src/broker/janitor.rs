@@ -1,7 +1,7 @@
 //! Ends parked sessions whose time is up and publishes wills whose delay has passed.
 
-use super::registry::{Slot, SlotState};
 use super::Broker;
+use super::registry::{Slot, SlotState};
 use crate::router::RetainedSweep;
 use crate::session::Millis;
 use std::sync::Arc;

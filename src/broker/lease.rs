@@ -1,8 +1,8 @@
 //! Opening a session for a connection and giving it back: takeover, clean start, expiry, wills.
 
+use super::Broker;
 use super::registry::{Parked, Slot, SlotState};
 use super::subscriber::Subscriber;
-use super::Broker;
 use crate::session::{Session, SessionExpiry, Will};
 use bytestring::ByteString;
 use mqtt_codec::ReasonCode;
@@ -70,7 +70,9 @@ impl Broker {
     /// Opens the session of `request.client_id`. A connection that owns it is ended first, [MQTT-3.1.4-3].
     pub async fn open(self: &Arc<Self>, request: OpenRequest) -> Result<Opened, OpenError> {
         match tokio::time::timeout(TAKEOVER_TIMEOUT, self.acquire(&request)).await {
-            Ok(acquired) => acquired.map(|(lease, present)| Opened { lease: self.with_request(lease, request), present }),
+            Ok(acquired) => {
+                acquired.map(|(lease, present)| Opened { lease: self.with_request(lease, request), present })
+            }
             Err(_) => Err(OpenError::Busy),
         }
     }
@@ -112,7 +114,9 @@ impl Broker {
                 let Parked { session, subscriber, .. } = *parked;
                 (session, subscriber, true, None)
             }
-            SlotState::Parked(parked) => (Session::new(SessionExpiry::OnDisconnect), self.new_subscriber(slot), false, Some(parked)),
+            SlotState::Parked(parked) => {
+                (Session::new(SessionExpiry::OnDisconnect), self.new_subscriber(slot), false, Some(parked))
+            }
             SlotState::Vacant => (Session::new(SessionExpiry::OnDisconnect), self.new_subscriber(slot), false, None),
         };
         subscriber.connect();
@@ -152,7 +156,12 @@ impl Broker {
         subscriber.disconnect();
         let now = self.now();
         let ends_at = session.expiry.deadline(now);
-        let parked = Parked { session, subscriber: Arc::clone(subscriber), ends_at, will: will.map(|w| (now.saturating_add(w.delay), w)) };
+        let parked = Parked {
+            session,
+            subscriber: Arc::clone(subscriber),
+            ends_at,
+            will: will.map(|w| (now.saturating_add(w.delay), w)),
+        };
         if ends_at.is_some_and(|at| at <= now) {
             *slot.state.lock() = SlotState::Dead;
             self.sessions.remove(slot);

@@ -11,7 +11,7 @@ mod registry;
 mod subscribe;
 mod subscriber;
 
-pub use lease::{Ending, Lease, OpenError, Opened, OpenRequest};
+pub use lease::{Ending, Lease, OpenError, OpenRequest, Opened};
 pub use publish::{Published, RetainedStore};
 pub use subscribe::{RetainedScan, SubscribeOutcome, SubscribeRequest};
 pub use subscriber::{Drained, Subscriber, SubscriberId};

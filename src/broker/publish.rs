@@ -3,7 +3,6 @@
 use super::{Broker, Cache, Subscriber, SubscriberId};
 use crate::router::{Choice, Fit, Match, RetainedError, Route, Stored};
 use crate::session::{Delivery, Message, Push, SubscriptionOptions, Will};
-use hashbrown::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,7 +28,14 @@ impl Broker {
     ///
     /// A message that should be retained and cannot be is not delivered either, so that an MQTT 5 publisher can be told that it
     /// failed; `deliver_anyway` is for publishers of MQTT 3, which cannot.
-    pub fn publish(&self, from: SubscriberId, cache: &mut Cache, message: Message, retain: bool, deliver_anyway: bool) -> Published {
+    pub fn publish(
+        &self,
+        from: SubscriberId,
+        cache: &mut Cache,
+        message: Message,
+        retain: bool,
+        deliver_anyway: bool,
+    ) -> Published {
         let route = cache.route(&message.topic);
         self.publish_on(&route, Some(from), Arc::new(message), retain, deliver_anyway)
     }
@@ -56,21 +62,16 @@ impl Broker {
             return Published { receivers: 0, retained };
         }
         let mut receivers = 0;
-        if route.filter_count() <= 1 {
-            for found in route.matches() {
-                receivers += self.deliver(&found.subscriber, Merged::of(found, from), &message, retain);
-            }
-        } else {
-            for (subscriber, merged) in merge(route, from) {
-                receivers += self.deliver(subscriber, merged, &message, retain);
-            }
+        // One copy at the highest QoS, with every identifier, [MQTT-3.3.4-2].
+        for (subscriber, subscriptions) in route.receivers() {
+            receivers += self.deliver(subscriber, Merged::of(subscriber, subscriptions, from), &message, retain);
         }
         for group in route.groups() {
             let fit = |member: &Match<Arc<Subscriber>, SubscriptionOptions>| {
                 if member.subscriber.is_connected() { Fit::Take } else { Fit::Reserve }
             };
             if let Some(member) = group.pick(Choice::RoundRobin, fit) {
-                receivers += self.deliver(&member.subscriber, Merged::of(&member, from), &message, retain);
+                receivers += self.deliver(&member.subscriber, Merged::of(&member.subscriber, std::slice::from_ref(&member.options), from), &message, retain);
             }
         }
         Published { receivers, retained }
@@ -127,41 +128,18 @@ struct Merged {
     ids: Vec<mqtt_codec::SubscriptionId>,
 }
 
-/// One entry for each subscriber of a route whose filters overlap: it gets one copy at the highest QoS, with every identifier,
-/// [MQTT-3.3.4-2].
-fn merge<'r>(
-    route: &'r Route<Arc<Subscriber>, SubscriptionOptions>,
-    from: Option<SubscriberId>,
-) -> impl Iterator<Item = (&'r Arc<Subscriber>, Merged)> {
-    let mut order: Vec<(&Arc<Subscriber>, Merged)> = Vec::with_capacity(route.match_count());
-    let mut places: HashMap<SubscriberId, usize> = HashMap::with_capacity(route.match_count());
-    for found in route.matches() {
-        match places.get(&found.subscriber.id()).and_then(|place| order.get_mut(*place)) {
-            Some((_, merged)) => merged.add(found, from),
-            None => {
-                places.insert(found.subscriber.id(), order.len());
-                order.push((&found.subscriber, Merged::of(found, from)));
-            }
-        }
-    }
-    order.into_iter()
-}
-
 impl Merged {
-    fn of(found: &Match<Arc<Subscriber>, SubscriptionOptions>, from: Option<SubscriberId>) -> Merged {
+    fn of(subscriber: &Subscriber, subscriptions: &[SubscriptionOptions], from: Option<SubscriberId>) -> Merged {
         let mut merged = Merged::default();
-        merged.add(found, from);
-        merged
-    }
-
-    fn add(&mut self, found: &Match<Arc<Subscriber>, SubscriptionOptions>, from: Option<SubscriberId>) {
-        let options = &found.options;
-        // [MQTT-3.8.3-3]
-        if options.no_local && from == Some(found.subscriber.id()) {
-            return;
+        for options in subscriptions {
+            // [MQTT-3.8.3-3]
+            if options.no_local && from == Some(subscriber.id()) {
+                continue;
+            }
+            merged.qos = merged.qos.max(Some(options.qos));
+            merged.retain_as_published |= options.retain_as_published;
+            merged.ids.extend(options.identifier);
         }
-        self.qos = self.qos.max(Some(options.qos));
-        self.retain_as_published |= options.retain_as_published;
-        self.ids.extend(options.identifier);
+        merged
     }
 }

@@ -37,7 +37,12 @@ pub struct RetainedScan {
 
 impl Broker {
     /// Subscribes, or says why not. Granted is the lower of the wish and `mqtt.max_qos_allowed`.
-    pub fn subscribe(&self, subscriber: &Arc<Subscriber>, session: &mut Session, request: SubscribeRequest) -> SubscribeOutcome {
+    pub fn subscribe(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        session: &mut Session,
+        request: SubscribeRequest,
+    ) -> SubscribeOutcome {
         let refuse = |reason| SubscribeOutcome { reason, retained: None };
         let Ok(shared) = SharedFilter::parse(&request.filter) else { return refuse(ReasonCode::TopicFilterInvalid) };
         let (group, filter) = match &shared {
@@ -53,7 +58,9 @@ impl Broker {
         if mqtt_codec::topic::levels(filter).count() > usize::from(self.config.max_topic_levels) {
             return refuse(ReasonCode::TopicFilterInvalid);
         }
-        if session.subscriptions.len() >= self.config.max_subscriptions && !session.subscriptions.contains_key(&request.filter) {
+        if session.subscriptions.len() >= self.config.max_subscriptions
+            && !session.subscriptions.contains_key(&request.filter)
+        {
             return refuse(ReasonCode::QuotaExceeded);
         }
         let options = SubscriptionOptions {

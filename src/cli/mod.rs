@@ -4,6 +4,7 @@
 
 mod check_config;
 mod passwd;
+mod start;
 mod version;
 
 use std::error::Error;
@@ -24,6 +25,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the broker.
+    Start(start::Arguments),
     /// Report every mistake in a configuration.
     CheckConfig(check_config::Arguments),
     /// Set the password of a user in a password file.
@@ -48,6 +51,7 @@ impl Cli {
 impl Command {
     fn run(self) -> Outcome {
         match self {
+            Command::Start(arguments) => arguments.run(),
             Command::CheckConfig(arguments) => arguments.run(),
             Command::Passwd(arguments) => arguments.run(),
             Command::Version(arguments) => arguments.run(),

@@ -42,7 +42,11 @@ impl Close {
     /// The reason code of the DISCONNECT that tells an MQTT 5 client; `None` where there is nobody left to tell.
     pub fn disconnect_reason(&self) -> Option<ReasonCode> {
         match self {
-            Close::Disconnected | Close::DisconnectedWithWill | Close::PeerClosed | Close::Io(_) | Close::WriteTimeout => None,
+            Close::Disconnected
+            | Close::DisconnectedWithWill
+            | Close::PeerClosed
+            | Close::Io(_)
+            | Close::WriteTimeout => None,
             Close::Malformed(error) => Some(error.reason_code()),
             Close::Protocol(_) => Some(ReasonCode::ProtocolError),
             Close::Denied(DenyReason::BadCredentials) => Some(ReasonCode::BadUserNameOrPassword),

@@ -10,7 +10,8 @@ use crate::config::MqttConfig;
 use crate::session::{Message, SessionExpiry, Will};
 use bytestring::ByteString;
 use mqtt_codec::{
-    ConnAck, ConnAckProperties, Connect, PayloadFormat, ProtocolVersion, PublishProperties, QoS, ReasonCode, decode_connect,
+    ConnAck, ConnAckProperties, Connect, PayloadFormat, ProtocolVersion, PublishProperties, QoS, ReasonCode,
+    decode_connect,
 };
 use std::future::poll_fn;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -105,7 +106,10 @@ impl AwaitAuth {
         let config = broker.config();
         let connect = &self.connect;
         if connect.client_id.len() > usize::from(config.max_clientid_len) {
-            return Err(Close::Refused(ReasonCode::ClientIdentifierNotValid, "client identifier is longer than mqtt.max_clientid_len"));
+            return Err(Close::Refused(
+                ReasonCode::ClientIdentifierNotValid,
+                "client identifier is longer than mqtt.max_clientid_len",
+            ));
         }
         if connect.properties.authentication_method.is_some() {
             return Err(Close::Refused(ReasonCode::BadAuthenticationMethod, "no such authentication method"));
@@ -138,7 +142,10 @@ impl AwaitAuth {
             return Err(Close::Refused(ReasonCode::QoSNotSupported, "the will's QoS is above mqtt.max_qos_allowed"));
         }
         if will.retain && !config.retain_available {
-            return Err(Close::Refused(ReasonCode::RetainNotSupported, "the will is retained and mqtt.retain_available is off"));
+            return Err(Close::Refused(
+                ReasonCode::RetainNotSupported,
+                "the will is retained and mqtt.retain_available is off",
+            ));
         }
         super::handle::check_topic(&will.topic, config)?;
         let p = &will.properties;
@@ -152,10 +159,19 @@ impl AwaitAuth {
             ..PublishProperties::default()
         };
         if p.payload_format == Some(PayloadFormat::Utf8) && std::str::from_utf8(&will.payload).is_err() {
-            return Err(Close::Refused(ReasonCode::PayloadFormatInvalid, "the will's payload is not the UTF-8 it is said to be"));
+            return Err(Close::Refused(
+                ReasonCode::PayloadFormatInvalid,
+                "the will's payload is not the UTF-8 it is said to be",
+            ));
         }
         Ok(Some(Will {
-            message: Message::new(will.topic.clone(), will.payload.clone(), will.qos, properties, self.context.broker.now()),
+            message: Message::new(
+                will.topic.clone(),
+                will.payload.clone(),
+                will.qos,
+                properties,
+                self.context.broker.now(),
+            ),
             retain: will.retain,
             delay: u64::from(p.will_delay_interval.unwrap_or(0)) * 1000,
         }))
@@ -168,14 +184,20 @@ impl AwaitAuth {
         let negotiated = Negotiated {
             version: connect.version,
             keep_alive: keep_alive(keep_alive_secs, config.keepalive_multiplier),
-            window: usize::from(connect.properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(config.max_inflight)),
+            window: usize::from(
+                connect.properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(config.max_inflight),
+            ),
             max_packet_size: connect.properties.maximum_packet_size.map_or(usize::MAX, |size| size.get() as usize),
             connected_without_expiry: accepted.expiry == SessionExpiry::OnDisconnect,
         };
         let ack = ConnAck {
             session_present: opened.present,
             reason: ReasonCode::Success,
-            properties: if connect.version.is_v5() { connack_properties(&connect, config, &accepted) } else { ConnAckProperties::default() },
+            properties: if connect.version.is_v5() {
+                connack_properties(&connect, config, &accepted)
+            } else {
+                ConnAckProperties::default()
+            },
         };
         context.metrics.connect_result(ReasonCode::Success);
         tracing::debug!(
@@ -206,7 +228,9 @@ async fn refuse(io: &mut Box<dyn Io>, context: &Context, version: ProtocolVersio
     context.metrics.connect_result(reason);
     let mut output = Output::default();
     // A reason that has no place in a CONNACK says less than it could, but something.
-    if output.push(&ConnAck::refuse(reason), version).is_err() && output.push(&ConnAck::refuse(ReasonCode::UnspecifiedError), version).is_err() {
+    if output.push(&ConnAck::refuse(reason), version).is_err()
+        && output.push(&ConnAck::refuse(ReasonCode::UnspecifiedError), version).is_err()
+    {
         return;
     }
     let send = async {

@@ -70,7 +70,14 @@ pub(super) struct State {
 }
 
 impl Established {
-    pub fn new(io: Box<dyn Io>, context: Context, input: Input, output: Output, mut lease: Lease, negotiated: Negotiated) -> Established {
+    pub fn new(
+        io: Box<dyn Io>,
+        context: Context,
+        input: Input,
+        output: Output,
+        mut lease: Lease,
+        negotiated: Negotiated,
+    ) -> Established {
         let resend = lease.session().inflight.resend().into();
         let last_heard = context.broker.now();
         let cache = context.broker.route_cache();
@@ -201,7 +208,11 @@ impl Established {
         loop {
             let now = self.context.broker.now();
             let write_timeout = super::connect::millis(self.context.broker.config().write_timeout);
-            let silence = self.state.negotiated.keep_alive.map(|limit| self.last_heard.saturating_add(super::connect::millis(limit)));
+            let silence = self
+                .state
+                .negotiated
+                .keep_alive
+                .map(|limit| self.last_heard.saturating_add(super::connect::millis(limit)));
             let stall = self.stalled_since.map(|since| since.saturating_add(write_timeout));
             if stall.is_some_and(|at| at <= now) {
                 return Some(Close::WriteTimeout);
@@ -302,7 +313,9 @@ async fn farewell(mut io: Box<dyn Io>, mut output: Output, close: &Close, versio
     if let Some(reason) = close.disconnect_reason().filter(|_| version.is_v5()) {
         let packet = Disconnect::new(reason);
         // Only reasons that DISCONNECT may carry reach this; one that may not is not sent.
-        let _unsendable = output.push(&packet, version).or_else(|_| output.push(&Disconnect::new(ReasonCode::UnspecifiedError), version));
+        let _unsendable = output
+            .push(&packet, version)
+            .or_else(|_| output.push(&Disconnect::new(ReasonCode::UnspecifiedError), version));
     }
     let mut written = 0;
     let send = async {

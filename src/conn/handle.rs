@@ -8,8 +8,8 @@ use crate::session::{Acknowledged, Begin, Message, SessionExpiry};
 use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{
-    Disconnect, Packet, PayloadFormat, PubAck, PubComp, PubRec, PubRel, Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck,
-    Unsubscribe, decode,
+    Disconnect, Packet, PayloadFormat, PubAck, PubComp, PubRec, PubRel, Publish, QoS, ReasonCode, SubAck, Subscribe,
+    UnsubAck, Unsubscribe, decode,
 };
 use std::num::NonZeroU16;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,8 @@ pub(super) struct Aliases {
 impl Aliases {
     /// The topic of a PUBLISH: its own, which the alias then stands for, or the one its alias stands for.
     fn resolve(&mut self, topic: ByteString, alias: Option<NonZeroU16>, max: u16) -> Result<ByteString, Close> {
-        const INVALID: Close = Close::Refused(ReasonCode::TopicAliasInvalid, "topic alias is above mqtt.max_topic_alias");
+        const INVALID: Close =
+            Close::Refused(ReasonCode::TopicAliasInvalid, "topic alias is above mqtt.max_topic_alias");
         let Some(alias) = alias else { return Ok(topic) };
         if alias.get() > max {
             return Err(INVALID);
@@ -99,7 +100,10 @@ impl State {
         }
         // [MQTT-3.2.2-14]
         if publish.retain && !config.retain_available {
-            return Err(Close::Refused(ReasonCode::RetainNotSupported, "retained publish while mqtt.retain_available is off"));
+            return Err(Close::Refused(
+                ReasonCode::RetainNotSupported,
+                "retained publish while mqtt.retain_available is off",
+            ));
         }
         // [MQTT-3.3.4-6]
         if !publish.properties.subscription_ids.is_empty() {
@@ -122,7 +126,12 @@ impl State {
         let now = context.broker.now();
         if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
             let limit = usize::from(config.max_awaiting_rel);
-            match self.lease.session().awaiting_release.begin(id, limit, now, super::connect::millis(config.await_rel_timeout)) {
+            match self.lease.session().awaiting_release.begin(
+                id,
+                limit,
+                now,
+                super::connect::millis(config.await_rel_timeout),
+            ) {
                 Begin::New => {}
                 Begin::Duplicate => return self.answer_publish(qos, packet_id, ReasonCode::Success),
                 Begin::Full => {
@@ -135,13 +144,16 @@ impl State {
         }
         let message = Message::new(topic, payload, qos, properties, now);
         let from = self.lease.subscriber().id();
-        let published = context.broker.publish(from, &mut self.cache, message, retain, !self.negotiated.version.is_v5());
+        let published =
+            context.broker.publish(from, &mut self.cache, message, retain, !self.negotiated.version.is_v5());
         let reason = match published.retained {
             RetainedStore::Refused => ReasonCode::QuotaExceeded,
             _ if published.receivers == 0 => ReasonCode::NoMatchingSubscribers,
             _ => ReasonCode::Success,
         };
-        if reason.is_error() && let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
+        if reason.is_error()
+            && let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id)
+        {
             self.lease.session().awaiting_release.release(id);
         }
         self.answer_publish(qos, packet_id, reason)
@@ -150,8 +162,12 @@ impl State {
     /// PUBACK or PUBREC. MQTT 3 has no way to refuse a message and is told that it was taken, 3.1.1 section 3.3.5.
     fn answer_publish(&mut self, qos: QoS, packet_id: Option<NonZeroU16>, reason: ReasonCode) -> Result<(), Close> {
         match (qos, packet_id) {
-            (QoS::AtLeastOnce, Some(id)) => self.output.push(&PubAck::with_reason(id, reason), self.negotiated.version)?,
-            (QoS::ExactlyOnce, Some(id)) => self.output.push(&PubRec::with_reason(id, reason), self.negotiated.version)?,
+            (QoS::AtLeastOnce, Some(id)) => {
+                self.output.push(&PubAck::with_reason(id, reason), self.negotiated.version)?
+            }
+            (QoS::ExactlyOnce, Some(id)) => {
+                self.output.push(&PubRec::with_reason(id, reason), self.negotiated.version)?
+            }
             _ => {}
         }
         Ok(())
@@ -255,7 +271,10 @@ mod tests {
         assert_eq!(aliases.resolve("b".into(), alias(2), 5).unwrap(), "b");
         assert_eq!(aliases.resolve("".into(), alias(2), 5).unwrap(), "b");
         assert!(matches!(aliases.resolve("".into(), alias(1), 5), Err(Close::Protocol(_))));
-        assert!(matches!(aliases.resolve("c".into(), alias(6), 5), Err(Close::Refused(ReasonCode::TopicAliasInvalid, _))));
+        assert!(matches!(
+            aliases.resolve("c".into(), alias(6), 5),
+            Err(Close::Refused(ReasonCode::TopicAliasInvalid, _))
+        ));
     }
 
     #[test]

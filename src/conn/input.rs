@@ -53,7 +53,11 @@ impl Input {
     }
 
     /// Hands over whole packets that an earlier [`Flow::Stop`] left behind.
-    pub fn resume(&mut self, max_packet_size: u32, each: impl FnMut(Bytes) -> Result<Flow, Close>) -> Result<(), Close> {
+    pub fn resume(
+        &mut self,
+        max_packet_size: u32,
+        each: impl FnMut(Bytes) -> Result<Flow, Close>,
+    ) -> Result<(), Close> {
         self.process(&[], max_packet_size, each)
     }
 
@@ -62,7 +66,12 @@ impl Input {
         self.pending.is_empty()
     }
 
-    fn process(&mut self, data: &[u8], max_packet_size: u32, mut each: impl FnMut(Bytes) -> Result<Flow, Close>) -> Result<(), Close> {
+    fn process(
+        &mut self,
+        data: &[u8],
+        max_packet_size: u32,
+        mut each: impl FnMut(Bytes) -> Result<Flow, Close>,
+    ) -> Result<(), Close> {
         let mut rest = data;
         while !self.pending.is_empty() {
             let wanted = match frame_len(&self.pending, max_packet_size)? {
@@ -151,6 +160,9 @@ mod tests {
     #[test]
     fn refuses_an_oversized_packet_at_its_header() {
         let mut input = Input::default();
-        assert!(matches!(feed(&mut input, &[0x30, 0x80, 0x10]), Err(Close::Malformed(DecodeError::PacketTooLarge { .. }))));
+        assert!(matches!(
+            feed(&mut input, &[0x30, 0x80, 0x10]),
+            Err(Close::Malformed(DecodeError::PacketTooLarge { .. }))
+        ));
     }
 }

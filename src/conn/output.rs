@@ -22,11 +22,6 @@ impl Output {
         self.buffer.len() >= HIGH_WATER
     }
 
-    /// Whether bytes wait for the peer to take them.
-    pub fn is_idle(&self) -> bool {
-        self.buffer.is_empty() && !self.unflushed
-    }
-
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }

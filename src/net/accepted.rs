@@ -9,7 +9,7 @@ use super::detect::{Detected, Port, detect};
 use super::listener::Listener;
 use super::prefixed::Prefixed;
 use super::proxy::{self, ProxyParse};
-use super::websocket;
+use super::websocket::{self, WebSocketOptions};
 use crate::config::{ProxyProtocolConfig, TlsConfig, WsConfig};
 use crate::conn::{self, Io};
 use bytes::{Bytes, BytesMut};
@@ -149,7 +149,11 @@ fn plain(stream: Stream) -> Box<dyn Io> {
 }
 
 /// Reads the PROXY header that must be there and takes the client's address from it.
-async fn behind_proxy(stream: Stream, remote: &mut SocketAddr, config: &ProxyProtocolConfig) -> Result<Stream, Refused> {
+async fn behind_proxy(
+    stream: Stream,
+    remote: &mut SocketAddr,
+    config: &ProxyProtocolConfig,
+) -> Result<Stream, Refused> {
     if !config.trusted.iter().any(|network| network.contains(remote.ip())) {
         return Err(Refused::Untrusted(*remote));
     }
@@ -172,12 +176,18 @@ async fn behind_proxy(stream: Stream, remote: &mut SocketAddr, config: &ProxyPro
 }
 
 /// Reads the hello, decides by it, and completes the handshake: all within `handshake_timeout`.
-async fn secure(stream: Stream, listener: &Listener, tls: &TlsConfig, contexts: &ServerContexts) -> Result<Secured, Refused> {
+async fn secure(
+    stream: Stream,
+    listener: &Listener,
+    tls: &TlsConfig,
+    contexts: &ServerContexts,
+) -> Result<Secured, Refused> {
     let started = Instant::now();
     let deadline = started + tls.handshake_timeout;
     let (mut inner, prefix) = stream.into_parts();
     let mut read = BytesMut::from(&*prefix);
-    let outcome = timeout_at(deadline, read_hello(&mut inner, &mut read)).await.map_err(|_| Refused::HandshakeTimeout)?;
+    let outcome =
+        timeout_at(deadline, read_hello(&mut inner, &mut read)).await.map_err(|_| Refused::HandshakeTimeout)?;
     let hello = match outcome {
         Ok(hello) => hello,
         Err(refused) => {
@@ -243,7 +253,12 @@ async fn upgrade<S>(io: S, listener: &Listener, config: &WsConfig) -> Result<Box
 where
     S: Io + 'static,
 {
-    let accept = Box::pin(websocket::accept(io, config));
+    let options = WebSocketOptions {
+        path: config.mqtt_path.clone(),
+        require_subprotocol: config.fail_if_no_subprotocol,
+        ..WebSocketOptions::new(config.max_frame_size)
+    };
+    let accept = Box::pin(websocket::accept(io, &options));
     let stream = timeout(listener.config.connect_timeout, accept).await.map_err(|_| Refused::WebSocketTimeout)??;
     Ok(Box::new(stream))
 }

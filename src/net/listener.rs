@@ -54,7 +54,11 @@ pub struct Listener {
 
 impl Listener {
     /// Loads certificates and binds. Nothing is accepted before [`run`](Self::run).
-    pub fn open(config: ListenerConfig, broker: Arc<Broker>, auth: Arc<Auth>) -> Result<(Arc<Listener>, TcpListener), ListenerError> {
+    pub fn open(
+        config: ListenerConfig,
+        broker: Arc<Broker>,
+        auth: Arc<Auth>,
+    ) -> Result<(Arc<Listener>, TcpListener), ListenerError> {
         let id = config.id();
         let contexts = match config.kind.tls() {
             Some(tls) => {
@@ -124,7 +128,10 @@ impl Listener {
         // These concern one connection, which died in the queue.
         let one_connection = matches!(
             cause.kind(),
-            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused | io::ErrorKind::Interrupted
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::Interrupted
         );
         if one_connection {
             return;
@@ -154,7 +161,10 @@ fn bind(config: &ListenerConfig) -> io::Result<TcpListener> {
 fn set_options(stream: &TcpStream, config: &TcpConfig) -> io::Result<()> {
     stream.set_nodelay(config.nodelay)?;
     if let Some(keepalive) = &config.keepalive {
-        let keepalive = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval).with_retries(keepalive.probes);
+        let keepalive = TcpKeepalive::new()
+            .with_time(keepalive.idle)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.probes);
         SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
     }
     Ok(())

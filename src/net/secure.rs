@@ -6,7 +6,8 @@ use gm_tls::cert::{Certificate, CertificateChain};
 use gm_tls::key::{Password, PrivateKey};
 use gm_tls::pair::{CertificatePair, check_validity};
 use gm_tls::server::{
-    AlpnPolicy, ClientAuth, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
+    AlpnPolicy, ClientAuth, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions,
+    TlsOptions, TlsVersion, VerifyMode,
 };
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -61,7 +62,8 @@ fn tlcp_options(config: &config::TlcpOptions) -> Result<TlcpOptions, SecureError
     let sign_key = load_key(&config.sign)?;
     let enc = load_chain(&config.enc.certfile)?;
     let enc_key = load_key(&config.enc)?;
-    let pair = CertificatePair::new(sign, sign_key, enc, enc_key).map_err(|cause| in_file(&config.sign.certfile, cause))?;
+    let pair =
+        CertificatePair::new(sign, sign_key, enc, enc_key).map_err(|cause| in_file(&config.sign.certfile, cause))?;
     pair.check_validity(now_secs()).map_err(|cause| in_file(&config.sign.certfile, cause))?;
     Ok(TlcpOptions {
         client_auth: client_auth(&config.client_auth)?,
@@ -85,7 +87,8 @@ fn load_chain(file: &FileRef) -> Result<CertificateChain, SecureError> {
 fn load_key(files: &IdentityFiles) -> Result<PrivateKey, SecureError> {
     let password = files.password.as_ref().map(|secret| Password::resolve(secret.expose())).transpose();
     let password = password.map_err(|cause| in_file(&files.keyfile, cause))?;
-    PrivateKey::from_file(files.keyfile.key(), files.keyfile.path(), password.as_ref()).map_err(|cause| in_file(&files.keyfile, cause))
+    PrivateKey::from_file(files.keyfile.key(), files.keyfile.path(), password.as_ref())
+        .map_err(|cause| in_file(&files.keyfile, cause))
 }
 
 fn client_auth(config: &config::ClientAuth) -> Result<ClientAuth, SecureError> {

@@ -39,12 +39,19 @@ pub struct WebSocketOptions {
     /// Longest frame and longest message put together from frames, in bytes. As clients send a packet in one message, this should be the
     /// listener's maximum packet size.
     pub max_message_len: usize,
+    /// Refuse a client that does not offer the subprotocol `mqtt`, [MQTT-6.0.0-3].
+    pub require_subprotocol: bool,
 }
 
 impl WebSocketOptions {
     /// The usual path and request length, with messages of up to `max_message_len` bytes.
     pub fn new(max_message_len: usize) -> Self {
-        Self { path: DEFAULT_PATH.to_owned(), max_request_len: DEFAULT_MAX_REQUEST_LEN, max_message_len }
+        Self {
+            path: DEFAULT_PATH.to_owned(),
+            max_request_len: DEFAULT_MAX_REQUEST_LEN,
+            max_message_len,
+            require_subprotocol: true,
+        }
     }
 }
 

@@ -188,6 +188,16 @@ proptest! {
                         prop_assert_eq!(direct_of(route.matches()), expected_direct(&model, &topic));
                         prop_assert_eq!(groups_of(route.groups()), expected_groups(&model, &topic));
                         prop_assert_eq!(route.match_count(), route.matches().count());
+                        let mut receivers = BTreeMap::new();
+                        for (subscriber, options) in route.receivers() {
+                            prop_assert_eq!(receivers.insert(*subscriber, options), None, "a receiver listed twice");
+                        }
+                        let merged = receivers.into_iter().flat_map(|(subscriber, options)| {
+                            options.iter().map(move |options| (subscriber, *options))
+                        });
+                        let mut merged = merged.collect::<Vec<_>>();
+                        merged.sort_unstable();
+                        prop_assert_eq!(merged, expected_direct(&model, &topic));
                     }
                     let hits = large.hits();
                     large.route(&topic);
@@ -308,6 +318,35 @@ fn matches_the_examples_of_the_standard() {
         let mut found = Vec::new();
         while retained.next_batch(&mut RetainedWalk::new(filter), 10, 0, &mut found) {}
         assert_eq!(found.len() == 1, expected, "retained: {filter} {topic}");
+    }
+}
+
+/// Lists of several chunks, whose subscribers overlap with each other and with single ones.
+#[test]
+fn receivers_of_long_lists_are_merged() {
+    let router = Router::new(RouterLimits::default());
+    for subscriber in 0..1000u32 {
+        router.insert("a/b", None, subscriber, 'b').unwrap();
+    }
+    for subscriber in 900..1100u32 {
+        router.insert("a/+", None, subscriber, '+').unwrap();
+    }
+    router.insert("#", None, 950, '#').unwrap();
+    let route = router.route("a/b");
+    let mut all = route.receivers().collect::<Vec<_>>();
+    all.sort_unstable();
+    assert_eq!((route.match_count(), all.len()), (1201, 1100));
+    for (subscriber, (listed, options)) in all.into_iter().enumerate() {
+        assert_eq!(subscriber, *listed as usize);
+        let mut options = options.to_vec();
+        options.sort_unstable();
+        let expected = match subscriber {
+            950 => &['#', '+', 'b'][..],
+            900..1000 => &['+', 'b'],
+            0..900 => &['b'],
+            _ => &['+'],
+        };
+        assert_eq!(options, expected, "{subscriber}");
     }
 }
 

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use super::filter::{Placement, first_level, first_two_levels};
 use super::index::{InsertError, SubscriptionIndex};
 use super::roster::Inserted;
-use super::route::Route;
+use super::route::{Route, RouteBuilder};
 
 /// Generations in a shard. More than one, so that a reconnecting fleet does not invalidate every cached route.
 const STRIPES: usize = 16;
@@ -198,7 +198,7 @@ impl<S: Clone + Eq + Hash, O: Clone> Router<S, O> {
     }
 
     pub(super) fn walk(&self, topic: &str, location: &Location) -> Route<S, O> {
-        let mut route = Route::new();
+        let mut route = RouteBuilder::new();
         self.root.collect(topic, &mut route);
         let keyed =
             [(&self.first, Some(location.first)), (&self.deep, location.deep), (&self.exact, Some(location.exact))];
@@ -207,7 +207,7 @@ impl<S: Clone + Eq + Hash, O: Clone> Router<S, O> {
                 shard.collect(topic, &mut route);
             }
         }
-        route
+        route.build()
     }
 
     fn reserve(&self) -> bool {
@@ -260,7 +260,7 @@ impl<S, O> Shard<S, O> {
 }
 
 impl<S: Clone + Eq + Hash, O: Clone> Shard<S, O> {
-    fn collect(&self, topic: &str, route: &mut Route<S, O>) {
+    fn collect(&self, topic: &str, route: &mut RouteBuilder<S, O>) {
         if self.filters.load(Ordering::Acquire) > 0 {
             self.index.read().visit(topic, |entry| route.add(entry));
         }

@@ -110,7 +110,9 @@ impl Inflight {
             None => Acknowledged::Unknown,
             // A second PUBREC: PUBREL was lost or crossed it.
             Some(Entry { pending: Pending::Released, .. }) => Acknowledged::Release,
-            Some(Entry { pending: Pending::Publish(delivery), .. }) if delivery.qos != mqtt_codec::QoS::ExactlyOnce => Acknowledged::Unexpected,
+            Some(Entry { pending: Pending::Publish(delivery), .. }) if delivery.qos != mqtt_codec::QoS::ExactlyOnce => {
+                Acknowledged::Unexpected
+            }
             Some(_) if failed => {
                 self.remove(id);
                 Acknowledged::Done

@@ -27,7 +27,8 @@ pub struct Message {
 
 impl Message {
     pub fn new(topic: ByteString, payload: Bytes, qos: QoS, properties: PublishProperties, now: Millis) -> Message {
-        let expires_at = properties.message_expiry_interval.map(|secs| now.saturating_add(u64::from(secs).saturating_mul(1000)));
+        let expires_at =
+            properties.message_expiry_interval.map(|secs| now.saturating_add(u64::from(secs).saturating_mul(1000)));
         Message { topic, payload, qos, properties, expires_at, encoded: Default::default() }
     }
 
@@ -37,7 +38,8 @@ impl Message {
 
     /// Bytes that holding the message takes, bookkeeping included.
     pub fn cost(&self) -> usize {
-        let user: usize = self.properties.user_properties.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+        let user: usize =
+            self.properties.user_properties.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
         let optional = |len: Option<usize>| len.unwrap_or(0);
         OVERHEAD
             + self.topic.len()
@@ -94,7 +96,12 @@ impl Delivery {
     }
 
     /// Bytes of the packet in `version`.
-    pub fn packet_len(&self, version: ProtocolVersion, packet_id: Option<NonZeroU16>, now: Millis) -> Result<usize, EncodeError> {
+    pub fn packet_len(
+        &self,
+        version: ProtocolVersion,
+        packet_id: Option<NonZeroU16>,
+        now: Millis,
+    ) -> Result<usize, EncodeError> {
         self.header(packet_id, false, now).packet_len(version)
     }
 
@@ -126,7 +133,10 @@ impl Delivery {
 
     /// Whether the packet is the same for every receiver of one protocol version.
     fn is_plain(&self) -> bool {
-        self.qos == QoS::AtMostOnce && !self.retain && self.subscription_ids.is_empty() && self.message.expires_at.is_none()
+        self.qos == QoS::AtMostOnce
+            && !self.retain
+            && self.subscription_ids.is_empty()
+            && self.message.expires_at.is_none()
     }
 
     fn encode_into(

@@ -139,8 +139,14 @@ fn answer(received: &[u8], head_len: usize, options: &WebSocketOptions) -> Resul
         return Err(WsError::UnknownPath { path: shown(request.uri().path()) });
     }
     let mut response = create_response(&request).map_err(bad_request)?;
-    let subprotocol = subprotocol(&request)?;
-    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    match subprotocol(&request) {
+        Ok(subprotocol) => {
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        }
+        Err(error) if options.require_subprotocol => return Err(error),
+        // RFC 6455 section 4.2.2: without a choice there is no header.
+        Err(_) => {}
+    }
     let mut bytes = Vec::new();
     write_response(&mut bytes, &response).map_err(bad_request)?;
     Ok(Upgrade { response: bytes, head_len })

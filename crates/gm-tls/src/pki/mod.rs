@@ -4,6 +4,7 @@
 
 mod assemble;
 mod authority;
+pub mod development;
 mod names;
 mod request;
 mod verify;

@@ -7,7 +7,8 @@ use openssl::{
 };
 
 use super::{
-    ClientAuth, ContextKind, Resumption, Rfc8998Options, ServerContext, ServerOptions, TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
+    ClientAuth, ContextKind, Resumption, Rfc8998Options, ServerContext, ServerOptions, TlcpOptions, TlsOptions,
+    TlsVersion, VerifyMode,
 };
 use crate::{
     cert::KeyKind,

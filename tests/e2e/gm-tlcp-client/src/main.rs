@@ -9,6 +9,7 @@
 //! the first payload to standard output. Every error names the step that failed; the exit code is then 1.
 
 use gm_tlcp::tlcp::{TlcpConnector, TlcpStream};
+use shim::SpareRecord;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
@@ -16,14 +17,16 @@ use std::io::Write;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
+mod shim;
+
 type Failure = Box<dyn Error>;
 
 /// The signer ID that GM/T 0009 gives every SM2 signature without one of its own.
 const SIGNER_ID: &str = "1234567812345678";
 /// AlgorithmIdentifier { id-ecPublicKey, SM2 } and the head of the BIT STRING with an uncompressed point.
 const SM2_KEY_HEAD: [u8; 24] = [
-    0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x81, 0x1c, 0xcf, 0x55, 0x01, 0x82, 0x2d, 0x03,
-    0x42, 0x00,
+    0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x81, 0x1c, 0xcf, 0x55, 0x01,
+    0x82, 0x2d, 0x03, 0x42, 0x00,
 ];
 /// A TLCP record carries at most this much.
 const RECORD: usize = 16 * 1024;
@@ -32,7 +35,9 @@ const RECORD: usize = 16 * 1024;
 async fn main() -> Result<(), Failure> {
     let (options, words) = arguments()?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let mut mqtt = tokio::time::timeout(Duration::from_secs(10), Mqtt::connect(&options)).await.map_err(|_| "connect: timed out")??;
+    let mut mqtt = tokio::time::timeout(Duration::from_secs(10), Mqtt::connect(&options))
+        .await
+        .map_err(|_| "connect: timed out")??;
     let qos: u8 = options.get("qos").map_or(Ok(0), |qos| qos.parse())?;
     let work = async {
         match words.as_slice() {
@@ -62,7 +67,12 @@ fn arguments() -> Result<(HashMap<String, String>, Vec<String>), Failure> {
 
 fn pem_to_der(path: &str) -> Result<Vec<u8>, Failure> {
     let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
-    let body: String = text.lines().skip_while(|l| !l.starts_with("-----BEGIN")).skip(1).take_while(|l| !l.starts_with("-----END")).collect();
+    let body: String = text
+        .lines()
+        .skip_while(|l| !l.starts_with("-----BEGIN"))
+        .skip(1)
+        .take_while(|l| !l.starts_with("-----END"))
+        .collect();
     base64(&body).ok_or_else(|| format!("{path}: not PEM").into())
 }
 
@@ -83,14 +93,18 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 
 /// The uncompressed point of the SM2 key in a certificate.
 fn sm2_public_key(der: &[u8]) -> Result<Vec<u8>, Failure> {
-    let at = der.windows(SM2_KEY_HEAD.len()).position(|window| window == SM2_KEY_HEAD).ok_or("the server certificate holds no SM2 key")?;
-    let point = der.get(at + SM2_KEY_HEAD.len()..at + SM2_KEY_HEAD.len() + 65).ok_or("the server certificate is cut short")?;
+    let at = der
+        .windows(SM2_KEY_HEAD.len())
+        .position(|window| window == SM2_KEY_HEAD)
+        .ok_or("the server certificate holds no SM2 key")?;
+    let point =
+        der.get(at + SM2_KEY_HEAD.len()..at + SM2_KEY_HEAD.len() + 65).ok_or("the server certificate is cut short")?;
     Ok(point.to_vec())
 }
 
 /// One MQTT connection, with bytes that were read and not yet consumed.
 struct Mqtt {
-    stream: TlcpStream<TcpStream>,
+    stream: TlcpStream<SpareRecord<TcpStream>>,
     pending: Vec<u8>,
 }
 
@@ -106,12 +120,14 @@ impl Mqtt {
             .with_handshake_timeout(Duration::from_secs(8));
         if let Ok(sign_cert) = option("sign-cert") {
             let certificates = vec![pem_to_der(sign_cert)?, pem_to_der(option("enc-cert")?)?];
-            let (sign_key, enc_key) = (fs::read_to_string(option("sign-key")?)?, fs::read_to_string(option("enc-key")?)?);
+            let (sign_key, enc_key) =
+                (fs::read_to_string(option("sign-key")?)?, fs::read_to_string(option("enc-key")?)?);
             connector = connector.with_client_certs(certificates, sign_key, Some(enc_key), None);
         }
         let tcp = TcpStream::connect(option("address")?).await?;
         tcp.set_nodelay(true)?;
-        let stream = connector.connect_with_certs(tcp).await.map_err(|e| format!("handshake: {e}"))?;
+        let stream =
+            connector.connect_with_certs(SpareRecord::new(tcp)).await.map_err(|e| format!("handshake: {e}"))?;
         let mut mqtt = Mqtt { stream, pending: Vec::new() };
         let client_id = format!("gm-tlcp-{}", std::process::id());
         let mut connect = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60];

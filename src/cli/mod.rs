@@ -5,9 +5,9 @@
 mod bench;
 mod check_config;
 mod passwd;
-mod start;
 mod publish;
 mod session;
+mod start;
 mod subscribe;
 mod transport;
 mod url;

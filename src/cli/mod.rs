@@ -3,6 +3,7 @@
 //! A subcommand is one variant of [`Command`] and one line of [`Command::run`].
 
 mod bench;
+pub mod certs;
 mod check_config;
 mod passwd;
 mod publish;
@@ -35,6 +36,9 @@ enum Command {
     Start(start::Arguments),
     /// Measure a server.
     Bench(bench::Arguments),
+    /// Make, explain and verify certificates and TLCP pairs.
+    #[command(subcommand)]
+    Certs(certs::CertsCommand),
     /// Report every mistake in a configuration.
     CheckConfig(check_config::Arguments),
     /// Set the password of a user in a password file.
@@ -67,6 +71,10 @@ impl Command {
         match self {
             Command::Start(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(),
+            Command::Certs(command) => {
+                command.run()?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::CheckConfig(arguments) => arguments.run(),
             Command::Passwd(arguments) => arguments.run(),
             Command::Publish(arguments) => arguments.run(),

@@ -437,6 +437,11 @@ impl Certificate {
         Some(sorted)
     }
 
+    /// Whether `key` is the private key of this certificate.
+    pub fn belongs_to(&self, key: &crate::key::PrivateKey) -> bool {
+        self.has_key(key.pkey())
+    }
+
     pub(crate) fn has_key<T: HasPublic>(&self, key: &PKeyRef<T>) -> bool {
         self.x509.public_key().is_ok_and(|own| own.public_eq(key))
     }

@@ -190,6 +190,11 @@ pub fn check_peer_pair(sign: &Certificate, enc: &Certificate) -> Result<(), Pair
     check_binding((sign, &sign_source), (enc, &enc_source))
 }
 
+/// Applies the rules of a pair to two certificates without their keys.
+pub fn check_pair(sign: &CertificateChain, enc: &CertificateChain) -> Result<(), PairError> {
+    check_binding((&sign.leaf, &sign.origin), (&enc.leaf, &enc.origin))
+}
+
 /// Whether a certificate is valid at `now`, unix seconds.
 pub fn check_validity(certificate: &Certificate, origin: &Source, now: i64) -> Result<(), ValidityError> {
     if now < certificate.not_before() {

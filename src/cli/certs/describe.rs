@@ -1,0 +1,134 @@
+//! Certificates in plain words and as JSON.
+
+use std::io::{self, Write};
+
+use gm_tls::cert::{Certificate, KeyUsage};
+use serde_json::{Value, json};
+
+const DAY: i64 = 86_400;
+
+/// Writes what a certificate is, for a reader who does not know ASN.1.
+pub(super) fn certificate(out: &mut impl Write, certificate: &Certificate, now: i64) -> io::Result<()> {
+    writeln!(out, "  subject       {}", certificate.subject())?;
+    writeln!(out, "  issuer        {}", certificate.issuer())?;
+    let names = alternative_names(certificate);
+    if !names.is_empty() {
+        writeln!(out, "  names         {}", names.join(", "))?;
+    }
+    writeln!(out, "  role          {}", role(certificate))?;
+    writeln!(
+        out,
+        "  key usage     {}",
+        certificate.key_usage().map_or("not limited".to_owned(), |usage| usage.to_string())
+    )?;
+    if let Some(purposes) = certificate.extended_key_usage() {
+        writeln!(out, "  purposes      {purposes}")?;
+    }
+    let (from, until) = (utc(certificate.not_before()), utc(certificate.not_after()));
+    writeln!(out, "  validity      {from} to {until}: {}", validity(certificate, now))?;
+    writeln!(out, "  key           {}", certificate.key_kind())?;
+    writeln!(out, "  signature     {}", certificate.signature_algorithm())?;
+    writeln!(out, "  serial        {}", certificate.serial_hex())?;
+    writeln!(out, "  SM3           {}", certificate.fingerprint_sm3())?;
+    writeln!(out, "  SHA-256       {}", certificate.fingerprint_sha256())
+}
+
+/// The same for programs. Times are unix seconds.
+pub(super) fn json(certificate: &Certificate, now: i64) -> Value {
+    json!({
+        "subject": certificate.subject(),
+        "common_name": certificate.common_name().ok().flatten(),
+        "issuer": certificate.issuer(),
+        "serial": certificate.serial_hex(),
+        "dns": certificate.san_dns(),
+        "ip": certificate.san_ip(),
+        "uri": certificate.san_uri(),
+        "email": certificate.san_email(),
+        "ca": certificate.is_ca(),
+        "role": role(certificate),
+        "key_usage": certificate.key_usage().map(|usage| usage.to_string()),
+        "extended_key_usage": certificate.extended_key_usage().map(|purposes| purposes.to_string()),
+        "not_before": certificate.not_before(),
+        "not_after": certificate.not_after(),
+        "days_left": (certificate.not_after() - now).div_euclid(DAY),
+        "key": certificate.key_kind().to_string(),
+        "signature_algorithm": certificate.signature_algorithm(),
+        "fingerprint_sm3": certificate.fingerprint_sm3(),
+        "fingerprint_sha256": certificate.fingerprint_sha256(),
+    })
+}
+
+/// Whether a keyUsage names encryption and no signature, as that of an encryption certificate does.
+pub(super) fn is_for_encryption(certificate: &Certificate) -> bool {
+    let encryption = KeyUsage::KEY_ENCIPHERMENT.union(KeyUsage::DATA_ENCIPHERMENT).union(KeyUsage::KEY_AGREEMENT);
+    certificate
+        .key_usage()
+        .is_some_and(|usage| usage.intersects(encryption) && !usage.contains(KeyUsage::DIGITAL_SIGNATURE))
+}
+
+fn role(certificate: &Certificate) -> &'static str {
+    let signs = certificate.key_usage().is_none_or(|usage| usage.contains(KeyUsage::DIGITAL_SIGNATURE));
+    match (certificate.is_ca(), signs) {
+        (true, _) if certificate.is_self_issued() => "root authority",
+        (true, _) => "intermediate authority",
+        (false, _) if is_for_encryption(certificate) => "encryption certificate of a TLCP pair",
+        (false, true) => "signing certificate: TLS, RFC 8998, or the first of a TLCP pair",
+        (false, false) => "neither for signing nor for encryption",
+    }
+}
+
+fn validity(certificate: &Certificate, now: i64) -> String {
+    let (from, until) = (certificate.not_before(), certificate.not_after());
+    if now < from {
+        format!("not valid yet, in {} days", (from - now) / DAY + 1)
+    } else if now > until {
+        format!("EXPIRED {} days ago", (now - until) / DAY)
+    } else {
+        format!("valid, {} days left", (until - now) / DAY)
+    }
+}
+
+fn alternative_names(certificate: &Certificate) -> Vec<String> {
+    // Encoded names are bytes of anyone's choice, and this goes to a terminal.
+    let shown = |kind: &str, name: &str| format!("{kind}:{}", name.escape_debug());
+    let dns = certificate.san_dns().into_iter().map(|name| shown("DNS", &name));
+    let ip = certificate.san_ip().into_iter().map(|address| format!("IP:{address}"));
+    let uri = certificate.san_uri().into_iter().map(|uri| shown("URI", &uri));
+    let email = certificate.san_email().into_iter().map(|address| shown("email", &address));
+    dns.chain(ip).chain(uri).chain(email).collect()
+}
+
+/// A time as `2026-01-31 23:59:59 UTC`, by the proleptic Gregorian calendar.
+fn utc(seconds: i64) -> String {
+    let (days, of_day) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    // Years begin in March here, so that the leap day is the last; eras are 400 years.
+    let day = days.saturating_add(719_468);
+    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day_of_month = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn times_are_calendar_dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_800_000_000, "2027-01-15 08:00:00 UTC"),
+            (4_102_444_799, "2099-12-31 23:59:59 UTC"),
+            (-1, "1969-12-31 23:59:59 UTC"),
+        ] {
+            assert_eq!(utc(seconds), text);
+        }
+    }
+}

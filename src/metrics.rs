@@ -39,11 +39,11 @@ pub struct Metrics {
     pub dropped_too_large: AtomicU64,
     /// Messages to be retained that a limit refused.
     pub retained_refused: AtomicU64,
-    pub route_cache_hits: AtomicU64,
-    pub route_cache_misses: AtomicU64,
+    route_cache_hits: AtomicU64,
+    route_cache_misses: AtomicU64,
     dropped_session_ended: AtomicU64,
     sessions_ended: AtomicU64,
-    /// By the limit's name in the configuration.
+    /// By the limit's name, as in the configuration where it is there.
     limits_hit: Labelled<&'static str>,
     listeners: Mutex<Vec<Arc<ListenerMetrics>>>,
 }
@@ -114,7 +114,7 @@ impl Metrics {
         self.dropped_session_ended.fetch_add(lost as u64, Ordering::Relaxed);
     }
 
-    /// A limit refused or cut something; `name` is its key in the configuration.
+    /// A limit refused or cut something; `name` is its key in the configuration where it has one.
     pub fn limit_hit(&self, name: &'static str) {
         self.limits_hit.add(name);
     }
@@ -251,7 +251,7 @@ impl Scrape {
             encoder.encode_counter::<NoLabelSet, _, f64>(&load(counter), None)?;
         }
         let limits = metrics.limits_hit.all().into_iter().map(|(name, value)| ([("limit", name)], value));
-        counters(encoder, "limits_hit", "Times a configured limit refused or cut something", None, limits)
+        counters(encoder, "limits_hit", "Times a limit refused or cut something", None, limits)
     }
 }
 

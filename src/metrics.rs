@@ -1,48 +1,466 @@
-//! interim
-use mqtt_codec::{QoS, ReasonCode};
+//! What the broker counts, and its text form (OpenMetrics).
+//!
+//! Whatever happens for each packet is a plain atomic reached without a lookup: a connection holds its listener's
+//! [`ListenerMetrics`]. What happens once for each connection may take a short lock. Labels are names from this
+//! program, never a peer's words, so the number of series is bounded.
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use mqtt_codec::{QoS, ReasonCode};
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// The media type of [`Metrics::encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds, in seconds: from a resumed handshake on an idle machine to the longest anyone waits.
+const HANDSHAKE_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The broker's counters. Those that are not fields are added up from the listeners.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    /// Messages a full queue dropped, old or new.
     pub dropped_queue_full: AtomicU64,
+    /// Messages that expired in a queue.
     pub dropped_expired: AtomicU64,
+    /// Messages larger than the receiver's maximum packet size.
     pub dropped_too_large: AtomicU64,
+    /// Messages to be retained that a limit refused.
     pub retained_refused: AtomicU64,
-    listeners: parking_lot::Mutex<Vec<Arc<ListenerMetrics>>>,
+    route_cache_hits: AtomicU64,
+    route_cache_misses: AtomicU64,
+    dropped_session_ended: AtomicU64,
+    sessions_ended: AtomicU64,
+    /// By the limit's name, as in the configuration where it is there.
+    limits_hit: Labelled<&'static str>,
+    listeners: Mutex<Vec<Arc<ListenerMetrics>>>,
 }
 
+/// The counters of one listener, held by each of its connections.
 #[derive(Debug, Default)]
 pub struct ListenerMetrics {
+    /// Such as `ssl:default`.
+    id: String,
+    /// Connections accept() returned, those refused later included.
     pub accepted: AtomicU64,
+    /// Connections open now.
     pub connections: AtomicI64,
+    /// Connections closed at once because `max_connections` was reached.
     pub refused_full: AtomicU64,
+    /// Failures of accept() that concern the whole process, such as running out of descriptors.
     pub accept_errors: AtomicU64,
+    /// MQTT bytes, without TLS or WebSocket framing.
     pub bytes_received: AtomicU64,
     pub bytes_sent: AtomicU64,
+    /// Filters in SUBSCRIBE packets, granted or not.
     pub subscribes: AtomicU64,
+    received: [AtomicU64; 3],
+    sent: [AtomicU64; 3],
+    /// By the reason code's value.
+    connects: Labelled<u8>,
+    refused: Labelled<&'static str>,
+    handshakes: Labelled<Handshake>,
+    handshake_seconds: Mutex<BTreeMap<&'static str, Histogram>>,
+}
+
+/// What is true now, asked of the broker for each scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Sessions, connected or not.
+    pub sessions: usize,
+    /// (Session, filter) pairs.
+    pub subscriptions: usize,
+    pub retained_messages: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Handshake {
+    protocol: &'static str,
+    suite: &'static str,
+    resumed: bool,
 }
 
 impl Metrics {
-    pub fn new() -> Metrics {
-        Metrics::default()
+    pub fn new() -> Self {
+        Self::default()
     }
-    pub fn listener(&self, _id: &str) -> Arc<ListenerMetrics> {
-        let l = Arc::new(ListenerMetrics::default());
-        self.listeners.lock().push(Arc::clone(&l));
-        l
+
+    /// The counters of the listener with this id, which go on where they were if it has been opened before.
+    pub fn listener(&self, id: &str) -> Arc<ListenerMetrics> {
+        let mut listeners = self.listeners.lock();
+        if let Some(known) = listeners.iter().find(|listener| listener.id == id) {
+            return Arc::clone(known);
+        }
+        let listener = Arc::new(ListenerMetrics { id: id.to_owned(), ..ListenerMetrics::default() });
+        listeners.push(Arc::clone(&listener));
+        listener
     }
-    pub fn session_ended(&self, _lost: usize) {}
+
+    /// A session ended for good, with `lost` messages still in its queue.
+    pub fn session_ended(&self, lost: usize) {
+        self.sessions_ended.fetch_add(1, Ordering::Relaxed);
+        self.dropped_session_ended.fetch_add(lost as u64, Ordering::Relaxed);
+    }
+
+    /// A limit refused or cut something; `name` is its key in the configuration where it has one.
+    pub fn limit_hit(&self, name: &'static str) {
+        self.limits_hit.add(name);
+    }
+
+    /// Adds what a connection's route cache did since it last said so.
+    pub fn route_cache(&self, hits: u64, misses: u64) {
+        self.route_cache_hits.fetch_add(hits, Ordering::Relaxed);
+        self.route_cache_misses.fetch_add(misses, Ordering::Relaxed);
+    }
+
+    /// Connections open on all listeners.
     pub fn open_connections(&self) -> i64 {
-        self.listeners.lock().iter().map(|l| l.connections.load(Ordering::Relaxed)).sum()
+        self.listeners.lock().iter().map(|listener| listener.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Everything in the OpenMetrics 1.0 text format, with `gauges` as they are now.
+    pub fn encode(self: &Arc<Self>, gauges: Gauges) -> String {
+        let mut registry = Registry::with_prefix("shangmq");
+        registry.register_collector(Box::new(Scrape { metrics: Arc::clone(self), gauges }));
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing to a string does not fail, and neither does any encoder below.
+        if encode(&mut text, &registry).is_err() {
+            tracing::error!("metrics could not be encoded");
+        }
+        text
     }
 }
 
 impl ListenerMetrics {
-    pub fn connect_result(&self, _reason: ReasonCode) {}
-    pub fn refused(&self, _label: &'static str) {}
-    pub fn handshake(&self, _protocol: &'static str, _suite: &'static str, _resumed: bool, _elapsed: Duration) {}
-    pub fn received(&self, _qos: QoS) {}
-    pub fn sent(&self, _qos: QoS) {}
+    /// The listener's id, such as `ssl:default`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A CONNECT was answered.
+    pub fn connect_result(&self, reason: ReasonCode) {
+        self.connects.add(reason.as_u8());
+    }
+
+    /// A connection ended before MQTT: by its first bytes, a failed handshake, a bad PROXY header or upgrade.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.add(reason);
+    }
+
+    /// A handshake was completed. `elapsed` runs from the accepted connection, waiting for a permit included.
+    pub fn handshake(&self, protocol: &'static str, suite: &'static str, resumed: bool, elapsed: Duration) {
+        self.handshakes.add(Handshake { protocol, suite, resumed });
+        let mut seconds = self.handshake_seconds.lock();
+        seconds.entry(protocol).or_insert_with(|| Histogram::new(HANDSHAKE_BUCKETS)).observe(elapsed.as_secs_f64());
+    }
+
+    /// A PUBLISH arrived.
+    pub fn received(&self, qos: QoS) {
+        count(&self.received, qos);
+    }
+
+    /// A PUBLISH went out; repetitions count.
+    pub fn sent(&self, qos: QoS) {
+        count(&self.sent, qos);
+    }
+}
+
+fn count(counters: &[AtomicU64; 3], qos: QoS) {
+    let [qos0, qos1, qos2] = counters;
+    let counter = match qos {
+        QoS::AtMostOnce => qos0,
+        QoS::AtLeastOnce => qos1,
+        QoS::ExactlyOnce => qos2,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counters by a label that comes from this program: there are as many as it has names.
+#[derive(Debug)]
+struct Labelled<K>(Mutex<BTreeMap<K, u64>>);
+
+impl<K> Default for Labelled<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Ord + Copy> Labelled<K> {
+    fn add(&self, label: K) {
+        *self.0.lock().entry(label).or_default() += 1;
+    }
+
+    fn all(&self) -> Vec<(K, u64)> {
+        self.0.lock().iter().map(|(label, value)| (*label, *value)).collect()
+    }
+}
+
+/// One reading of everything.
+#[derive(Debug)]
+struct Scrape {
+    metrics: Arc<Metrics>,
+    gauges: Gauges,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let listeners = self.metrics.listeners.lock().clone();
+        self.encode_broker(&mut encoder)?;
+        encode_traffic(&mut encoder, &listeners)?;
+        encode_connections(&mut encoder, &listeners)?;
+        encode_handshakes(&mut encoder, &listeners)
+    }
+}
+
+impl Scrape {
+    fn encode_broker(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let metrics = &*self.metrics;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        encoder.encode_descriptor("build", "The running program", None, MetricType::Info)?.encode_info(&version)?;
+        gauge(encoder, "sessions", "Sessions, connected or not", self.gauges.sessions)?;
+        gauge(encoder, "subscriptions", "Pairs of session and topic filter", self.gauges.subscriptions)?;
+        gauge(encoder, "retained_messages", "Retained messages stored", self.gauges.retained_messages)?;
+        let dropped = [
+            ("queue_full", &metrics.dropped_queue_full),
+            ("expired", &metrics.dropped_expired),
+            ("too_large", &metrics.dropped_too_large),
+            ("session_ended", &metrics.dropped_session_ended),
+        ];
+        let dropped = dropped.map(|(reason, counter)| ([("reason", reason)], load(counter)));
+        counters(encoder, "messages_dropped", "Messages not delivered to a subscriber", None, dropped)?;
+        let single = [
+            ("sessions_ended", "Sessions that ended for good", &metrics.sessions_ended),
+            ("retained_refused", "Messages that a limit kept from being retained", &metrics.retained_refused),
+            ("route_cache_hits", "Publishes whose route was remembered", &metrics.route_cache_hits),
+            ("route_cache_misses", "Publishes that walked the subscription index", &metrics.route_cache_misses),
+        ];
+        for (name, help, counter) in single {
+            let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            encoder.encode_counter::<NoLabelSet, _, f64>(&load(counter), None)?;
+        }
+        let limits = metrics.limits_hit.all().into_iter().map(|(name, value)| ([("limit", name)], value));
+        counters(encoder, "limits_hit", "Times a limit refused or cut something", None, limits)
+    }
+}
+
+fn encode_traffic(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
+    let by_listener = |field: fn(&ListenerMetrics) -> &AtomicU64| {
+        listeners.iter().map(move |listener| ([("listener", listener.id())], load(field(listener))))
+    };
+    let by_qos = |field: fn(&ListenerMetrics) -> &[AtomicU64; 3]| {
+        listeners.iter().flat_map(move |listener| {
+            let counters = field(listener).iter().zip(["0", "1", "2"]);
+            counters.map(|(counter, qos)| ([("listener", listener.id()), ("qos", qos)], load(counter)))
+        })
+    };
+    let bytes = Some(Unit::Bytes);
+    counters(encoder, "received", "MQTT bytes received", bytes.as_ref(), by_listener(|one| &one.bytes_received))?;
+    counters(encoder, "sent", "MQTT bytes sent", bytes.as_ref(), by_listener(|one| &one.bytes_sent))?;
+    counters(encoder, "publishes_received", "PUBLISH packets received", None, by_qos(|one| &one.received))?;
+    counters(encoder, "publishes_sent", "PUBLISH packets sent", None, by_qos(|one| &one.sent))?;
+    counters(encoder, "subscribes", "Topic filters in SUBSCRIBE packets", None, by_listener(|one| &one.subscribes))
+}
+
+fn encode_connections(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
+    let by_listener = |field: fn(&ListenerMetrics) -> &AtomicU64| {
+        listeners.iter().map(move |listener| ([("listener", listener.id())], load(field(listener))))
+    };
+    let open = listeners.iter().map(|one| ([("listener", one.id())], one.connections.load(Ordering::Relaxed)));
+    families(encoder, "connections", "Connections open", None, MetricType::Gauge, open, encode_gauge)?;
+    counters(encoder, "connections_accepted", "Connections accepted", None, by_listener(|one| &one.accepted))?;
+    let full = "Connections closed because max_connections was reached";
+    counters(encoder, "connections_over_limit", full, None, by_listener(|one| &one.refused_full))?;
+    let errors = "Failures to accept that concern the whole process";
+    counters(encoder, "accept_errors", errors, None, by_listener(|one| &one.accept_errors))?;
+    let refused = listeners.iter().flat_map(|listener| {
+        let all = listener.refused.all().into_iter();
+        all.map(|(reason, value)| ([("listener", listener.id()), ("reason", reason)], value))
+    });
+    counters(encoder, "connections_refused", "Connections that ended before MQTT", None, refused)?;
+    let connects = listeners.iter().flat_map(|listener| {
+        let all = listener.connects.all().into_iter();
+        all.map(|(code, value)| {
+            let reason = ReasonCode::from_u8(code).map_or_else(String::new, |reason| format!("{reason:?}"));
+            let code = format!("{code:#04x}");
+            ([("listener", listener.id().to_owned()), ("code", code), ("reason", reason)], value)
+        })
+    });
+    counters(encoder, "connects", "CONNECT packets by the reason code of the answer", None, connects)
+}
+
+fn encode_handshakes(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
+    let completed = listeners.iter().flat_map(|listener| {
+        listener.handshakes.all().into_iter().map(|(handshake, value)| {
+            let resumed = if handshake.resumed { "true" } else { "false" };
+            let labels = [
+                ("listener", listener.id()),
+                ("protocol", handshake.protocol),
+                ("suite", handshake.suite),
+                ("resumed", resumed),
+            ];
+            (labels, value)
+        })
+    });
+    counters(encoder, "handshakes", "Handshakes completed", None, completed)?;
+    let seconds = listeners.iter().flat_map(|listener| {
+        let histograms = listener.handshake_seconds.lock().clone().into_iter();
+        histograms.map(|(protocol, histogram)| ([("listener", listener.id()), ("protocol", protocol)], histogram))
+    });
+    let help = "Time from the first bytes to a completed handshake";
+    let unit = Some(Unit::Seconds);
+    let encode = |encoder: MetricEncoder<'_>, histogram: &Histogram| EncodeMetric::encode(histogram, encoder);
+    families(encoder, "handshake_duration", help, unit.as_ref(), MetricType::Histogram, seconds, encode)
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: usize) -> fmt::Result {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+}
+
+fn encode_gauge<V: EncodeGaugeValue>(mut encoder: MetricEncoder<'_>, value: &V) -> fmt::Result {
+    encoder.encode_gauge(value)
+}
+
+/// The encoder appends `_total` to the name.
+fn counters<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    samples: impl IntoIterator<Item = (L, u64)>,
+) -> fmt::Result {
+    families(encoder, name, help, unit, MetricType::Counter, samples, |mut encoder, value| {
+        encoder.encode_counter::<NoLabelSet, _, f64>(value, None)
+    })
+}
+
+/// One descriptor, then a sample for each label set. Nothing when there are no samples.
+fn families<L: EncodeLabelSet, V>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    metric_type: MetricType,
+    samples: impl IntoIterator<Item = (L, V)>,
+    encode: impl Fn(MetricEncoder<'_>, &V) -> fmt::Result,
+) -> fmt::Result {
+    let mut samples = samples.into_iter().peekable();
+    if samples.peek().is_none() {
+        return Ok(());
+    }
+    let mut family = encoder.encode_descriptor(name, help, unit, metric_type)?;
+    for (labels, value) in samples {
+        encode(family.encode_family(&labels)?, &value)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(metrics: &Arc<Metrics>) -> Vec<String> {
+        let gauges = Gauges { sessions: 3, subscriptions: 7, retained_messages: 2 };
+        metrics.encode(gauges).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_event_is_a_sample_of_its_listener() {
+        let metrics = Arc::new(Metrics::new());
+        let listener = metrics.listener("ssl:default");
+        metrics.listener("tcp:default").accepted.fetch_add(5, Ordering::Relaxed);
+        listener.accepted.fetch_add(2, Ordering::Relaxed);
+        listener.connections.fetch_add(1, Ordering::Relaxed);
+        listener.bytes_received.fetch_add(100, Ordering::Relaxed);
+        listener.received(QoS::AtLeastOnce);
+        listener.sent(QoS::ExactlyOnce);
+        listener.refused("plain_mqtt");
+        listener.refused("plain_mqtt");
+        listener.connect_result(ReasonCode::Success);
+        listener.connect_result(ReasonCode::NotAuthorized);
+        listener.handshake("tlcp", "ECC_SM4_GCM_SM3", false, Duration::from_millis(3));
+        listener.handshake("tlcp", "ECC_SM4_GCM_SM3", true, Duration::from_millis(700));
+        metrics.session_ended(4);
+        metrics.limit_hit("max_sessions");
+        metrics.route_cache(9, 1);
+
+        let lines = lines(&metrics);
+        let expected = [
+            r#"shangmq_build_info{version="0.1.0"} 1"#,
+            "shangmq_sessions 3",
+            "shangmq_subscriptions 7",
+            "shangmq_retained_messages 2",
+            r#"shangmq_messages_dropped_total{reason="session_ended"} 4"#,
+            r#"shangmq_messages_dropped_total{reason="queue_full"} 0"#,
+            "shangmq_sessions_ended_total 1",
+            "shangmq_route_cache_hits_total 9",
+            r#"shangmq_limits_hit_total{limit="max_sessions"} 1"#,
+            r#"shangmq_connections_accepted_total{listener="ssl:default"} 2"#,
+            r#"shangmq_connections_accepted_total{listener="tcp:default"} 5"#,
+            r#"shangmq_connections{listener="ssl:default"} 1"#,
+            r#"shangmq_received_bytes_total{listener="ssl:default"} 100"#,
+            r#"shangmq_publishes_received_total{listener="ssl:default",qos="1"} 1"#,
+            r#"shangmq_publishes_sent_total{listener="ssl:default",qos="2"} 1"#,
+            r#"shangmq_publishes_sent_total{listener="ssl:default",qos="0"} 0"#,
+            r#"shangmq_connections_refused_total{listener="ssl:default",reason="plain_mqtt"} 2"#,
+            r#"shangmq_connects_total{listener="ssl:default",code="0x00",reason="Success"} 1"#,
+            r#"shangmq_connects_total{listener="ssl:default",code="0x87",reason="NotAuthorized"} 1"#,
+            r#"shangmq_handshakes_total{listener="ssl:default",protocol="tlcp",suite="ECC_SM4_GCM_SM3",resumed="true"} 1"#,
+            r#"shangmq_handshake_duration_seconds_count{listener="ssl:default",protocol="tlcp"} 2"#,
+            r#"shangmq_handshake_duration_seconds_bucket{le="0.005",listener="ssl:default",protocol="tlcp"} 1"#,
+        ];
+        for line in expected {
+            assert!(lines.iter().any(|found| found == line), "no {line} in\n{}", lines.join("\n"));
+        }
+        assert_eq!(metrics.open_connections(), 1);
+    }
+
+    /// A scraper refuses the whole text if a family is described twice or its samples are not together.
+    #[test]
+    fn families_are_described_once_and_stand_together() {
+        let metrics = Arc::new(Metrics::new());
+        for id in ["tcp:a", "ssl:b", "wss:c"] {
+            let listener = metrics.listener(id);
+            listener.refused("closed");
+            listener.connect_result(ReasonCode::Success);
+            listener.handshake("tls1.3", "TLS_AES_128_GCM_SHA256", false, Duration::ZERO);
+        }
+        let lines = lines(&metrics);
+        assert_eq!(lines.last().map(String::as_str), Some("# EOF"));
+        let mut described = Vec::new();
+        for line in &lines {
+            if let Some(family) = line.strip_prefix("# TYPE ") {
+                let name = family.split(' ').next().unwrap().to_owned();
+                assert!(!described.contains(&name), "{name} twice");
+                described.push(name);
+            } else if !line.starts_with('#') {
+                let current = described.last().unwrap();
+                assert!(line.starts_with(current.as_str()), "{line} stands in {current}");
+            }
+        }
+        assert!(described.len() > 15);
+    }
+
+    #[test]
+    fn a_listener_that_opens_again_goes_on_counting() {
+        let metrics = Metrics::new();
+        metrics.listener("tcp:a").accepted.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(metrics.listener("tcp:a").accepted.load(Ordering::Relaxed), 1);
+        assert_eq!(metrics.listener("tcp:b").accepted.load(Ordering::Relaxed), 0);
+    }
 }

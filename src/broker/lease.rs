@@ -85,7 +85,10 @@ impl Broker {
 
     async fn acquire(self: &Arc<Self>, request: &OpenRequest) -> Result<(Lease, bool), OpenError> {
         loop {
-            let slot = self.sessions.slot(&request.client_id).ok_or(OpenError::TooManySessions)?;
+            let Some(slot) = self.sessions.slot(&request.client_id) else {
+                self.metrics.limit_hit("mqtt.max_sessions");
+                return Err(OpenError::TooManySessions);
+            };
             let released = slot.released.notified();
             tokio::pin!(released);
             // Listen before looking, so that a release in between is not missed.

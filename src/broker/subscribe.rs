@@ -61,6 +61,7 @@ impl Broker {
         if session.subscriptions.len() >= self.config.max_subscriptions
             && !session.subscriptions.contains_key(&request.filter)
         {
+            self.metrics.limit_hit("mqtt.max_subscriptions");
             return refuse(ReasonCode::QuotaExceeded);
         }
         let options = SubscriptionOptions {
@@ -71,7 +72,10 @@ impl Broker {
         };
         let inserted = match self.router.insert(filter, group, Arc::clone(subscriber), options) {
             Ok(inserted) => inserted,
-            Err(InsertError::Full) => return refuse(ReasonCode::QuotaExceeded),
+            Err(InsertError::Full) => {
+                self.metrics.limit_hit("subscriptions");
+                return refuse(ReasonCode::QuotaExceeded);
+            }
             Err(InsertError::InvalidFilter) => return refuse(ReasonCode::TopicFilterInvalid),
         };
         // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]; a shared subscription brings none, MQTT 5 section 4.8.2.

@@ -101,6 +101,7 @@ impl Established {
     /// Runs to the end of the connection; the session goes back to the broker when `self` is dropped.
     pub async fn run(mut self) -> Close {
         let close = poll_fn(|cx| self.poll(cx)).await;
+        self.report_routes();
         if matches!(close, Close::Disconnected) {
             self.state.lease.set_ending(Ending::Normal);
         }
@@ -240,7 +241,14 @@ impl Established {
                 return None;
             }
             self.state.cache.drop_stale();
+            self.report_routes();
         }
+    }
+
+    /// Counted in the cache and handed over now and then: publishers share no counter for each message.
+    fn report_routes(&mut self) {
+        let (hits, misses) = self.state.cache.take_counts();
+        self.context.broker.metrics().route_cache(hits, misses);
     }
 }
 

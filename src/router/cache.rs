@@ -59,14 +59,19 @@ impl<S, O> RouteCache<S, O> {
         Self { router, limits, slots: Vec::new(), index: HashTable::new(), hand: 0, bytes: 0, hits: 0, misses: 0 }
     }
 
-    /// Lookups answered without a walk since the cache was made.
+    /// Lookups answered without a walk since the counts were last taken.
     pub fn hits(&self) -> u64 {
         self.hits
     }
 
-    /// Lookups that walked the index, for whatever reason.
+    /// Lookups that walked the index, for whatever reason, since the counts were last taken.
     pub fn misses(&self) -> u64 {
         self.misses
+    }
+
+    /// The hits and misses, which start again from zero.
+    pub fn take_counts(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.hits), std::mem::take(&mut self.misses))
     }
 
     pub fn len(&self) -> usize {

@@ -1,1 +1,24 @@
-//! ShangMQ.
+//! ShangMQ: an MQTT broker that answers TLS 1.2/1.3, RFC 8998 and TLCP (GB/T 38636-2020) on one port.
+//!
+//! Map of the code, from the outside in; docs/architecture.md has the invariants.
+//!
+//! - [`cli`] parses arguments; [`config`] turns TOML into valid types; [`server`] starts and stops everything.
+//! - [`net`] accepts connections and secures them; [`conn`] runs one task for each.
+//! - [`broker`] owns sessions and routes; [`session`] and [`router`] are its pure state.
+//! - [`client`] is the MQTT client of the command line.
+//! - [`auth`] decides who may connect; [`admin`] and [`metrics`] let operators look inside.
+
+pub mod admin;
+pub mod auth;
+pub mod broker;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod conn;
+pub mod dev_certs;
+pub mod metrics;
+pub mod net;
+pub mod router;
+pub mod server;
+pub mod session;
+pub mod telemetry;

@@ -14,6 +14,7 @@ use openssl::pkey::{HasPublic, Id, PKeyRef};
 use openssl::x509::{GeneralName, X509, X509Ref};
 
 pub use name::NameError;
+pub(crate) use name::{is_deceptive, rfc4514};
 
 use crate::pem;
 
@@ -28,20 +29,20 @@ pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Configuration field or command-line option, for example `tlcp_options.sign_certfile`.
-    pub field: String,
+    pub field: Box<str>,
     /// `None` when the value was not read from a file.
-    pub path: Option<PathBuf>,
+    pub path: Option<Box<Path>>,
 }
 
 impl Source {
     /// A value that was given directly, or that came from a peer.
-    pub fn new(field: impl Into<String>) -> Source {
+    pub fn new(field: impl Into<Box<str>>) -> Source {
         Source { field: field.into(), path: None }
     }
 
     /// A value that was read from a file.
-    pub fn file(field: impl Into<String>, path: impl Into<PathBuf>) -> Source {
-        Source { field: field.into(), path: Some(path.into()) }
+    pub fn file(field: impl Into<Box<str>>, path: impl Into<PathBuf>) -> Source {
+        Source { field: field.into(), path: Some(path.into().into_boxed_path()) }
     }
 }
 
@@ -139,6 +140,11 @@ impl KeyUsage {
     pub const CRL_SIGN: KeyUsage = KeyUsage(1 << 6);
     pub const ENCIPHER_ONLY: KeyUsage = KeyUsage(1 << 7);
     pub const DECIPHER_ONLY: KeyUsage = KeyUsage(1 << 8);
+
+    /// The bit of a name in [`KeyUsage::NAMES`].
+    pub fn from_name(name: &str) -> Option<KeyUsage> {
+        KeyUsage::NAMES.iter().find(|(_, known)| *known == name).map(|(bit, _)| *bit)
+    }
 
     /// Each bit with its name in RFC 5280, in the order of the extension.
     pub const NAMES: [(KeyUsage, &'static str); 9] = [
@@ -539,3 +545,6 @@ fn decode_all(origin: &Source, text: &[u8], max: usize) -> Result<Vec<Certificat
     }
     Ok(certificates)
 }
+
+#[cfg(test)]
+mod tests;

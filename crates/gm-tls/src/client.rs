@@ -159,12 +159,7 @@ impl Connector {
         if unusable {
             return Err(ContextError::BadServerName { protocol, name: options.server_name.clone() });
         }
-        Ok(Self {
-            context: builder.build(),
-            server_name: options.server_name.clone(),
-            address,
-            verify_hostname,
-        })
+        Ok(Self { context: builder.build(), server_name: options.server_name.clone(), address, verify_hostname })
     }
 
     /// A new connection without IO, resuming `session` if there is one and it is of this context.

@@ -279,8 +279,7 @@ fn chosen(
     }
     let mut list: Vec<&'static Suite> = Vec::new();
     for name in names {
-        let suite =
-            suites::by_name(name).ok_or_else(|| ContextError::UnknownSuite { protocol, name: name.clone() })?;
+        let suite = suites::by_name(name).ok_or_else(|| ContextError::UnknownSuite { protocol, name: name.clone() })?;
         if suite.protocol != wanted {
             return Err(ContextError::ForeignSuite { protocol, name: name.clone() });
         }

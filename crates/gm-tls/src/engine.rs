@@ -212,7 +212,6 @@ impl Engine {
         !self.output().is_empty()
     }
 
-
     fn input_ended(&self) -> bool {
         let buffers = self.stream.get_ref();
         buffers.ended && buffers.read == buffers.input.len() && buffers.prefix.is_empty()

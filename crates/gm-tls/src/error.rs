@@ -160,7 +160,8 @@ impl HandshakeError {
         };
         let mut found = (HandshakeFailure::Other, String::new());
         for item in stack.errors() {
-            let (reason, detail) = classify(item.reason_code(), item.reason().unwrap_or("unknown error"), client_cert_pair);
+            let (reason, detail) =
+                classify(item.reason_code(), item.reason().unwrap_or("unknown error"), client_cert_pair);
             if found.1.is_empty() || found.0 == HandshakeFailure::Other {
                 found = (reason, detail);
             }

@@ -10,7 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use openssl::error::ErrorStack;
-use openssl::pkey::{PKey, PKeyRef, Private};
+use openssl::pkey::{Id, PKey, PKeyRef, Private};
+use openssl::pkey_ctx::PkeyCtx;
 use openssl::rsa::Rsa;
 use openssl::symm::Cipher;
 use zeroize::Zeroizing;
@@ -103,7 +104,8 @@ impl PrivateKey {
                 // Without a callback of ours the library would ask on the terminal.
                 PKey::private_key_from_pem_callback(block, |buffer| {
                     let bytes = password.bytes();
-                    buffer.get_mut(..bytes.len()).map(|space| space.copy_from_slice(bytes));
+                    let space = buffer.get_mut(..bytes.len()).ok_or_else(ErrorStack::get)?;
+                    space.copy_from_slice(bytes);
                     Ok(bytes.len())
                 })
                 .map_err(|_| KeyError::WrongPassword { origin: origin.clone() })?
@@ -119,7 +121,12 @@ impl PrivateKey {
     /// Makes a new key from the library's random generator.
     pub fn generate(kind: KeyKind) -> Result<PrivateKey, KeyError> {
         let pkey = match kind {
-            KeyKind::Sm2 => PKey::ec_gen("SM2")?,
+            // A key made as "EC" on this curve would sign by ECDSA; as "SM2" it signs by SM2.
+            KeyKind::Sm2 => {
+                let mut generator = PkeyCtx::new_id(Id::SM2)?;
+                generator.keygen_init()?;
+                generator.keygen()?
+            }
             KeyKind::EcP256 => PKey::ec_gen("P-256")?,
             KeyKind::EcP384 => PKey::ec_gen("P-384")?,
             KeyKind::Rsa(bits @ 2048..=8192) => PKey::from_rsa(Rsa::generate(bits)?)?,
@@ -184,6 +191,8 @@ impl PrivateKey {
         let kind = KeyKind::of(&pkey);
         match kind {
             KeyKind::Other => return Err(KeyError::Unsupported { origin }),
+            // The library would use it for ECDSA.
+            KeyKind::Sm2 if pkey.id() != Id::SM2 => return Err(KeyError::Unsupported { origin }),
             // The certificate is compared with the public half only, so the halves have to be known to belong together.
             KeyKind::Sm2 | KeyKind::EcP256 | KeyKind::EcP384 => {
                 pkey.ec_key()
@@ -229,3 +238,6 @@ impl Armour {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,8 @@ pub mod pair;
 #[cfg(feature = "tongsuo")]
 mod pem;
 #[cfg(feature = "tongsuo")]
+pub mod pki;
+#[cfg(feature = "tongsuo")]
 pub mod server;
 #[cfg(feature = "tongsuo")]
 pub mod stream;

@@ -275,3 +275,6 @@ fn check_usage(sign: Sourced<'_>, enc: Sourced<'_>) -> Result<(), PairError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,16 +97,7 @@ where
     }
     let Transport { io, engine } = transport;
     let Some(identity) = engine.peer_identity().cloned() else { return Err(HandshakeError::closed()) };
-    Ok(TlsStream {
-        io,
-        engine,
-        identity,
-        reader: None,
-        writer: None,
-        failed: None,
-        owes_output: false,
-        closing: false,
-    })
+    Ok(TlsStream { io, engine, identity, reader: None, writer: None, failed: None, owes_output: false, closing: false })
 }
 
 struct Transport<S> {

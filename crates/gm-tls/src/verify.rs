@@ -138,13 +138,16 @@ unsafe fn run(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
         let stack: &StackRef<X509> = unsafe { StackRef::from_ptr(sent) };
         stack.iter().take(2).map(|x509| Certificate::from_x509(x509.to_owned())).collect()
     };
-    if encryption && verifier.is_server() && let Some(certificate) = sent.first()
+    if encryption
+        && verifier.is_server()
+        && let Some(certificate) = sent.first()
         && certificate.extended_key_usage().is_some_and(|usage| !usage.client_auth && !usage.any)
     {
         let failure = VerifyFailure::of_usage(role, &certificate.subject(), "its extended key usage is not clientAuth");
         return refuse(context, Some(openssl_sys::X509_V_ERR_INVALID_PURPOSE), failure);
     }
-    if verifier.is_tlcp() && !encryption
+    if verifier.is_tlcp()
+        && !encryption
         && let [sign, enc] = sent.as_slice()
         && let Err(error) = pair::check_peer_pair(sign, enc)
     {

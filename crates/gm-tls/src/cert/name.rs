@@ -37,7 +37,7 @@ const DESCRIPTORS: [(Nid, &str); 14] = [
     (Nid::PKCS9_EMAILADDRESS, "emailAddress"),
 ];
 
-pub(super) fn rfc4514(name: &X509NameRef) -> String {
+pub(crate) fn rfc4514(name: &X509NameRef) -> String {
     let mut text = String::new();
     let entries: Vec<_> = name.entries().collect();
     let mut previous = None;

@@ -100,3 +100,12 @@ impl HelloError {
         }
     }
 }
+
+/// A fatal alert as the record that answers the hello `received` begins with: in version 0101 to a TLCP record, else in 0303.
+pub fn alert_record(received: &[u8], alert: u8) -> [u8; 7] {
+    let [major, minor] = match received {
+        [_, 1, 1, ..] => [1, 1],
+        _ => [3, 3],
+    };
+    [21, major, minor, 0, 2, 2, alert]
+}

@@ -7,7 +7,7 @@ mod body;
 mod error;
 mod record;
 
-pub use error::{HelloError, alert};
+pub use error::{HelloError, alert, alert_record};
 
 /// The version in record headers and hellos of TLCP, GB/T 38636-2020 clause 6.4.5.2.
 pub const TLCP_VERSION: u16 = 0x0101;
@@ -28,6 +28,7 @@ const TLS_FALLBACK_SCSV: u16 = 0x5600;
 
 /// What a prefix of a connection's bytes amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one value for each connection, taken apart where it is returned")]
 pub enum Parse {
     /// So far a hello, but not all of it.
     NeedMore,

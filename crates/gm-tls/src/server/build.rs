@@ -7,7 +7,8 @@ use openssl::{
 };
 
 use super::{
-    ClientAuth, ContextKind, Rfc8998Options, ServerContext, ServerOptions, TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
+    ClientAuth, ContextKind, Resumption, Rfc8998Options, ServerContext, ServerOptions, TlcpOptions, TlsOptions,
+    TlsVersion, VerifyMode,
 };
 use crate::{
     cert::KeyKind,
@@ -45,7 +46,10 @@ pub(super) fn tls(options: &TlsOptions, common: &ServerOptions) -> Result<Server
     }
     context::set_tls_suites(&mut builder, &options.ciphers)?;
     context::set_tls_groups(&mut builder, options.groups.as_deref())?;
-    finish(builder, ContextKind::Tls, &options.client_auth, common, None)
+    if options.honor_cipher_order {
+        builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    }
+    finish(builder, ContextKind::Tls, &options.client_auth, &options.resumption, common, None)
 }
 
 pub(super) fn rfc8998(options: &Rfc8998Options, common: &ServerOptions) -> Result<ServerContext, ContextError> {
@@ -55,7 +59,8 @@ pub(super) fn rfc8998(options: &Rfc8998Options, common: &ServerOptions) -> Resul
     context::add_identity(&mut builder, protocol, &options.identity)?;
     context::make_rfc8998(&mut builder, options.groups.as_deref())?;
     context::set_rfc8998_suites(&mut builder, &options.ciphers)?;
-    finish(builder, ContextKind::Rfc8998, &options.client_auth, common, None)
+    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    finish(builder, ContextKind::Rfc8998, &options.client_auth, &options.resumption, common, None)
 }
 
 pub(super) fn tlcp(options: &TlcpOptions, common: &ServerOptions) -> Result<ServerContext, ContextError> {
@@ -89,7 +94,8 @@ pub(super) fn tlcp(options: &TlcpOptions, common: &ServerOptions) -> Result<Serv
     };
     let means = TlcpMeans { sm2: true, rsa: options.rsa_pair.is_some(), mutual };
     let suites = context::set_tlcp_suites(&mut builder, &options.ciphers, means)?;
-    finish(builder, ContextKind::Tlcp, &options.client_auth, common, Some(suites))
+    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    finish(builder, ContextKind::Tlcp, &options.client_auth, &options.resumption, common, Some(suites))
 }
 
 /// What all three have in common. `suites`: the code points, if known; otherwise the context is asked.
@@ -97,12 +103,12 @@ fn finish(
     mut builder: SslContextBuilder,
     kind: ContextKind,
     client_auth: &ClientAuth,
+    resumption: &Resumption,
     common: &ServerOptions,
     suites: Option<Vec<u16>>,
 ) -> Result<ServerContext, ContextError> {
-    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
     set_client_auth(&mut builder, kind, client_auth)?;
-    set_resumption(&mut builder, kind, common)?;
+    set_resumption(&mut builder, kind, resumption)?;
     set_alpn(&mut builder, kind, common)?;
     // Takes note of the name, so that it can be asked for after the handshake.
     builder.set_servername_callback(|_, _| Ok(()));
@@ -142,9 +148,8 @@ fn set_client_auth(
 fn set_resumption(
     builder: &mut SslContextBuilder,
     kind: ContextKind,
-    common: &ServerOptions,
+    resumption: &Resumption,
 ) -> Result<(), ContextError> {
-    let resumption = &common.resumption;
     // Each context has ticket keys of its own, made by the library, and a session id context of its own: a session of one
     // can never resume in another.
     builder.set_session_id_context(kind.name().as_bytes())?;

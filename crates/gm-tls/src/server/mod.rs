@@ -30,7 +30,6 @@ pub struct ServerOptions {
     /// TLCP, GB/T 38636-2020.
     pub tlcp: Option<TlcpOptions>,
     pub alpn: AlpnPolicy,
-    pub resumption: Resumption,
     /// Serve RFC 8998 to every client that is able to, even if it prefers a suite of TLS 1.3 proper. Otherwise the order of
     /// the client's suites decides.
     pub prefer_sm: bool,
@@ -114,6 +113,9 @@ pub struct TlsOptions {
     pub ciphers: Vec<String>,
     /// Colon-separated group names; `None` for a default.
     pub groups: Option<String>,
+    /// Choose the suite by the server's order instead of the client's.
+    pub honor_cipher_order: bool,
+    pub resumption: Resumption,
 }
 
 impl TlsOptions {
@@ -126,6 +128,8 @@ impl TlsOptions {
             max_version: TlsVersion::Tls13,
             ciphers: Vec::new(),
             groups: None,
+            honor_cipher_order: true,
+            resumption: Resumption::default(),
         }
     }
 }
@@ -140,12 +144,19 @@ pub struct Rfc8998Options {
     pub ciphers: Vec<String>,
     /// Colon-separated group names; `None` for curveSM2 and its hybrid with ML-KEM-768.
     pub groups: Option<String>,
+    pub resumption: Resumption,
 }
 
 impl Rfc8998Options {
     /// RFC 8998 with defaults.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, client_auth: ClientAuth::default(), ciphers: Vec::new(), groups: None }
+        Self {
+            identity,
+            client_auth: ClientAuth::default(),
+            ciphers: Vec::new(),
+            groups: None,
+            resumption: Resumption::default(),
+        }
     }
 }
 
@@ -160,12 +171,19 @@ pub struct TlcpOptions {
     /// Names by GB/T 38636-2020 or the library, in order of preference. Empty: the SM2 suites that can work with
     /// `client_auth`. ECDHE suites need client certificates.
     pub ciphers: Vec<String>,
+    pub resumption: Resumption,
 }
 
 impl TlcpOptions {
     /// TLCP with defaults.
     pub fn new(pair: CertificatePair) -> Self {
-        Self { pair, rsa_pair: None, client_auth: ClientAuth::default(), ciphers: Vec::new() }
+        Self {
+            pair,
+            rsa_pair: None,
+            client_auth: ClientAuth::default(),
+            ciphers: Vec::new(),
+            resumption: Resumption::default(),
+        }
     }
 }
 

@@ -23,7 +23,9 @@ pub enum RefusalKind {
         "the client's record header says TLCP (0101) but its hello says version {client_version:04x}; one of them was altered or the client is broken"
     )]
     VersionsDisagree { client_version: u16 },
-    #[error("the client fell back to TLCP although this listener also serves TLS, which only an attack or a bug explains")]
+    #[error(
+        "the client fell back to TLCP although this listener also serves TLS, which only an attack or a bug explains"
+    )]
     Fallback,
     #[error("the client and the {block} block of this listener have no cipher suite in common: it offers {offered}")]
     NoSharedSuite { block: &'static str, offered: String },

@@ -20,7 +20,11 @@ const ECDHE: &str = "ECDHE-SM2-SM4-GCM-SM3";
 /// Client certificates of a protocol by an authority of the right kind for it.
 fn issued(protocol: ClientProtocol, trusted: bool, change: impl Fn(&mut Leaf<'_>)) -> ClientIdentity {
     let pki = pki();
-    let kind = if matches!(protocol, ClientProtocol::Tls12 | ClientProtocol::Tls13) { pki.server_p256.key.kind() } else { Sm2 };
+    let kind = if matches!(protocol, ClientProtocol::Tls12 | ClientProtocol::Tls13) {
+        pki.server_p256.key.kind()
+    } else {
+        Sm2
+    };
     let stranger = Ca::root("stranger", kind);
     let ca = match (trusted, kind) {
         (false, _) => &stranger,
@@ -128,7 +132,8 @@ over_every_protocol!(a_client_takes_an_address_for_a_name, |protocol| async move
 });
 
 over_every_protocol!(a_client_that_is_told_not_to_verify_does_not, |protocol| async move {
-    let options = ClientOptions { ca: Vec::new(), verify: false, server_name: "else.test".into(), ..client_options(protocol) };
+    let options =
+        ClientOptions { ca: Vec::new(), verify: false, server_name: "else.test".into(), ..client_options(protocol) };
     meet_well(&server(VerifyMode::None), &options).await;
 });
 

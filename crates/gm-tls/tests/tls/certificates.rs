@@ -14,7 +14,10 @@ use openssl::{
     hash::MessageDigest,
     x509::{
         X509, X509Builder, X509NameBuilder,
-        extension::{AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier},
+        extension::{
+            AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
+            SubjectKeyIdentifier,
+        },
     },
 };
 

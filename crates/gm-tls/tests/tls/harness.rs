@@ -155,4 +155,3 @@ pub fn noise(length: usize) -> Vec<u8> {
         })
         .collect()
 }
-

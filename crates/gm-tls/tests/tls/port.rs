@@ -111,8 +111,7 @@ async fn refuses_a_tlcp_client_that_says_it_fell_back() {
 
 /// Connects a client of the library with SM suites and others, in this order, and returns what it got.
 async fn mixed(prefer_sm: bool, suites: &'static str) -> (Protocol, &'static str) {
-    let contexts =
-        ServerContexts::new(&ServerOptions { prefer_sm, ..server_options(VerifyMode::None) }).unwrap();
+    let contexts = ServerContexts::new(&ServerOptions { prefer_sm, ..server_options(VerifyMode::None) }).unwrap();
     let accepted = raw::client(&contexts, move |address| {
         let context = raw::tls13_client("P-256:curveSM2", suites);
         raw::connect(&context, address, None, |stream| {

@@ -1,0 +1,34 @@
+# Thin wrappers: each target is one command that works without make too.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench ci e2e lint
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: ## build the broker and start it; without a configuration it serves loopback for development (ARGS="--config FILE")
+	@scripts/preflight build
+	@echo "building shangmq; the first build compiles Tongsuo too and takes some minutes"
+	cargo build --locked --release --bin shangmq
+	@exec "$$(scripts/target-dir)/release/shangmq" start $(ARGS)
+
+test: ## run every check and every test, third-party clients included
+	@scripts/test
+
+e2e: ## run the tests with third-party clients only
+	@scripts/preflight build e2e
+	cargo build --locked --bin shangmq
+	@scripts/e2e
+
+lint: ## formatting, lints and banned packages only
+	@scripts/preflight build
+	cargo fmt --all --check
+	scripts/check-bans
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+bench: ## run the benchmarks and print the handshake table
+	@scripts/preflight build
+	cargo bench --locked --workspace --benches
+
+ci: ## what CI runs
+	.ci/run

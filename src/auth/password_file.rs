@@ -1,0 +1,345 @@
+//! Users and password hashes in a file of lines `user:hash`, read whole at start.
+//!
+//! One bad line refuses the whole file: a file that is half understood would lock users out, or let others in.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::password_hash::{HashError, PasswordHash};
+use super::{AuthRequest, Authenticator, Verdict, VerdictFuture};
+
+const MAX_FILE_BYTES: u64 = 64 << 20;
+const MAX_USERNAME_BYTES: usize = 1024;
+/// What a check costs where the file names no cost of its own.
+const DECOY_ITERATIONS: u32 = 100_000;
+
+/// Why a password file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordFileError {
+    #[error("{}: {error}", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("{}: larger than 64MB", path.display())]
+    TooLarge { path: PathBuf },
+    #[error("{}: others than its owner can use this file (mode {mode:04o}); chmod 600 {}", path.display(), path.display())]
+    TooOpen { path: PathBuf, mode: u32 },
+    #[error("{}:{line}: {problem}", path.display())]
+    Line { path: PathBuf, line: usize, problem: LineProblem },
+    #[error(transparent)]
+    Username(#[from] UserNameError),
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineProblem {
+    #[error("not of the form user:hash")]
+    NoColon,
+    #[error("not UTF-8 text")]
+    NotText,
+    #[error(transparent)]
+    Username(#[from] UserNameError),
+    #[error("user `{0}` was already named")]
+    Duplicate(String),
+    #[error(transparent)]
+    Hash(#[from] HashError),
+}
+
+/// What cannot be the name of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a user name has 1 to 1024 bytes, no colon, no control character, no leading `#` and no space at either end")]
+pub struct UserNameError;
+
+/// Clients that show a user name and a password.
+#[derive(Debug)]
+pub struct PasswordFile {
+    users: HashMap<String, Arc<PasswordHash>>,
+    /// Checked for users that are not there, so that time does not tell who is.
+    decoy: Arc<PasswordHash>,
+    /// Bounds the checks computed at once.
+    checks: Arc<Semaphore>,
+}
+
+impl PasswordFile {
+    /// Reads a file. Empty lines and lines that begin with `#` are skipped.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is open to others than its owner, or has any line that is not understood.
+    pub fn load(path: &Path, checks: Arc<Semaphore>) -> Result<PasswordFile, PasswordFileError> {
+        let users = parse(path, &read(path)?)?;
+        let users: HashMap<_, _> = users.into_iter().map(|(name, hash)| (name, Arc::new(hash))).collect();
+        let iterations = users.values().map(|hash| hash.iterations()).max().unwrap_or(DECOY_ITERATIONS);
+        Ok(PasswordFile { users, decoy: Arc::new(PasswordHash::decoy(iterations)), checks })
+    }
+
+    async fn check(&self, username: &str, password: &[u8]) -> Verdict {
+        let Ok(permit) = Arc::clone(&self.checks).acquire_owned().await else { return Verdict::Unavailable };
+        let (known, hash) = match self.users.get(username) {
+            Some(hash) => (true, Arc::clone(hash)),
+            None => (false, Arc::clone(&self.decoy)),
+        };
+        let password = Zeroizing::new(password.to_vec());
+        // The permit moves along: a client that gives up does not make room before its check has ended.
+        let check = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            hash.verify(&password)
+        });
+        match check.await {
+            Ok(matches) if matches && known => Verdict::Accept,
+            Ok(_) => Verdict::Reject,
+            Err(_) => Verdict::Unavailable,
+        }
+    }
+}
+
+impl Authenticator for PasswordFile {
+    fn verify<'a>(&'a self, request: &'a AuthRequest<'a>) -> VerdictFuture<'a> {
+        Box::pin(async move {
+            match (request.username, request.password) {
+                (None, None) => Verdict::Ignore,
+                (Some(username), Some(password)) => self.check(username, password).await,
+                // Half of a pair is a failed attempt, and costs as much as one.
+                (username, password) => {
+                    let _ = self.check(username.unwrap_or(""), password.unwrap_or(b"")).await;
+                    Verdict::Reject
+                }
+            }
+        })
+    }
+}
+
+/// Gives a user a password: replaces its line or adds one. The file is made when it is not there, readable by its owner
+/// only, and is replaced in one step, so that a crash leaves the old or the new one.
+///
+/// # Errors
+/// When the file is there but is not a password file, or cannot be written.
+pub fn set_password(path: &Path, username: &str, hash: &PasswordHash) -> Result<(), PasswordFileError> {
+    check_username(username)?;
+    let old = match read(path) {
+        Ok(bytes) => bytes,
+        Err(PasswordFileError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    parse(path, &old)?;
+    let text = String::from_utf8_lossy(&old);
+    let mut new = String::with_capacity(text.len() + 128);
+    let mut replaced = false;
+    for line in text.lines() {
+        if line.split_once(':').is_some_and(|(name, _)| name == username) {
+            new.push_str(&format!("{username}:{hash}\n"));
+            replaced = true;
+        } else {
+            new.push_str(line);
+            new.push('\n');
+        }
+    }
+    if !replaced {
+        new.push_str(&format!("{username}:{hash}\n"));
+    }
+    replace(path, new.as_bytes()).map_err(|error| PasswordFileError::Io { path: path.to_owned(), error })
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = write_private(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to report; a leftover that cannot be removed is not worse.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PasswordFileError> {
+    let failed = |error| PasswordFileError::Io { path: path.to_owned(), error };
+    let file = File::open(path).map_err(failed)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(PasswordFileError::TooOpen { path: path.to_owned(), mode });
+        }
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
+        return Err(PasswordFileError::TooLarge { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<HashMap<String, PasswordHash>, PasswordFileError> {
+    let mut users = HashMap::new();
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        parse_line(line, &mut users).map_err(|problem| PasswordFileError::Line {
+            path: path.to_owned(),
+            line: index + 1,
+            problem,
+        })?;
+    }
+    Ok(users)
+}
+
+fn parse_line(line: &[u8], users: &mut HashMap<String, PasswordHash>) -> Result<(), LineProblem> {
+    let line = std::str::from_utf8(line).map_err(|_| LineProblem::NotText)?;
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(());
+    }
+    let (username, hash) = line.split_once(':').ok_or(LineProblem::NoColon)?;
+    check_username(username)?;
+    let hash = hash.parse()?;
+    if users.insert(username.to_owned(), hash).is_some() {
+        return Err(LineProblem::Duplicate(username.to_owned()));
+    }
+    Ok(())
+}
+
+fn check_username(username: &str) -> Result<(), UserNameError> {
+    let good = (1..=MAX_USERNAME_BYTES).contains(&username.len())
+        && !username.chars().any(|c| c == ':' || c.is_control())
+        && !username.starts_with('#')
+        && username.trim() == username;
+    if good { Ok(()) } else { Err(UserNameError) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn cheap(password: &str) -> PasswordHash {
+        PasswordHash::derive(password.as_bytes(), b"0123456789abcdef".to_vec(), 1_000).unwrap()
+    }
+
+    fn file(text: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users");
+        write_private(&path, text).unwrap();
+        (dir, path)
+    }
+
+    fn load(text: &[u8]) -> Result<PasswordFile, String> {
+        let (dir, path) = file(text);
+        PasswordFile::load(&path, Arc::new(Semaphore::new(1)))
+            .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), ""))
+    }
+
+    async fn verdict(users: &PasswordFile, username: Option<&str>, password: Option<&str>) -> Verdict {
+        let remote = SocketAddr::from(([192, 0, 2, 1], 40000));
+        let password = password.map(str::as_bytes);
+        users.verify(&AuthRequest { client_id: "c", username, password, peer_verified: false, remote }).await
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_of_a_known_user_is_accepted() {
+        let users = load(format!("# users\n\nada:{}\r\nbob:{}\n", cheap("a"), cheap("b")).as_bytes()).unwrap();
+        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Accept);
+        assert_eq!(verdict(&users, Some("bob"), Some("b")).await, Verdict::Accept);
+        for (username, password) in [
+            (Some("ada"), Some("b")),
+            (Some("eve"), Some("a")),
+            (Some("ada"), None),
+            (None, Some("a")),
+            (Some(""), Some("")),
+        ] {
+            assert_eq!(verdict(&users, username, password).await, Verdict::Reject, "{username:?} {password:?}");
+        }
+        assert_eq!(verdict(&users, None, None).await, Verdict::Ignore);
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_accepts_nobody() {
+        let users = load(b"").unwrap();
+        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Reject);
+    }
+
+    #[tokio::test]
+    async fn a_check_refuses_when_no_check_can_be_made() {
+        let users = load(format!("ada:{}\n", cheap("a")).as_bytes()).unwrap();
+        users.checks.close();
+        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Unavailable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_waits_while_too_many_are_computed() {
+        let users = load(format!("ada:{}\n", cheap("a")).as_bytes()).unwrap();
+        let busy = Arc::clone(&users.checks).acquire_owned().await.unwrap();
+        let waiting = verdict(&users, Some("ada"), Some("a"));
+        assert!(tokio::time::timeout(std::time::Duration::from_secs(3600), waiting).await.is_err());
+        drop(busy);
+        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Accept);
+        assert_eq!(users.checks.available_permits(), 1);
+    }
+
+    #[test]
+    fn one_bad_line_refuses_the_file_and_is_named() {
+        let good = format!("ada:{}\n", cheap("a"));
+        let form = "a user name has 1 to 1024 bytes, no colon, no control character, no leading `#` and no space at either end";
+        for (line, problem) in [
+            (b"bob".to_vec(), "not of the form user:hash"),
+            (b"bob:secret".to_vec(), "not a hash of the form $pbkdf2-sm3$i=ITERATIONS$SALT$HASH"),
+            (format!(":{}", cheap("b")).into_bytes(), form),
+            (format!(" bob:{}", cheap("b")).into_bytes(), form),
+            (format!("ada:{}", cheap("b")).into_bytes(), "user `ada` was already named"),
+            (b"b\xffb:x".to_vec(), "not UTF-8 text"),
+        ] {
+            let text = [good.as_bytes(), &line].concat();
+            assert_eq!(load(&text).unwrap_err(), format!("/users:2: {problem}"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_dir, path) = file(b"");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = PasswordFile::load(&path, Arc::new(Semaphore::new(1))).unwrap_err();
+        assert!(matches!(error, PasswordFileError::TooOpen { mode: 0o640, .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn setting_a_password_makes_the_file_adds_and_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users");
+        set_password(&path, "ada", &cheap("old")).unwrap();
+        set_password(&path, "bob", &cheap("b")).unwrap();
+        set_password(&path, "ada", &cheap("new")).unwrap();
+        let users = PasswordFile::load(&path, Arc::new(Semaphore::new(1))).unwrap();
+        assert_eq!(users.users.len(), 2);
+        assert_eq!(verdict(&users, Some("ada"), Some("new")).await, Verdict::Accept);
+        assert_eq!(verdict(&users, Some("ada"), Some("old")).await, Verdict::Reject);
+        assert_eq!(verdict(&users, Some("bob"), Some("b")).await, Verdict::Accept);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn setting_a_password_leaves_a_file_of_another_kind_alone() {
+        let (_dir, path) = file(b"[node]\n");
+        assert!(set_password(&path, "ada", &cheap("a")).is_err());
+        assert!(set_password(&path, "a:b", &cheap("a")).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"[node]\n");
+    }
+}

@@ -1,0 +1,91 @@
+//! Ends parked sessions whose time is up and publishes wills whose delay has passed.
+
+use super::Broker;
+use super::registry::{Slot, SlotState};
+use crate::router::RetainedSweep;
+use crate::session::Millis;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Sessions handled before other tasks get a turn.
+const BATCH: usize = 256;
+/// Entries of ended sessions that are tolerated before they are swept out.
+const SLACK: usize = 4096;
+/// How often expired retained messages are looked for, and how many are looked at each time.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_WORK: usize = 4096;
+
+impl Broker {
+    /// Runs until its task is dropped.
+    pub async fn run_janitor(self: Arc<Self>) {
+        let mut sweep = RetainedSweep::default();
+        loop {
+            let due = self.deadlines.lock().next();
+            let wait = match due {
+                Some(at) => Duration::from_millis(at.saturating_sub(self.now())).min(SWEEP_EVERY),
+                None => SWEEP_EVERY,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.deadline_changed.notified() => {}
+            }
+            while self.tend_due(BATCH) {
+                tokio::task::yield_now().await;
+            }
+            self.retained.remove_expired(&mut sweep, SWEEP_WORK, self.now());
+        }
+    }
+
+    /// Asks for attention to a parked session at `at`. A slot has no more than one useful entry: a later wish waits for the earlier one.
+    pub(super) fn schedule(&self, at: Millis, slot: &Arc<Slot>) {
+        if slot.attention.fetch_min(at, Ordering::AcqRel) <= at {
+            return;
+        }
+        let mut deadlines = self.deadlines.lock();
+        // Sessions that ended early leave their entries behind; the heap stays within twice the living.
+        if deadlines.len() > 2 * self.sessions.len() + SLACK {
+            deadlines.retain(|slot| slot.strong_count() > 0);
+        }
+        if deadlines.push(at, Arc::downgrade(slot)) {
+            self.deadline_changed.notify_one();
+        }
+    }
+
+    /// Handles at most `limit` due entries; `true` if there may be more.
+    fn tend_due(&self, limit: usize) -> bool {
+        for _ in 0..limit {
+            let now = self.now();
+            let Some(entry) = self.deadlines.lock().pop_due(now) else { return false };
+            if let Some(slot) = entry.upgrade() {
+                slot.attention.store(Millis::MAX, Ordering::Release);
+                self.tend(&slot, now);
+            }
+        }
+        true
+    }
+
+    fn tend(&self, slot: &Arc<Slot>, now: Millis) {
+        let mut state = slot.state.lock();
+        // The client may have come back, or come back and left again with other deadlines.
+        let SlotState::Parked(parked) = &mut *state else { return };
+        if parked.ends_at.is_some_and(|at| at <= now) {
+            if let SlotState::Parked(parked) = std::mem::replace(&mut *state, SlotState::Dead) {
+                drop(state);
+                self.sessions.remove(slot);
+                slot.released.notify_waiters();
+                self.end_session(*parked);
+            }
+            return;
+        }
+        let will = parked.will.take_if(|(due, _)| *due <= now);
+        let again = parked.attention();
+        drop(state);
+        if let Some(at) = again {
+            self.schedule(at, slot);
+        }
+        if let Some((_, will)) = will {
+            self.publish_will(will);
+        }
+    }
+}

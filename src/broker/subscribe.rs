@@ -1,0 +1,122 @@
+//! SUBSCRIBE and UNSUBSCRIBE against the shared index, and the retained messages that a new subscription brings.
+
+use super::{Broker, Subscriber};
+use crate::router::{InsertError, Inserted, RetainedWalk};
+use crate::session::{Delivery, Message, Session, SubscriptionOptions};
+use bytestring::ByteString;
+use mqtt_codec::topic::SharedFilter;
+use mqtt_codec::{QoS, ReasonCode, RetainHandling, SubscriptionId};
+use std::sync::Arc;
+
+/// One filter of a SUBSCRIBE packet.
+#[derive(Debug, Clone)]
+pub struct SubscribeRequest {
+    pub filter: ByteString,
+    pub qos: QoS,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    pub retain_handling: RetainHandling,
+    pub identifier: Option<SubscriptionId>,
+}
+
+/// The answer to one filter, and the retained messages to send for it, if any.
+#[derive(Debug)]
+pub struct SubscribeOutcome {
+    pub reason: ReasonCode,
+    pub retained: Option<RetainedScan>,
+}
+
+/// Retained messages on their way to a new subscription, read in bounded batches.
+#[derive(Debug)]
+pub struct RetainedScan {
+    walk: RetainedWalk,
+    qos: QoS,
+    identifier: Option<SubscriptionId>,
+    found: Vec<(ByteString, Arc<Message>)>,
+}
+
+impl Broker {
+    /// Subscribes, or says why not. Granted is the lower of the wish and `mqtt.max_qos_allowed`.
+    pub fn subscribe(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        session: &mut Session,
+        request: SubscribeRequest,
+    ) -> SubscribeOutcome {
+        let refuse = |reason| SubscribeOutcome { reason, retained: None };
+        let Ok(shared) = SharedFilter::parse(&request.filter) else { return refuse(ReasonCode::TopicFilterInvalid) };
+        let (group, filter) = match &shared {
+            Some(shared) => (Some(shared.group), shared.filter),
+            None => (None, &*request.filter),
+        };
+        if group.is_some() && !self.config.shared_subscription {
+            return refuse(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if !self.config.wildcard_subscription && filter.contains(['+', '#']) {
+            return refuse(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        if mqtt_codec::topic::levels(filter).count() > usize::from(self.config.max_topic_levels) {
+            return refuse(ReasonCode::TopicFilterInvalid);
+        }
+        if session.subscriptions.len() >= self.config.max_subscriptions
+            && !session.subscriptions.contains_key(&request.filter)
+        {
+            return refuse(ReasonCode::QuotaExceeded);
+        }
+        let options = SubscriptionOptions {
+            qos: request.qos.min(self.config.max_qos()),
+            no_local: request.no_local,
+            retain_as_published: request.retain_as_published,
+            identifier: request.identifier,
+        };
+        let inserted = match self.router.insert(filter, group, Arc::clone(subscriber), options) {
+            Ok(inserted) => inserted,
+            Err(InsertError::Full) => return refuse(ReasonCode::QuotaExceeded),
+            Err(InsertError::InvalidFilter) => return refuse(ReasonCode::TopicFilterInvalid),
+        };
+        // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]; a shared subscription brings none, MQTT 5 section 4.8.2.
+        let wanted = match request.retain_handling {
+            RetainHandling::SendAtSubscribe => true,
+            RetainHandling::SendIfNew => inserted == Inserted::New,
+            RetainHandling::DoNotSend => false,
+        };
+        let retained = (wanted && group.is_none() && self.retained.len() > 0).then(|| RetainedScan {
+            walk: RetainedWalk::new(filter),
+            qos: options.qos,
+            identifier: options.identifier,
+            found: Vec::new(),
+        });
+        session.subscriptions.insert(request.filter.clone(), options);
+        SubscribeOutcome { reason: ReasonCode::granted(options.qos), retained }
+    }
+
+    /// Unsubscribes; `false` if there was no such subscription.
+    pub fn unsubscribe(&self, subscriber: &Arc<Subscriber>, session: &mut Session, filter: &ByteString) -> bool {
+        session.subscriptions.remove(filter).is_some() && self.remove_route(filter, subscriber)
+    }
+
+    /// Moves the next retained messages of `scan` into the subscriber's outbox, at most `limit`; `false` when the scan is done.
+    pub fn send_retained(&self, subscriber: &Subscriber, scan: &mut RetainedScan, limit: usize) -> bool {
+        let more = self.retained.next_batch(&mut scan.walk, limit, self.now(), &mut scan.found);
+        for (_, message) in scan.found.drain(..) {
+            subscriber.push(Delivery {
+                qos: scan.qos.min(message.qos),
+                retain: true,
+                subscription_ids: scan.identifier.into_iter().collect(),
+                message,
+            });
+        }
+        if !more {
+            scan.found = Vec::new();
+        }
+        more
+    }
+
+    pub(super) fn remove_route(&self, filter: &str, subscriber: &Arc<Subscriber>) -> bool {
+        match SharedFilter::parse(filter) {
+            Ok(Some(shared)) => self.router.remove(shared.filter, Some(shared.group), subscriber),
+            Ok(None) => self.router.remove(filter, None, subscriber),
+            Err(_) => false,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `shangmq check-config`: every mistake in a configuration and in the files it names, without starting anything.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{ConfigArguments, Outcome};
+use crate::config::{Config, ConfigError, ConfigErrors, probe_files};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    valid: bool,
+    errors: &'a [ConfigError],
+}
+
+impl Arguments {
+    /// Exits with 1 when there is a mistake.
+    pub(super) fn run(self) -> Outcome {
+        let checked = check(&self.config);
+        report(&checked, self.json, &mut io::stdout().lock())?;
+        Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Mistakes in the configuration, or else in the files it names.
+fn check(arguments: &ConfigArguments) -> Result<Config, ConfigErrors> {
+    let config = arguments.load()?;
+    ConfigErrors::check(probe_files(&config))?;
+    Ok(config)
+}
+
+fn report(checked: &Result<Config, ConfigErrors>, json: bool, out: &mut impl Write) -> io::Result<()> {
+    let errors = checked.as_ref().err().map(ConfigErrors::as_slice).unwrap_or_default();
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &Report { valid: checked.is_ok(), errors })?;
+        return writeln!(out);
+    }
+    match checked {
+        Err(errors) => writeln!(out, "{errors}\n{} found", mistakes(errors.as_slice().len())),
+        Ok(config) => {
+            for listener in &config.listeners {
+                writeln!(out, "{} on {}", listener.id(), listener.bind)?;
+            }
+            writeln!(out, "the configuration is valid")
+        }
+    }
+}
+
+fn mistakes(count: usize) -> String {
+    if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn printed(text: &str, json: bool) -> String {
+        let mut out = Vec::new();
+        report(&Config::parse(Path::new("t.toml"), text, []), json, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_valid_configuration_lists_its_listeners() {
+        let text = "[listeners.tcp.default]\nbind = \"127.0.0.1:1883\"\n";
+        assert_eq!(printed(text, false), "tcp:default on 127.0.0.1:1883\nthe configuration is valid\n");
+        assert_eq!(printed(text, true), "{\n  \"valid\": true,\n  \"errors\": []\n}\n");
+    }
+
+    #[test]
+    fn mistakes_are_printed_one_to_a_line_and_counted() {
+        let text = "[nod]\n[listeners.tcp.default]\nbind = 70000\n";
+        assert_eq!(
+            printed(text, false),
+            "t.toml:1:2: nod: unknown key; did you mean `node`?\n\
+             t.toml:3:8: listeners.tcp.default.bind: 70000 is out of range, it must be between 0 and 65535; write an \
+             address and a port: \"0.0.0.0:8883\", \"[::]:8883\", or a port alone: 8883\n2 mistakes found\n"
+        );
+    }
+
+    #[test]
+    fn json_carries_place_key_reason_and_suggestion() {
+        let json: serde_json::Value = serde_json::from_str(&printed("[nod]\n", true)).unwrap();
+        assert_eq!(json["valid"], false);
+        let expected = serde_json::json!({
+            "file": "t.toml", "line": 1, "column": 2, "key": "nod", "reason": "unknown key",
+            "suggestion": "did you mean `node`?"
+        });
+        assert_eq!(json["errors"][0], expected);
+    }
+}

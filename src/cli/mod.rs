@@ -1,0 +1,123 @@
+//! The command line: one file per subcommand, each with its arguments and `run`.
+//!
+//! A subcommand is one variant of [`Command`] and one line of [`Command::run`].
+
+mod bench;
+mod check_config;
+mod passwd;
+mod publish;
+mod session;
+mod start;
+mod subscribe;
+mod transport;
+mod url;
+mod version;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, ConfigErrors, ENVIRONMENT_PREFIX, Origin};
+
+/// MQTT broker for networks that must use Chinese national cryptography: TLS, RFC 8998 and TLCP on one port.
+#[derive(Debug, Parser)]
+#[command(name = "shangmq", version, arg_required_else_help = true, subcommand_required = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    Start(start::Arguments),
+    /// Measure a server.
+    Bench(bench::Arguments),
+    /// Report every mistake in a configuration.
+    CheckConfig(check_config::Arguments),
+    /// Set the password of a user in a password file.
+    Passwd(passwd::Arguments),
+    /// Publish messages.
+    #[command(name = "pub")]
+    Publish(Box<publish::Arguments>),
+    /// Subscribe and print what comes.
+    #[command(name = "sub")]
+    Subscribe(Box<subscribe::Arguments>),
+    /// Print the version.
+    Version(version::Arguments),
+}
+
+/// What a subcommand comes to: an exit code for what it reported itself, or an error for `main` to report.
+pub type Outcome = Result<ExitCode, Box<dyn Error + Send + Sync>>;
+
+impl Cli {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// What kept it from doing its work.
+    pub fn run(self) -> Outcome {
+        self.command.run()
+    }
+}
+
+impl Command {
+    fn run(self) -> Outcome {
+        match self {
+            Command::Start(arguments) => arguments.run(),
+            Command::Bench(arguments) => arguments.run(),
+            Command::CheckConfig(arguments) => arguments.run(),
+            Command::Passwd(arguments) => arguments.run(),
+            Command::Publish(arguments) => arguments.run(),
+            Command::Subscribe(arguments) => arguments.run(),
+            Command::Version(arguments) => arguments.run(),
+        }
+    }
+}
+
+/// The arguments that choose a configuration, shared by the subcommands that need one.
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// Configuration file; without one, the embedded configuration for development on loopback.
+    #[arg(short, long, value_name = "PATH", env = "SHANGMQ_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigArguments {
+    /// Loads the configuration with the environment laid over it.
+    ///
+    /// # Errors
+    /// Every mistake there is.
+    pub fn load(&self) -> Result<Config, ConfigErrors> {
+        Config::load(self.config.as_deref(), environment()?)
+    }
+}
+
+/// The variables of this program. Those of others need not be text.
+fn environment() -> Result<Vec<(String, String)>, ConfigErrors> {
+    let mut variables = Vec::new();
+    let mut errors = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        if !name.starts_with(ENVIRONMENT_PREFIX) {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) => errors.push(ConfigError::new(Origin::Environment(name.into()), "", "not UTF-8 text")),
+        }
+    }
+    ConfigErrors::check(errors)?;
+    Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,143 @@
+//! `shangmq start`: runs the broker until it is told to stop.
+
+use super::{ConfigArguments, Outcome};
+use crate::config::{Config, ListenerKind};
+use crate::dev_certs;
+use crate::server::Server;
+use crate::telemetry;
+use clap::Args;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+/// Where the embedded configuration looks for its certificates, relative to the working directory.
+const DEV_CERTS: &str = "gm-certs/dev";
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> Outcome {
+        let config = self.config.load()?;
+        telemetry::init(&config.log)?;
+        let development = self.config.config.is_none();
+        if development {
+            warn!(
+                "no configuration file: running for development, on loopback only, open to anonymous clients; use --config for anything else"
+            );
+            let made = dev_certs::ensure(Path::new(DEV_CERTS))?;
+            info!(
+                directory = DEV_CERTS,
+                made = made.created(),
+                "development certificates; never use them outside this machine"
+            );
+        }
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.node.data_dir)
+            .map_err(|cause| format!("node.data_dir: cannot create {}: {cause}", config.node.data_dir.display()))?;
+        raise_descriptor_limit(&config);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(serve(config, development))
+    }
+}
+
+async fn serve(config: Config, development: bool) -> Outcome {
+    // Installed before anything listens, so that no signal finds the default action.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let kinds: Vec<(String, ListenerKind)> =
+        config.listeners.iter().map(|listener| (listener.id(), listener.kind.clone())).collect();
+    let server = Server::start(config).await?;
+    if development {
+        let banner = banner(&server, &kinds);
+        std::io::stdout().lock().write_all(banner.as_bytes())?;
+    }
+    info!("ready");
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM received"),
+        _ = interrupt.recv() => info!("SIGINT received"),
+    }
+    server.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A broker needs a descriptor for each connection; the soft limit of a shell is often 1,024.
+fn raise_descriptor_limit(config: &Config) {
+    let wanted: u64 =
+        config.listeners.iter().map(|listener| listener.max_connections as u64).sum::<u64>().saturating_add(1024);
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => {
+            info!(
+                limit,
+                wanted,
+                "fewer file descriptors than the listeners' max_connections; raise the hard limit (LimitNOFILE) to use them all"
+            );
+        }
+        Ok(_) => {}
+        Err(cause) => warn!(%cause, "the file descriptor limit could not be raised"),
+    }
+}
+
+/// The commands that try out each protocol, as they can be typed.
+fn banner(server: &Server, kinds: &[(String, ListenerKind)]) -> String {
+    let program =
+        std::env::args_os().next().map_or_else(|| "shangmq".into(), |name| name.to_string_lossy().into_owned());
+    let mut text = String::from("\nSubscribe in one terminal and publish in another, over any two protocols:\n");
+    for (id, address) in server.addresses() {
+        let Some((_, kind)) = kinds.iter().find(|(known, _)| **known == **id) else { continue };
+        for (title, options) in variants(kind) {
+            let target = target(*address);
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "\n# {title} ({id})\n  {program} sub {target}{options} -t demo/# -v\n  {program} pub {target}{options} -t demo/hello -m 'hello over {title}'\n"
+            );
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn target(address: SocketAddr) -> String {
+    format!("-h {} -p {}", address.ip(), address.port())
+}
+
+/// What can be spoken on a listener: its name and the options of the command line.
+fn variants(kind: &ListenerKind) -> Vec<(&'static str, String)> {
+    let file = |name: &str| format!("{DEV_CERTS}/{name}");
+    let secure = |over: &str| {
+        vec![
+            ("TLS 1.3", format!("{over} --protocol tls1.3 --cafile {}", file("ecdsa-ca.crt"))),
+            ("TLS 1.2", format!("{over} --protocol tls1.2 --cafile {}", file("ecdsa-ca.crt"))),
+            ("RFC 8998", format!("{over} --protocol rfc8998 --cafile {}", file("sm2-ca.crt"))),
+            ("TLCP", format!("{over} --protocol tlcp --cafile {}", file("sm2-ca.crt"))),
+            (
+                "TLCP with a client pair",
+                format!(
+                    "{over} --protocol tlcp --cafile {} --sign-cert {} --sign-key {} --enc-cert {} --enc-key {}",
+                    file("sm2-ca.crt"),
+                    file("client-sign.crt"),
+                    file("client-sign.key"),
+                    file("client-enc.crt"),
+                    file("client-enc.key")
+                ),
+            ),
+        ]
+    };
+    match kind {
+        ListenerKind::Tcp => vec![("plain TCP", String::new())],
+        ListenerKind::Ws(_) => vec![("WebSocket", " --ws".to_owned())],
+        ListenerKind::Ssl(_) => secure(""),
+        ListenerKind::Wss(..) => secure(" --ws"),
+    }
+}

@@ -1,0 +1,273 @@
+//! `[listeners.KIND.NAME]`: where clients connect, over what, and how many may.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::cidr::Cidr;
+use super::error::ConfigError;
+use super::mqtt::{MqttConfig, deadline, size};
+use super::section::Section;
+use super::tls::TlsConfig;
+use super::value::Bind;
+
+const MAX_LISTENER_NAME_LEN: usize = 64;
+
+/// One enabled listener. A disabled one is checked and then left out of the configuration, so that nobody can open it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerConfig {
+    /// The operator's name for it, unique within its kind: letters, digits, `_` and `-`.
+    pub name: String,
+    pub kind: ListenerKind,
+    pub bind: SocketAddr,
+    /// Connections open at once; the next one is closed as soon as it is accepted.
+    pub max_connections: usize,
+    /// Time from the accepted (and secured) connection to a complete CONNECT.
+    pub connect_timeout: Duration,
+    /// `None` when the PROXY protocol is off.
+    pub proxy_protocol: Option<ProxyProtocolConfig>,
+    pub tcp: TcpConfig,
+}
+
+impl ListenerConfig {
+    /// `ssl:default`, as in EMQX.
+    pub fn id(&self) -> String {
+        format!("{}:{}", self.kind.as_str(), self.name)
+    }
+}
+
+/// What is spoken on top of TCP.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ListenerKind {
+    Tcp,
+    Ssl(TlsConfig),
+    Ws(WsConfig),
+    Wss(TlsConfig, WsConfig),
+}
+
+impl ListenerKind {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            ListenerKind::Tcp => "tcp",
+            ListenerKind::Ssl(_) => "ssl",
+            ListenerKind::Ws(_) => "ws",
+            ListenerKind::Wss(..) => "wss",
+        }
+    }
+
+    pub fn tls(&self) -> Option<&TlsConfig> {
+        match self {
+            ListenerKind::Ssl(tls) | ListenerKind::Wss(tls, _) => Some(tls),
+            ListenerKind::Tcp | ListenerKind::Ws(_) => None,
+        }
+    }
+
+    pub fn websocket(&self) -> Option<&WsConfig> {
+        match self {
+            ListenerKind::Ws(websocket) | ListenerKind::Wss(_, websocket) => Some(websocket),
+            ListenerKind::Tcp | ListenerKind::Ssl(_) => None,
+        }
+    }
+}
+
+/// PROXY protocol, versions 1 and 2. When it is on, every connection must begin with a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProtocolConfig {
+    /// Time from the accepted connection to a complete header.
+    pub timeout: Duration,
+    /// The peers whose header is believed; never empty. A connection from elsewhere is refused.
+    pub trusted: Vec<Cidr>,
+}
+
+/// `tcp_options`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpConfig {
+    pub nodelay: bool,
+    /// Connections the kernel holds for the accept loop.
+    pub backlog: u32,
+    pub keepalive: Option<TcpKeepalive>,
+}
+
+impl Default for TcpConfig {
+    fn default() -> TcpConfig {
+        TcpConfig { nodelay: true, backlog: 1024, keepalive: None }
+    }
+}
+
+/// TCP keep alive, written as EMQX does: `"240,30,5"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Between two probes.
+    pub interval: Duration,
+    /// Unanswered probes until the connection is given up.
+    pub probes: u32,
+}
+
+/// `websocket`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WsConfig {
+    /// The path of the upgrade request; begins with `/`.
+    pub mqtt_path: String,
+    /// Largest WebSocket frame and message, in bytes.
+    pub max_frame_size: usize,
+    /// Whether a client must ask for the subprotocol `mqtt`. \[MQTT-6.0.0-3\]
+    pub fail_if_no_subprotocol: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Tcp,
+    Ssl,
+    Ws,
+    Wss,
+}
+
+const KINDS: [(&str, Kind); 4] = [("tcp", Kind::Tcp), ("ssl", Kind::Ssl), ("ws", Kind::Ws), ("wss", Kind::Wss)];
+
+/// An address taken, by whom, and where that was written.
+struct Taken {
+    bind: SocketAddr,
+    key: String,
+}
+
+/// Reads `[listeners]`. `metrics` is the address of the metrics endpoint when that is on.
+pub(super) fn read(mut section: Section<'_>, mqtt: &MqttConfig, metrics: Option<SocketAddr>) -> Vec<ListenerConfig> {
+    let mistakes_before = section.report().count();
+    let mut listeners = Vec::new();
+    let mut taken: Vec<Taken> =
+        metrics.map(|bind| Taken { bind, key: "metrics.bind".to_owned() }).into_iter().collect();
+    for (word, kind) in KINDS {
+        for (name, entry) in section.named(word) {
+            check_name(&entry, &name);
+            let (key, place) = (entry.key("bind"), entry.place("bind"));
+            let report = entry.report();
+            let Some(listener) = read_one(entry, name, kind, mqtt) else { continue };
+            if let Some(other) = taken.iter().find(|other| overlap(other.bind, listener.bind)) {
+                let reason = format!("{} is already taken by {}", listener.bind, other.key);
+                report.push(ConfigError::new(place, &*key, reason).suggest("give one of them another port"));
+            }
+            taken.push(Taken { bind: listener.bind, key });
+            listeners.push(listener);
+        }
+    }
+    if section.has("quic") {
+        section.error("quic", "QUIC is not supported", Some("use tcp, ssl, ws or wss".to_owned()));
+        let _ = section.named("quic");
+    }
+    if listeners.is_empty() && section.report().count() == mistakes_before {
+        let error =
+            ConfigError::new(section.origin(), "listeners", "no listener is enabled, so no client could connect");
+        section
+            .report()
+            .push(error.suggest("add a table such as [listeners.tcp.default] with bind = \"127.0.0.1:1883\""));
+    }
+    section.finish();
+    listeners
+}
+
+fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfig) -> Option<ListenerConfig> {
+    let enabled = section.read("enable", true);
+    let bind = section.optional("bind");
+    if bind.is_none() && !section.has("bind") && section.exists() {
+        section.error(
+            "bind",
+            "missing",
+            Some("write the address to listen on, such as bind = \"0.0.0.0:1883\"".into()),
+        );
+    }
+    let max_connections = section.within("max_connections", 100_000, 1, 10_000_000);
+    let connect_timeout = deadline(&mut section, "connect_timeout", mqtt.idle_timeout);
+    let proxy_protocol = read_proxy_protocol(&mut section);
+    let tcp = read_tcp(section.section("tcp_options"));
+    let kind = match kind {
+        Kind::Tcp => Some(ListenerKind::Tcp),
+        Kind::Ssl => TlsConfig::read(&mut section).map(ListenerKind::Ssl),
+        Kind::Ws => Some(ListenerKind::Ws(read_websocket(section.section("websocket"), mqtt))),
+        Kind::Wss => {
+            let websocket = read_websocket(section.section("websocket"), mqtt);
+            TlsConfig::read(&mut section).map(|tls| ListenerKind::Wss(tls, websocket))
+        }
+    };
+    section.finish();
+    let Bind(bind) = bind?;
+    enabled.then_some(())?;
+    Some(ListenerConfig { name, kind: kind?, bind, max_connections, connect_timeout, proxy_protocol, tcp })
+}
+
+fn check_name(section: &Section<'_>, name: &str) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || name.len() > MAX_LISTENER_NAME_LEN || !name.chars().all(allowed) {
+        let reason = "the name of a listener has 1 to 64 letters, digits, `_` or `-`";
+        section.report().push(ConfigError::new(section.origin(), section.path(), reason));
+    }
+}
+
+fn read_proxy_protocol(section: &mut Section<'_>) -> Option<ProxyProtocolConfig> {
+    let on = section.read("proxy_protocol", false);
+    let timeout = deadline(section, "proxy_protocol_timeout", Duration::from_secs(3));
+    let trusted: Option<Vec<Cidr>> = section.optional("proxy_protocol_trusted");
+    if !on {
+        return None;
+    }
+    let trusted = trusted.unwrap_or_default();
+    if trusted.is_empty() {
+        let reason = "without proxy_protocol_trusted every peer could claim any address";
+        let suggestion = "list the load balancers, such as proxy_protocol_trusted = [\"10.0.0.0/8\"]";
+        section.error("proxy_protocol", reason, Some(suggestion.to_owned()));
+    }
+    Some(ProxyProtocolConfig { timeout, trusted })
+}
+
+fn read_tcp(mut section: Section<'_>) -> TcpConfig {
+    let default = TcpConfig::default();
+    let nodelay = section.read("nodelay", default.nodelay);
+    let backlog = section.within("backlog", default.backlog, 1, 65_535);
+    let keepalive = section.optional::<String>("keepalive").filter(|text| text != "none").and_then(|text| {
+        let parsed = parse_keepalive(&text);
+        if parsed.is_none() {
+            let suggestion = "write seconds of silence, seconds between probes and probes (up to 72000, 750 and 90), \
+                              such as \"240,30,5\", or \"none\"";
+            section.error("keepalive", format!("`{text}` is not a TCP keep alive"), Some(suggestion.to_owned()));
+        }
+        parsed
+    });
+    section.finish();
+    TcpConfig { nodelay, backlog, keepalive }
+}
+
+fn parse_keepalive(text: &str) -> Option<TcpKeepalive> {
+    let mut parts = text.split(',').map(|part| part.trim().parse::<u32>().ok());
+    let (idle, interval, probes) = (parts.next()??, parts.next()??, parts.next()??);
+    let valid = (1..=72_000).contains(&idle) && (1..=750).contains(&interval) && (1..=90).contains(&probes);
+    (valid && parts.next().is_none()).then(|| TcpKeepalive {
+        idle: Duration::from_secs(idle.into()),
+        interval: Duration::from_secs(interval.into()),
+        probes,
+    })
+}
+
+fn read_websocket(mut section: Section<'_>, mqtt: &MqttConfig) -> WsConfig {
+    let mqtt_path = section.read("mqtt_path", "/mqtt".to_owned());
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
+    if !mqtt_path.starts_with('/') || !mqtt_path.chars().all(plain) {
+        let reason = format!("`{}` is not a URL path", mqtt_path.escape_default());
+        section.error("mqtt_path", reason, Some("write it with a leading slash: \"/mqtt\"".to_owned()));
+    }
+    let max_frame_size = size(&mut section, "max_frame_size", u64::from(mqtt.max_packet_size), 128, 1 << 30);
+    let fail_if_no_subprotocol = section.read("fail_if_no_subprotocol", true);
+    section.finish();
+    WsConfig { mqtt_path, max_frame_size, fail_if_no_subprotocol }
+}
+
+/// Whether two listening sockets would claim the same port of the same address. Port 0 is a new port each time, and an
+/// unspecified address includes every other: `[::]` also takes IPv4 on a dual-stack host.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (first, second) = (one.ip(), other.ip());
+    let includes = |wide: std::net::IpAddr, narrow: std::net::IpAddr| {
+        wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    one.port() != 0
+        && one.port() == other.port()
+        && (first.to_canonical() == second.to_canonical() || includes(first, second) || includes(second, first))
+}

@@ -1,0 +1,145 @@
+//! The configuration: TOML text and environment variables, parsed once into values that need no further check.
+//!
+//! Files mirror the runtime: `listener.rs` and `tls.rs` describe what `net` opens, `mqtt.rs` what `session` keeps.
+//! Nothing here opens a certificate, a socket or a database; [`probe_files`] only looks whether files can be read.
+
+mod auth;
+mod cidr;
+mod error;
+mod listener;
+mod mqtt;
+mod node;
+mod probe;
+mod section;
+mod tls;
+mod tree;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+pub use auth::AuthConfig;
+pub use cidr::Cidr;
+pub use error::{ConfigError, ConfigErrors, Origin};
+pub use listener::{ListenerConfig, ListenerKind, ProxyProtocolConfig, TcpConfig, TcpKeepalive, WsConfig};
+pub use mqtt::{MaxQos, MqttConfig, RetainerConfig};
+pub use node::{LogConfig, LogFormat, LogLevel, MetricsConfig, NodeConfig};
+pub use probe::probe_files;
+pub use section::FileRef;
+pub use tls::{
+    ClientAuth, IdentityFiles, Rfc8998Options, TlcpOptions, TlsConfig, TlsOptions, TlsVersion, TlsVersions, TrustFiles,
+};
+pub use tree::ENVIRONMENT_PREFIX;
+pub use value::Secret;
+
+use section::{Report, Section};
+
+/// What the broker runs with when no file is named: loopback only, development certificates, anonymous clients.
+const DEVELOPMENT: &str = include_str!("development.toml");
+/// What errors call [`DEVELOPMENT`].
+const DEVELOPMENT_NAME: &str = "(embedded development configuration)";
+/// A configuration file larger than this is something else.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Everything the broker was told, valid by construction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub node: NodeConfig,
+    pub log: LogConfig,
+    pub metrics: MetricsConfig,
+    pub mqtt: MqttConfig,
+    pub retainer: RetainerConfig,
+    pub auth: AuthConfig,
+    /// The enabled listeners; never empty, no two on one address.
+    pub listeners: Vec<ListenerConfig>,
+}
+
+impl Config {
+    /// Reads a file, or the development configuration when none is named, and lays the environment over it.
+    ///
+    /// Relative paths in the file are relative to its directory; those from the environment and in the development
+    /// configuration to the working directory.
+    ///
+    /// # Errors
+    /// Every mistake there is, each with its place.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigErrors> {
+        let Some(path) = file else {
+            return Config::parse(Path::new(DEVELOPMENT_NAME), DEVELOPMENT, environment);
+        };
+        let text = read_file(path)?;
+        Config::parse(path, &text, environment)
+    }
+
+    /// The configuration for development as it is embedded, without the environment.
+    ///
+    /// # Errors
+    /// None that a released binary can give; a test parses the same text.
+    pub fn development() -> Result<Config, ConfigErrors> {
+        Config::load(None, [])
+    }
+
+    /// Parses configuration text; `path` names it in errors, and its directory is what relative paths start from.
+    ///
+    /// # Errors
+    /// Every mistake there is, each with its place.
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigErrors> {
+        let mut errors = Vec::new();
+        let mut root = tree::parse(path.to_owned(), text)?;
+        tree::overlay(&mut root, environment, &mut errors);
+        let base = path.parent().map(Path::to_owned).unwrap_or_default();
+        let report = Report::new(base, errors);
+        let config = Config::read(Section::root(&report, &root));
+        ConfigErrors::check(report.into_errors())?;
+        Ok(config)
+    }
+
+    fn read(mut root: Section<'_>) -> Config {
+        let node = NodeConfig::read(root.section("node"));
+        let log = LogConfig::read(root.section("log"));
+        let metrics = MetricsConfig::read(root.section("metrics"));
+        let mqtt = MqttConfig::read(root.section("mqtt"));
+        let retainer = RetainerConfig::read(root.section("retainer"));
+        let auth = AuthConfig::read(root.section("auth"));
+        let listeners = listener::read(root.section("listeners"), &mqtt, metrics.enable.then_some(metrics.bind));
+        root.finish();
+        Config { node, log, metrics, mqtt, retainer, auth, listeners }
+    }
+}
+
+/// Reads a configuration file whole. The text may hold passwords, so it is zeroed after use.
+fn read_file(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    use std::io::Read;
+
+    let refused = |reason: String| {
+        let origin = Origin::File { path: PathBuf::from(path).into(), line: 1, column: 1 };
+        ConfigError::new(origin, "", reason)
+    };
+    let file = std::fs::File::open(path).map_err(|error| refused(format!("cannot open the file: {error}")))?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| refused(format!("cannot read the file: {error}")))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
+        return Err(refused("larger than 1MB".to_owned()).suggest("is this the right file?"));
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(error) => {
+            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let origin = Origin::File { path: PathBuf::from(path).into(), line, column: 1 };
+            Err(ConfigError::new(origin, "", "not UTF-8 text").suggest("save the file as UTF-8"))
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! `[mqtt]` and `[retainer]`: what the protocol offers to clients, and the bound on everything a client can grow.
+
+use std::time::Duration;
+
+use mqtt_codec::QoS;
+
+use super::section::Section;
+use super::value::{ByteSize, Choice, Span, Word};
+
+/// The largest packet there can be: a fixed header of 5 bytes and the largest remaining length, MQTT 5.0 section 1.5.5.
+const MQTT_MAX_PACKET_BYTES: u64 = 268_435_455 + 5;
+/// The longest interval that fits the four-byte seconds of MQTT 5.0; the next value up means "never".
+const MAX_INTERVAL: Span = Span(Duration::from_secs(u32::MAX as u64 - 1));
+const MIN_DEADLINE: Span = Span(Duration::from_millis(100));
+const MAX_DEADLINE: Span = Span(Duration::from_secs(3600));
+
+/// `[mqtt]`. Names and meaning follow EMQX; the rows of `docs/limits.md` say what happens at each limit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MqttConfig {
+    /// Largest packet taken from a client, in bytes, fixed header included.
+    pub max_packet_size: u32,
+    /// Longest client id, in bytes.
+    pub max_clientid_len: u16,
+    /// Most levels in a topic or a filter.
+    pub max_topic_levels: u16,
+    /// Topic aliases a client may use towards the broker; 0 means none.
+    pub max_topic_alias: u16,
+    pub max_qos_allowed: MaxQos,
+    pub retain_available: bool,
+    pub wildcard_subscription: bool,
+    pub shared_subscription: bool,
+    /// QoS 1 and 2 messages under way to one client before it must acknowledge; the client may ask for fewer.
+    pub max_inflight: u16,
+    /// QoS 2 messages of one client that wait for its PUBREL; also the Receive Maximum told to it.
+    pub max_awaiting_rel: u16,
+    /// How long a QoS 2 message waits for its PUBREL before its packet identifier is forgotten.
+    pub await_rel_timeout: Duration,
+    /// Messages queued for one session, and their bytes; whichever is reached first.
+    pub max_mqueue_len: usize,
+    pub max_mqueue_bytes: usize,
+    /// Whether QoS 0 messages are queued for a client that is away.
+    pub mqueue_store_qos0: bool,
+    /// How long the session of an MQTT 3 client without clean session outlives its connection.
+    pub session_expiry_interval: Duration,
+    /// The most an MQTT 5 client may ask for; it is told when it gets less.
+    pub max_session_expiry_interval: Duration,
+    /// Sessions in the broker, with and without a connection.
+    pub max_sessions: usize,
+    /// Subscriptions of one session.
+    pub max_subscriptions: usize,
+    /// Keep alive forced on every client, in seconds; `None` leaves the choice to the client.
+    pub server_keepalive: Option<u16>,
+    /// A client is gone when it was silent for its keep alive times this; MQTT asks for 1.5. \[MQTT-3.1.2-22\]
+    pub keepalive_multiplier: f64,
+    /// Time from the accepted (and secured) connection to a complete CONNECT.
+    pub idle_timeout: Duration,
+    /// Time within which a peer must take some of the bytes that wait for it.
+    pub write_timeout: Duration,
+}
+
+impl MqttConfig {
+    /// `max_qos_allowed` as the codec names it.
+    pub fn max_qos(&self) -> QoS {
+        match self.max_qos_allowed {
+            MaxQos::AtMostOnce => QoS::AtMostOnce,
+            MaxQos::AtLeastOnce => QoS::AtLeastOnce,
+            MaxQos::ExactlyOnce => QoS::ExactlyOnce,
+        }
+    }
+}
+
+impl Default for MqttConfig {
+    fn default() -> MqttConfig {
+        MqttConfig {
+            max_packet_size: 1 << 20,
+            max_clientid_len: u16::MAX,
+            max_topic_levels: 128,
+            max_topic_alias: u16::MAX,
+            max_qos_allowed: MaxQos::ExactlyOnce,
+            retain_available: true,
+            wildcard_subscription: true,
+            shared_subscription: true,
+            max_inflight: 32,
+            max_awaiting_rel: 100,
+            await_rel_timeout: Duration::from_secs(300),
+            max_mqueue_len: 1000,
+            max_mqueue_bytes: 8 << 20,
+            mqueue_store_qos0: true,
+            session_expiry_interval: Duration::from_secs(2 * 3600),
+            max_session_expiry_interval: Duration::from_secs(7 * 24 * 3600),
+            max_sessions: 1_000_000,
+            max_subscriptions: 1000,
+            server_keepalive: None,
+            keepalive_multiplier: 1.5,
+            idle_timeout: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+impl MqttConfig {
+    pub(super) fn read(mut section: Section<'_>) -> MqttConfig {
+        let d = MqttConfig::default();
+        let s = &mut section;
+        let config = MqttConfig {
+            max_packet_size: size(s, "max_packet_size", u64::from(d.max_packet_size), 128, MQTT_MAX_PACKET_BYTES),
+            max_clientid_len: s.within("max_clientid_len", d.max_clientid_len, 23, u16::MAX),
+            max_topic_levels: s.within("max_topic_levels", d.max_topic_levels, 1, u16::MAX),
+            max_topic_alias: s.within("max_topic_alias", d.max_topic_alias, 0, u16::MAX),
+            max_qos_allowed: max_qos(s, d.max_qos_allowed),
+            retain_available: s.read("retain_available", d.retain_available),
+            wildcard_subscription: s.read("wildcard_subscription", d.wildcard_subscription),
+            shared_subscription: s.read("shared_subscription", d.shared_subscription),
+            max_inflight: s.within("max_inflight", d.max_inflight, 1, u16::MAX),
+            max_awaiting_rel: s.within("max_awaiting_rel", d.max_awaiting_rel, 1, u16::MAX),
+            await_rel_timeout: interval(s, "await_rel_timeout", d.await_rel_timeout),
+            max_mqueue_len: s.within("max_mqueue_len", d.max_mqueue_len, 1, 10_000_000),
+            max_mqueue_bytes: size(s, "max_mqueue_bytes", 8 << 20, 1 << 10, 16 << 30),
+            mqueue_store_qos0: s.read("mqueue_store_qos0", d.mqueue_store_qos0),
+            session_expiry_interval: interval(s, "session_expiry_interval", d.session_expiry_interval),
+            max_session_expiry_interval: interval(s, "max_session_expiry_interval", d.max_session_expiry_interval),
+            max_sessions: s.within("max_sessions", d.max_sessions, 1, 100_000_000),
+            max_subscriptions: s.within("max_subscriptions", d.max_subscriptions, 1, 1_000_000),
+            server_keepalive: server_keepalive(s),
+            keepalive_multiplier: s.within("keepalive_multiplier", d.keepalive_multiplier, 1.0, 10.0),
+            idle_timeout: deadline(s, "idle_timeout", d.idle_timeout),
+            write_timeout: deadline(s, "write_timeout", d.write_timeout),
+        };
+        if config.session_expiry_interval > config.max_session_expiry_interval {
+            let most = Span(config.max_session_expiry_interval);
+            let reason = format!("longer than max_session_expiry_interval, which is {most}");
+            section.error("session_expiry_interval", reason, Some("shorten it, or raise the maximum".to_owned()));
+        }
+        if config.max_mqueue_bytes < usize::try_from(config.max_packet_size).unwrap_or(usize::MAX) {
+            let reason = "smaller than max_packet_size, so the largest messages could never be queued";
+            section.error("max_mqueue_bytes", reason, Some("raise it, or lower max_packet_size".to_owned()));
+        }
+        section.finish();
+        config
+    }
+}
+
+/// The highest QoS a client may use. \[MQTT-3.2.2-9\]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum MaxQos {
+    AtMostOnce = 0,
+    AtLeastOnce = 1,
+    ExactlyOnce = 2,
+}
+
+fn max_qos(section: &mut Section<'_>, default: MaxQos) -> MaxQos {
+    match section.within("max_qos_allowed", default as u8, 0, 2) {
+        0 => MaxQos::AtMostOnce,
+        1 => MaxQos::AtLeastOnce,
+        _ => MaxQos::ExactlyOnce,
+    }
+}
+
+/// Seconds, as a duration, or `"disabled"` as EMQX writes it.
+fn server_keepalive(section: &mut Section<'_>) -> Option<u16> {
+    const KEY: &str = "server_keepalive";
+    let written: String = section.optional(KEY)?;
+    if written == "disabled" {
+        return None;
+    }
+    let seconds = Span::parse(&written).map(|span| span.0).filter(|span| span.subsec_nanos() == 0);
+    match seconds.map(|span| u16::try_from(span.as_secs())) {
+        Some(Ok(seconds)) if seconds > 0 => Some(seconds),
+        Some(_) => {
+            section.error(KEY, format!("{written} is out of range, it must be between 1s and 65535s"), None);
+            None
+        }
+        None => {
+            let suggestion = "write whole seconds such as \"60s\", or \"disabled\"".to_owned();
+            section.error(KEY, format!("`{written}` is not a keep alive"), Some(suggestion));
+            None
+        }
+    }
+}
+
+/// `[retainer]`: the store of retained messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetainerConfig {
+    pub max_retained_messages: usize,
+    /// Largest payload that is retained, in bytes; a larger one is delivered but not kept.
+    pub max_payload_size: usize,
+    /// Payload and topic bytes of all retained messages together.
+    pub max_bytes: usize,
+}
+
+impl Default for RetainerConfig {
+    fn default() -> RetainerConfig {
+        RetainerConfig { max_retained_messages: 1_000_000, max_payload_size: 1 << 20, max_bytes: 1 << 30 }
+    }
+}
+
+impl RetainerConfig {
+    pub(super) fn read(mut section: Section<'_>) -> RetainerConfig {
+        let d = RetainerConfig::default();
+        let s = &mut section;
+        let config = RetainerConfig {
+            max_retained_messages: s.within("max_retained_messages", d.max_retained_messages, 1, 100_000_000),
+            max_payload_size: size(s, "max_payload_size", 1 << 20, 1, MQTT_MAX_PACKET_BYTES),
+            max_bytes: size(s, "max_bytes", 1 << 30, 1 << 10, 1 << 40),
+        };
+        section.finish();
+        config
+    }
+}
+
+/// A size in a range. Every default and bound given fits the target type, so the last resort is never used.
+pub(super) fn size<T>(section: &mut Section<'_>, key: &'static str, default: u64, least: u64, most: u64) -> T
+where
+    T: TryFrom<u64> + Default,
+{
+    let ByteSize(bytes) = section.within(key, ByteSize(default), ByteSize(least), ByteSize(most));
+    T::try_from(bytes).unwrap_or_default()
+}
+
+/// A deadline that a peer must meet: never zero, at most an hour.
+pub(super) fn deadline(section: &mut Section<'_>, key: &'static str, default: Duration) -> Duration {
+    section.within(key, Span(default), MIN_DEADLINE, MAX_DEADLINE).0
+}
+
+/// How long something is kept: from zero to what MQTT can express.
+fn interval(section: &mut Section<'_>, key: &'static str, default: Duration) -> Duration {
+    section.within(key, Span(default), Span(Duration::ZERO), MAX_INTERVAL).0
+}
+
+/// What becomes of a choice that EMQX spells as a word.
+pub(super) fn word<C: Choice>(section: &mut Section<'_>, key: &'static str, default: C) -> C {
+    let Word(choice) = section.read(key, Word(default));
+    choice
+}

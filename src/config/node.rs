@@ -1,0 +1,120 @@
+//! `[node]`, `[log]` and `[metrics]`: where the broker lives and how it is watched.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::section::Section;
+use super::value::{Bind, Choice, Word};
+
+/// `[node]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Directory of everything durable; made at start if its parent exists.
+    pub data_dir: PathBuf,
+}
+
+impl NodeConfig {
+    pub(super) fn read(mut section: Section<'_>) -> NodeConfig {
+        let data_dir = match section.file("data_dir") {
+            Some(file) => file.path().to_owned(),
+            None => section.default_path("data"),
+        };
+        section.finish();
+        NodeConfig { data_dir }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
+impl LogConfig {
+    pub(super) fn read(mut section: Section<'_>) -> LogConfig {
+        let default = LogConfig::default();
+        let Word(level) = section.read("level", Word(default.level));
+        let Word(format) = section.read("format", Word(default.format));
+        section.finish();
+        LogConfig { level, format }
+    }
+}
+
+/// The least severe events that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// The word for this level, which is also a directive of `tracing`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Off => "off",
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+impl Choice for LogLevel {
+    const WORDS: &'static [(&'static str, LogLevel)] = &[
+        ("off", LogLevel::Off),
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("warning", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line for people.
+    Text,
+    /// One JSON object on each line.
+    Json,
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+/// `[metrics]`: an OpenMetrics endpoint, without authentication, so on loopback unless written otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsConfig {
+    pub enable: bool,
+    pub bind: SocketAddr,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> MetricsConfig {
+        MetricsConfig { enable: false, bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)) }
+    }
+}
+
+impl MetricsConfig {
+    pub(super) fn read(mut section: Section<'_>) -> MetricsConfig {
+        let default = MetricsConfig::default();
+        let enable = section.read("enable", default.enable);
+        let Bind(bind) = section.read("bind", Bind(default.bind));
+        section.finish();
+        MetricsConfig { enable, bind }
+    }
+}

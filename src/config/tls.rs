@@ -1,0 +1,418 @@
+//! The security of `ssl` and `wss` listeners: which protocols, with which certificates, and who must show one.
+//!
+//! Only paths and options are here. Certificates and keys are opened by `gm-tls` when the listener starts.
+
+use std::time::Duration;
+
+use super::mqtt::{deadline, word};
+use super::section::{FileRef, Section};
+use super::value::{Choice, Secret};
+
+const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+const DEFAULT_CONCURRENT_HANDSHAKES: usize = 256;
+const DEFAULT_DEPTH: u32 = 10;
+const MAX_CERTIFICATES: usize = 8;
+const MAX_NAMES: usize = 64;
+
+/// How a listener is secured. At least one protocol is there; a protocol that is `None` is refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsConfig {
+    /// TLS 1.2 and 1.3 with international suites.
+    pub tls: Option<TlsOptions>,
+    /// TLS 1.3 with SM2, SM3 and SM4, RFC 8998.
+    pub rfc8998: Option<Rfc8998Options>,
+    /// TLCP, GB/T 38636-2020.
+    pub tlcp: Option<TlcpOptions>,
+    /// Time from the accepted connection (or the end of its PROXY header) to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// Handshakes this listener computes at once; further ones wait within their deadline.
+    pub max_concurrent_handshakes: usize,
+}
+
+/// `ssl_options`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsOptions {
+    /// Never empty; several when a listener has both an ECDSA and an RSA certificate.
+    pub identities: Vec<IdentityFiles>,
+    pub client_auth: ClientAuth,
+    pub versions: TlsVersions,
+    /// OpenSSL or IANA names in order of preference; empty means the built-in choice.
+    pub ciphers: Vec<String>,
+    /// Key exchange groups in order of preference; empty means the built-in choice.
+    pub groups: Vec<String>,
+    pub honor_cipher_order: bool,
+    /// Resumption by session identifier, TLS 1.2.
+    pub reuse_sessions: bool,
+    /// Resumption by stateless ticket.
+    pub session_tickets: bool,
+}
+
+/// `rfc8998_options`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rfc8998Options {
+    /// A single SM2 certificate.
+    pub identity: IdentityFiles,
+    pub client_auth: ClientAuth,
+    /// `TLS_SM4_GCM_SM3` and `TLS_SM4_CCM_SM3` in order of preference; empty means both.
+    pub ciphers: Vec<String>,
+    pub session_tickets: bool,
+}
+
+/// `tlcp_options`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlcpOptions {
+    pub sign: IdentityFiles,
+    pub enc: IdentityFiles,
+    pub client_auth: ClientAuth,
+    /// Names of GB/T 38636-2020 in order of preference; empty means the built-in choice.
+    pub ciphers: Vec<String>,
+    /// Resumption by session identifier.
+    pub reuse_sessions: bool,
+}
+
+/// A certificate (with the chain above it) and its key. The files are PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    pub certfile: FileRef,
+    pub keyfile: FileRef,
+    /// Of an encrypted key: the password itself, `file://PATH` or `env:NAME`.
+    pub password: Option<Secret>,
+}
+
+/// Whether a client is asked for a certificate, and what happens without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Not asked: `verify = "verify_none"`.
+    None,
+    /// Asked; one that is shown must be valid: `verify = "verify_peer"`.
+    Optional(TrustFiles),
+    /// Refused without a valid one: `fail_if_no_peer_cert = true` in addition.
+    Required(TrustFiles),
+}
+
+impl ClientAuth {
+    pub fn trust(&self) -> Option<&TrustFiles> {
+        match self {
+            ClientAuth::None => None,
+            ClientAuth::Optional(trust) | ClientAuth::Required(trust) => Some(trust),
+        }
+    }
+}
+
+/// Whose certificates are believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustFiles {
+    /// PEM, one or more certificates.
+    pub cacertfile: FileRef,
+    /// Intermediate certificates allowed between a client's certificate and a trusted one.
+    pub depth: u32,
+}
+
+/// The TLS versions a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsVersions {
+    pub min: TlsVersion,
+    pub max: TlsVersion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+impl Choice for TlsVersion {
+    const WORDS: &'static [(&'static str, TlsVersion)] =
+        &[("tlsv1.3", TlsVersion::V1_3), ("tlsv1.2", TlsVersion::V1_2)];
+
+    fn unsupported(word: &str) -> Option<&'static str> {
+        let old = matches!(word, "tlsv1.1" | "tlsv1" | "tlsv1.0" | "sslv3");
+        old.then_some("RFC 8996 forbids versions before TLS 1.2")
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Tls,
+    Rfc8998,
+    Tlcp,
+}
+
+impl Protocol {
+    const ALL: [Protocol; 3] = [Protocol::Tls, Protocol::Rfc8998, Protocol::Tlcp];
+
+    fn word(self) -> &'static str {
+        match self {
+            Protocol::Tls => "tls",
+            Protocol::Rfc8998 => "rfc8998",
+            Protocol::Tlcp => "tlcp",
+        }
+    }
+
+    fn options_key(self) -> &'static str {
+        match self {
+            Protocol::Tls => "ssl_options",
+            Protocol::Rfc8998 => "rfc8998_options",
+            Protocol::Tlcp => "tlcp_options",
+        }
+    }
+}
+
+impl Choice for Protocol {
+    const WORDS: &'static [(&'static str, Protocol)] =
+        &[("tls", Protocol::Tls), ("rfc8998", Protocol::Rfc8998), ("tlcp", Protocol::Tlcp)];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verify {
+    None,
+    Peer,
+}
+
+impl Choice for Verify {
+    const WORDS: &'static [(&'static str, Verify)] = &[("verify_none", Verify::None), ("verify_peer", Verify::Peer)];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tickets {
+    Disabled,
+    Stateless,
+}
+
+impl Choice for Tickets {
+    const WORDS: &'static [(&'static str, Tickets)] =
+        &[("disabled", Tickets::Disabled), ("stateless", Tickets::Stateless)];
+
+    fn unsupported(word: &str) -> Option<&'static str> {
+        (word == "stateless_with_cert").then_some("tickets always carry the client's certificate here")
+    }
+}
+
+impl TlsConfig {
+    /// Reads the keys of an `ssl` or `wss` listener; `None` after a mistake was reported.
+    pub(super) fn read(section: &mut Section<'_>) -> Option<TlsConfig> {
+        let mistakes_before = section.report().count();
+        let protocols = read_protocols(section);
+        let max_concurrent_handshakes =
+            section.within("max_concurrent_handshakes", DEFAULT_CONCURRENT_HANDSHAKES, 1, 100_000);
+        let own_timeout = section.has("handshake_timeout");
+        let mut handshake_timeout = deadline(section, "handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT);
+
+        let mut ssl_options = section.section("ssl_options");
+        let emqx_timeout = ssl_options.has("handshake_timeout");
+        let timeout_in_options = deadline(&mut ssl_options, "handshake_timeout", handshake_timeout);
+        if own_timeout && emqx_timeout && timeout_in_options != handshake_timeout {
+            let reason = "contradicts the handshake_timeout of the listener";
+            ssl_options.error("handshake_timeout", reason, Some("keep one of the two".to_owned()));
+        }
+        handshake_timeout = timeout_in_options;
+        let tls = TlsOptions::read(ssl_options);
+        let rfc8998 = Rfc8998Options::read(section.section("rfc8998_options"));
+        let tlcp = TlcpOptions::read(section.section("tlcp_options"));
+
+        let has = |protocol| protocols.contains(&protocol);
+        let config = TlsConfig {
+            tls: tls.filter(|_| has(Protocol::Tls)),
+            rfc8998: rfc8998.filter(|_| has(Protocol::Rfc8998)),
+            tlcp: tlcp.filter(|_| has(Protocol::Tlcp)),
+            handshake_timeout,
+            max_concurrent_handshakes,
+        };
+        (section.report().count() == mistakes_before).then_some(config)
+    }
+}
+
+/// The protocols of a listener: those it lists, or else those it has options for.
+fn read_protocols(section: &mut Section<'_>) -> Vec<Protocol> {
+    let written = section.optional::<Vec<super::value::Word<Protocol>>>("protocols");
+    let with_options = || Protocol::ALL.into_iter().filter(|protocol| section.has(protocol.options_key()));
+    let Some(written) = written else {
+        let present: Vec<Protocol> = with_options().collect();
+        if present.is_empty() && section.exists() && !section.has("protocols") {
+            let reason = "a listener of this kind needs a certificate";
+            let suggestion = "add ssl_options with certfile and keyfile, or tlcp_options with a pair".to_owned();
+            section.error("ssl_options", reason, Some(suggestion));
+        }
+        return present;
+    };
+    let listed: Vec<Protocol> = written.into_iter().map(|word| word.0).collect();
+    if listed.is_empty() {
+        let words: Vec<&str> = Protocol::ALL.into_iter().map(Protocol::word).collect();
+        section.error("protocols", "no protocol is listed", Some(format!("list some of {}", words.join(", "))));
+        return listed;
+    }
+    for protocol in Protocol::ALL {
+        let (word, key) = (protocol.word(), protocol.options_key());
+        match (listed.contains(&protocol), section.has(key)) {
+            (true, false) => {
+                let reason = format!("`{word}` is listed but {key} is missing");
+                section.error("protocols", reason, Some(format!("add {key} or remove `{word}`")));
+            }
+            (false, true) => {
+                let reason = format!("`{word}` is not in protocols, so these options would have no effect");
+                section.error(key, reason, Some(format!("add `{word}` to protocols or remove {key}")));
+            }
+            _ => {}
+        }
+    }
+    listed
+}
+
+impl TlsOptions {
+    fn read(mut section: Section<'_>) -> Option<TlsOptions> {
+        if !section.exists() {
+            return None;
+        }
+        let single = ["certfile", "keyfile", "password"].into_iter().any(|key| section.has(key));
+        let mut further = section.list("certificates");
+        if further.len() > MAX_CERTIFICATES {
+            section.error("certificates", format!("more than {MAX_CERTIFICATES} certificates"), None);
+            further.truncate(MAX_CERTIFICATES);
+        }
+        let first = (single || further.is_empty()).then(|| identity(&mut section, "certfile", "keyfile", "password"));
+        // The keys are known even when the list alone is used.
+        if first.is_none() {
+            let _: [Option<String>; 3] = ["certfile", "keyfile", "password"].map(|key| section.optional(key));
+        }
+        let further = further.into_iter().map(|mut entry| {
+            let files = identity(&mut entry, "certfile", "keyfile", "password");
+            entry.finish();
+            files
+        });
+        let identities: Option<Vec<IdentityFiles>> = first.into_iter().chain(further).collect();
+        let client_auth = client_auth(&mut section);
+        let versions = versions(&mut section);
+        let ciphers = names(&mut section, "ciphers");
+        let groups = names(&mut section, "groups");
+        let honor_cipher_order = section.read("honor_cipher_order", true);
+        let reuse_sessions = section.read("reuse_sessions", false);
+        let session_tickets = word(&mut section, "session_tickets", Tickets::Disabled) == Tickets::Stateless;
+        section.finish();
+        Some(TlsOptions {
+            identities: identities?,
+            client_auth: client_auth?,
+            versions,
+            ciphers,
+            groups,
+            honor_cipher_order,
+            reuse_sessions,
+            session_tickets,
+        })
+    }
+}
+
+impl Rfc8998Options {
+    fn read(mut section: Section<'_>) -> Option<Rfc8998Options> {
+        if !section.exists() {
+            return None;
+        }
+        let identity = identity(&mut section, "certfile", "keyfile", "password");
+        let client_auth = client_auth(&mut section);
+        let ciphers = names(&mut section, "ciphers");
+        let session_tickets = word(&mut section, "session_tickets", Tickets::Disabled) == Tickets::Stateless;
+        section.finish();
+        Some(Rfc8998Options { identity: identity?, client_auth: client_auth?, ciphers, session_tickets })
+    }
+}
+
+impl TlcpOptions {
+    fn read(mut section: Section<'_>) -> Option<TlcpOptions> {
+        if !section.exists() {
+            return None;
+        }
+        let sign = identity(&mut section, "sign_certfile", "sign_keyfile", "sign_password");
+        let enc = identity(&mut section, "enc_certfile", "enc_keyfile", "enc_password");
+        let client_auth = client_auth(&mut section);
+        let ciphers = names(&mut section, "ciphers");
+        let reuse_sessions = section.read("reuse_sessions", false);
+        for key in ["certfile", "keyfile"] {
+            if section.has(key) {
+                let suggestion = format!("use sign_{key} and enc_{key}");
+                section.error(key, "TLCP has two certificates, one to sign and one to encrypt", Some(suggestion));
+                let _: Option<String> = section.optional(key);
+            }
+        }
+        section.finish();
+        Some(TlcpOptions { sign: sign?, enc: enc?, client_auth: client_auth?, ciphers, reuse_sessions })
+    }
+}
+
+/// Reads a certificate and its key; reports the half that is missing.
+fn identity(
+    section: &mut Section<'_>,
+    certfile_key: &'static str,
+    keyfile_key: &'static str,
+    password_key: &'static str,
+) -> Option<IdentityFiles> {
+    let certfile = section.file(certfile_key);
+    let keyfile = section.file(keyfile_key);
+    let password = section.optional::<Secret>(password_key);
+    for (key, what) in [(certfile_key, "certificate"), (keyfile_key, "private key")] {
+        if !section.has(key) {
+            section.error(key, format!("missing: the {what} file"), Some(format!("add {key} = \"PATH\"")));
+        }
+    }
+    Some(IdentityFiles { certfile: certfile?, keyfile: keyfile?, password })
+}
+
+fn client_auth(section: &mut Section<'_>) -> Option<ClientAuth> {
+    let mistakes_before = section.report().count();
+    let verify = word(section, "verify", Verify::None);
+    let required = section.read("fail_if_no_peer_cert", false);
+    let depth = section.within("depth", DEFAULT_DEPTH, 0, 100);
+    let cacertfile = section.file("cacertfile");
+    if section.report().count() != mistakes_before {
+        return None;
+    }
+    match (verify, cacertfile) {
+        (Verify::None, _) if required => {
+            let suggestion = "add verify = \"verify_peer\"".to_owned();
+            section.error("fail_if_no_peer_cert", "needs verify = \"verify_peer\"", Some(suggestion));
+            None
+        }
+        (Verify::None, _) => Some(ClientAuth::None),
+        (Verify::Peer, None) => {
+            let suggestion = "add cacertfile = \"PATH\" with the CA of the clients".to_owned();
+            section.error("verify", "verify_peer needs cacertfile", Some(suggestion));
+            None
+        }
+        (Verify::Peer, Some(cacertfile)) => {
+            let trust = TrustFiles { cacertfile, depth };
+            Some(if required { ClientAuth::Required(trust) } else { ClientAuth::Optional(trust) })
+        }
+    }
+}
+
+fn versions(section: &mut Section<'_>) -> TlsVersions {
+    let written = section.optional::<Vec<super::value::Word<TlsVersion>>>("versions");
+    let all = TlsVersions { min: TlsVersion::V1_2, max: TlsVersion::V1_3 };
+    let Some(written) = written else { return all };
+    let listed = || written.iter().map(|word| word.0);
+    match (listed().min(), listed().max()) {
+        (Some(min), Some(max)) => TlsVersions { min, max },
+        _ => {
+            let suggestion = "the default is [\"tlsv1.3\", \"tlsv1.2\"]".to_owned();
+            section.error("versions", "no version is listed", Some(suggestion));
+            all
+        }
+    }
+}
+
+/// Names of suites or groups. Which names exist is known to `gm-tls`; here it is only made sure that each is one name,
+/// since the library below joins them with `:` and gives meaning to `!`, `+`, `-` and `@`.
+fn names(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
+    let names: Vec<String> = section.read(key, Vec::new());
+    if names.len() > MAX_NAMES {
+        section.error(key, format!("more than {MAX_NAMES} names"), None);
+    }
+    for (index, name) in names.iter().enumerate() {
+        let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(inner) {
+            let reason = format!("`{}` is not a name", name.escape_default());
+            section.error(key, reason, Some("write one name per item, without operators".to_owned()));
+        } else if names.iter().take(index).any(|other| other == name) {
+            section.error(key, format!("`{name}` is listed twice"), None);
+        }
+    }
+    names
+}

@@ -1,0 +1,327 @@
+//! The loop of an accepted connection: one task, woken by its socket, its outbox or its timer.
+
+use super::close::Close;
+use super::handle::Aliases;
+use super::input::{Flow, Input};
+use super::output::Output;
+use super::{Context, Io};
+use crate::broker::{Cache, Ending, Lease, RetainedScan};
+use crate::session::{Delivery, Millis, Resend};
+use bytes::Bytes;
+use bytestring::ByteString;
+use mqtt_codec::{Disconnect, ProtocolVersion, PubRel, QoS, ReasonCode};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{self, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// Rounds of reading, draining and writing before other tasks get a turn.
+const ROUNDS: usize = 16;
+/// Messages taken from the outbox at once.
+const BATCH: usize = 64;
+/// Time for the last packets to reach a peer that reads.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+thread_local! {
+    static BATCH_BUFFER: Cell<Vec<Delivery>> = const { Cell::new(Vec::new()) };
+}
+
+/// What CONNECT and CONNACK settled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Negotiated {
+    pub version: ProtocolVersion,
+    /// Silence after which the client is gone; `None` is never.
+    pub keep_alive: Option<Duration>,
+    /// QoS 1 and 2 messages the client takes before it must acknowledge.
+    pub window: usize,
+    /// Largest packet the client takes, in bytes.
+    pub max_packet_size: usize,
+    /// CONNECT asked for no session expiry, so DISCONNECT must not either, MQTT 5 section 3.14.2.2.2.
+    pub connected_without_expiry: bool,
+}
+
+/// A connection with a session.
+pub(super) struct Established {
+    pub(super) io: Box<dyn Io>,
+    pub(super) context: Context,
+    pub(super) input: Input,
+    pub(super) state: State,
+    /// Packets to send again, before anything new, [MQTT-4.4.0-1].
+    resend: VecDeque<Resend>,
+    timer: Option<Pin<Box<Sleep>>>,
+    last_heard: Millis,
+    /// Since when bytes wait that the peer does not take.
+    stalled_since: Option<Millis>,
+    bytes_out: u64,
+}
+
+/// What packets are handled with: everything but the stream.
+pub(super) struct State {
+    pub lease: Lease,
+    pub output: Output,
+    pub cache: Cache,
+    pub aliases: Aliases,
+    pub scans: VecDeque<RetainedScan>,
+    pub negotiated: Negotiated,
+}
+
+impl Established {
+    pub fn new(
+        io: Box<dyn Io>,
+        context: Context,
+        input: Input,
+        output: Output,
+        mut lease: Lease,
+        negotiated: Negotiated,
+    ) -> Established {
+        let resend = lease.session().inflight.resend().into();
+        let last_heard = context.broker.now();
+        let cache = context.broker.route_cache();
+        Established {
+            io,
+            context,
+            input,
+            state: State { lease, output, cache, aliases: Aliases::default(), scans: VecDeque::new(), negotiated },
+            resend,
+            timer: None,
+            last_heard,
+            stalled_since: None,
+            bytes_out: 0,
+        }
+    }
+
+    pub fn client_id(&self) -> &ByteString {
+        self.state.lease.subscriber().client_id()
+    }
+
+    /// Runs to the end of the connection; the session goes back to the broker when `self` is dropped.
+    pub async fn run(mut self) -> Close {
+        let close = poll_fn(|cx| self.poll(cx)).await;
+        if matches!(close, Close::Disconnected) {
+            self.state.lease.set_ending(Ending::Normal);
+        }
+        let Established { io, context, state: State { lease, output, negotiated, .. }, .. } = self;
+        // The session is free for the next connection before this one's last bytes are written.
+        drop(lease);
+        Box::pin(farewell(io, output, &close, negotiated.version)).await;
+        drop(context);
+        close
+    }
+
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Close> {
+        for _ in 0..ROUNDS {
+            match self.poll_round(cx) {
+                Ok(true) => {}
+                Ok(false) => {
+                    return match self.poll_timer(cx) {
+                        Some(close) => Poll::Ready(close),
+                        None => Poll::Pending,
+                    };
+                }
+                Err(close) => return Poll::Ready(close),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads, drains and writes once; `true` if there may be more to do at once.
+    fn poll_round(&mut self, cx: &mut task::Context<'_>) -> Result<bool, Close> {
+        let read = self.poll_input(cx)?;
+        let drained = self.poll_outbox(cx)?;
+        let was_full = self.state.output.is_full();
+        let before = self.bytes_out;
+        let written = self.state.output.poll_write(cx, &mut *self.io, &mut self.bytes_out)?;
+        if self.bytes_out != before {
+            self.context.metrics.bytes_sent.fetch_add(self.bytes_out - before, Ordering::Relaxed);
+        }
+        match written {
+            Poll::Ready(()) => self.stalled_since = None,
+            Poll::Pending if self.bytes_out != before || self.stalled_since.is_none() => {
+                self.stalled_since = Some(self.context.broker.now());
+            }
+            Poll::Pending => {}
+        }
+        let room_again = was_full && !self.state.output.is_full();
+        Ok(read || drained || room_again)
+    }
+
+    fn poll_input(&mut self, cx: &mut task::Context<'_>) -> Result<bool, Close> {
+        if self.state.output.is_full() {
+            return Ok(false);
+        }
+        let max_packet_size = self.context.broker.config().max_packet_size;
+        let Established { io, context, input, state, .. } = self;
+        let mut handle = |frame: Bytes| {
+            state.handle_frame(frame, context)?;
+            Ok(if state.output.is_full() { Flow::Stop } else { Flow::Continue })
+        };
+        if !input.is_empty() {
+            input.resume(max_packet_size, &mut handle)?;
+        }
+        if state.output.is_full() {
+            return Ok(true);
+        }
+        let mut handle = |frame: Bytes| {
+            state.handle_frame(frame, context)?;
+            Ok(if state.output.is_full() { Flow::Stop } else { Flow::Continue })
+        };
+        match input.poll_read(cx, &mut **io, max_packet_size, &mut handle) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(true)) => {
+                self.last_heard = self.context.broker.now();
+                Ok(true)
+            }
+            Poll::Ready(Ok(false)) => Err(Close::PeerClosed),
+            Poll::Ready(Err(close)) => Err(close),
+        }
+    }
+
+    /// Encodes what waits for the client: first what must be sent again, then the outbox, then retained messages.
+    fn poll_outbox(&mut self, cx: &mut task::Context<'_>) -> Result<bool, Close> {
+        let now = self.context.broker.now();
+        while let Some(resend) = self.resend.front() {
+            if self.state.output.is_full() {
+                return Ok(false);
+            }
+            self.state.send_again(resend, now)?;
+            self.resend.pop_front();
+        }
+        self.state.lease.subscriber().register(cx.waker());
+        if self.state.output.is_full() {
+            // Even a peer that does not read can be told to go.
+            return self.state.kicked().map(|()| false);
+        }
+        let mut batch = BATCH_BUFFER.take();
+        let result = self.state.drain(&mut batch, now, &self.context);
+        batch.clear();
+        BATCH_BUFFER.set(batch);
+        result
+    }
+
+    /// The keep alive and the write timeout; the timer is set anew only when it fires, not with every packet.
+    fn poll_timer(&mut self, cx: &mut task::Context<'_>) -> Option<Close> {
+        loop {
+            let now = self.context.broker.now();
+            let write_timeout = super::connect::millis(self.context.broker.config().write_timeout);
+            let silence = self
+                .state
+                .negotiated
+                .keep_alive
+                .map(|limit| self.last_heard.saturating_add(super::connect::millis(limit)));
+            let stall = self.stalled_since.map(|since| since.saturating_add(write_timeout));
+            if stall.is_some_and(|at| at <= now) {
+                return Some(Close::WriteTimeout);
+            }
+            // A peer whose bytes we do not read, because it takes none, is not silent: the write timeout judges it.
+            if silence.is_some_and(|at| at <= now) && !self.state.output.is_full() {
+                return Some(Close::KeepAlive);
+            }
+            let Some(at) = [silence.filter(|at| *at > now), stall].into_iter().flatten().min() else {
+                self.timer = None;
+                return None;
+            };
+            let deadline = Instant::now() + Duration::from_millis(at.saturating_sub(now));
+            let timer = match &mut self.timer {
+                Some(timer) => {
+                    // An earlier timer stays: it costs one wake-up, which finds that there is more time.
+                    if timer.is_elapsed() || timer.deadline() > deadline {
+                        timer.as_mut().reset(deadline);
+                    }
+                    timer
+                }
+                None => self.timer.insert(Box::pin(tokio::time::sleep_until(deadline))),
+            };
+            if timer.as_mut().poll(cx).is_pending() {
+                return None;
+            }
+            self.state.cache.drop_stale();
+        }
+    }
+}
+
+impl State {
+    /// Takes a batch from the outbox and encodes it; when the outbox is empty, retained messages refill it.
+    fn drain(&mut self, batch: &mut Vec<Delivery>, now: Millis, context: &Context) -> Result<bool, Close> {
+        let (broker, subscriber, session) = self.lease.parts();
+        let window = self.negotiated.window.saturating_sub(session.inflight.len());
+        let drained = subscriber.drain(batch, BATCH, window, now);
+        if let Some(reason) = drained.kick {
+            return Err(Close::Kicked(reason));
+        }
+        if drained.expired > 0 {
+            broker.metrics().dropped_expired.fetch_add(drained.expired as u64, Ordering::Relaxed);
+        }
+        for delivery in batch.drain(..) {
+            let packet_id = match delivery.qos {
+                QoS::AtMostOnce => None,
+                _ => session.inflight.begin(delivery.clone(), self.negotiated.window),
+            };
+            context.metrics.sent(delivery.qos);
+            // [MQTT-3.1.2-24] [MQTT-3.1.2-25]: what the client cannot take is dropped as if it had been sent.
+            if delivery.packet_len(self.negotiated.version, packet_id, now)? > self.negotiated.max_packet_size {
+                broker.metrics().dropped_too_large.fetch_add(1, Ordering::Relaxed);
+                if let Some(id) = packet_id {
+                    session.inflight.forget(id);
+                }
+                continue;
+            }
+            delivery.encode(self.negotiated.version, packet_id, false, now, self.output.buffer())?;
+        }
+        if drained.more {
+            // More is there: either this batch was full, or the window is closed and an acknowledgement will wake us.
+            return Ok(window > drained.acknowledged);
+        }
+        match self.scans.front_mut() {
+            Some(scan) => {
+                if !broker.send_retained(subscriber, scan, BATCH) {
+                    self.scans.pop_front();
+                }
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    fn kicked(&mut self) -> Result<(), Close> {
+        match self.lease.subscriber().kicked() {
+            Some(reason) => Err(Close::Kicked(reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn send_again(&mut self, resend: &Resend, now: Millis) -> Result<(), Close> {
+        match resend {
+            Resend::Publish(id, delivery) => {
+                delivery.encode(self.negotiated.version, Some(*id), true, now, self.output.buffer())?;
+            }
+            Resend::Release(id) => self.output.push(&PubRel::new(*id), self.negotiated.version)?,
+        }
+        Ok(())
+    }
+}
+
+/// Sends what is left and the reason for the end, as far as the peer takes it in time.
+async fn farewell(mut io: Box<dyn Io>, mut output: Output, close: &Close, version: ProtocolVersion) {
+    if matches!(close, Close::PeerClosed | Close::Io(_) | Close::WriteTimeout) {
+        return;
+    }
+    if let Some(reason) = close.disconnect_reason().filter(|_| version.is_v5()) {
+        let packet = Disconnect::new(reason);
+        // Only reasons that DISCONNECT may carry reach this; one that may not is not sent.
+        let _unsendable = output
+            .push(&packet, version)
+            .or_else(|_| output.push(&Disconnect::new(ReasonCode::UnspecifiedError), version));
+    }
+    let mut written = 0;
+    let send = async {
+        poll_fn(|cx| output.poll_write(cx, &mut *io, &mut written)).await?;
+        tokio::io::AsyncWriteExt::shutdown(&mut io).await.map_err(Close::from)
+    };
+    // The peer may not read any more; the connection ends all the same.
+    let _unheard = tokio::time::timeout(FAREWELL, send).await;
+}

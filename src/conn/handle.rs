@@ -1,0 +1,289 @@
+//! What each packet of an accepted connection does.
+
+use super::established::State;
+use super::{Close, Context};
+use crate::broker::{RetainedStore, SubscribeRequest};
+use crate::config::MqttConfig;
+use crate::session::{Acknowledged, Begin, Message, SessionExpiry};
+use bytes::Bytes;
+use bytestring::ByteString;
+use mqtt_codec::{
+    Disconnect, Packet, PayloadFormat, PubAck, PubComp, PubRec, PubRel, Publish, QoS, ReasonCode, SubAck, Subscribe,
+    UnsubAck, Unsubscribe, decode,
+};
+use std::num::NonZeroU16;
+use std::sync::atomic::Ordering;
+
+/// Topic aliases that the client has set on this connection, [MQTT-3.3.2-7] to [MQTT-3.3.2-12].
+#[derive(Debug, Default)]
+pub(super) struct Aliases {
+    topics: Vec<Option<ByteString>>,
+}
+
+impl Aliases {
+    /// The topic of a PUBLISH: its own, which the alias then stands for, or the one its alias stands for.
+    fn resolve(&mut self, topic: ByteString, alias: Option<NonZeroU16>, max: u16) -> Result<ByteString, Close> {
+        const INVALID: Close =
+            Close::Refused(ReasonCode::TopicAliasInvalid, "topic alias is above mqtt.max_topic_alias");
+        let Some(alias) = alias else { return Ok(topic) };
+        if alias.get() > max {
+            return Err(INVALID);
+        }
+        let index = usize::from(alias.get()) - 1;
+        if topic.is_empty() {
+            let known = self.topics.get(index).cloned().flatten();
+            return known.ok_or(Close::Protocol("topic alias was never set"));
+        }
+        if self.topics.len() <= index {
+            self.topics.resize(index + 1, None);
+        }
+        if let Some(slot) = self.topics.get_mut(index) {
+            // A copy of its own: the alias must not keep the whole packet in memory.
+            *slot = Some(ByteString::from(String::from(&*topic)));
+        }
+        Ok(topic)
+    }
+}
+
+/// A topic as far as the configuration limits it, [MQTT-4.7.3-4].
+pub(super) fn check_topic(topic: &str, config: &MqttConfig) -> Result<(), Close> {
+    if mqtt_codec::topic::levels(topic).count() > usize::from(config.max_topic_levels) {
+        return Err(Close::Refused(ReasonCode::TopicNameInvalid, "topic has more levels than mqtt.max_topic_levels"));
+    }
+    if is_reserved(topic) {
+        return Err(Close::Refused(ReasonCode::NotAuthorized, "clients do not publish to $SYS or $share"));
+    }
+    Ok(())
+}
+
+/// Topics that belong to the broker, [MQTT-4.7.2-1].
+fn is_reserved(topic: &str) -> bool {
+    let first = topic.split('/').next().unwrap_or(topic);
+    matches!(first, "$SYS" | "$share" | "$queue" | "$exclusive")
+}
+
+impl State {
+    pub(super) fn handle_frame(&mut self, frame: Bytes, context: &Context) -> Result<(), Close> {
+        context.metrics.bytes_received.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        match decode(frame, self.negotiated.version)? {
+            Packet::Publish(publish) => self.handle_publish(publish, context),
+            Packet::PubAck(ack) => {
+                self.lease.session().inflight.acknowledge(ack.packet_id);
+                Ok(())
+            }
+            Packet::PubRec(ack) => self.handle_pubrec(&ack),
+            Packet::PubRel(ack) => self.handle_pubrel(&ack),
+            Packet::PubComp(ack) => {
+                self.lease.session().inflight.complete(ack.packet_id);
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe, context),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
+            Packet::PingReq => Ok(self.output.push(&mqtt_codec::Packet::PingResp, self.negotiated.version)?),
+            Packet::Disconnect(disconnect) => Err(self.handle_disconnect(&disconnect, context)),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => Err(Close::Protocol("second CONNECT")),
+            // [MQTT-4.12.0-6]
+            Packet::Auth(_) => Err(Close::Protocol("AUTH without an authentication method in CONNECT")),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(Close::Protocol("packet that only a server sends"))
+            }
+        }
+    }
+
+    fn handle_publish(&mut self, publish: Publish, context: &Context) -> Result<(), Close> {
+        let config = context.broker.config();
+        context.metrics.received(publish.qos);
+        // [MQTT-3.2.2-11]
+        if publish.qos > config.max_qos() {
+            return Err(Close::Refused(ReasonCode::QoSNotSupported, "QoS is above mqtt.max_qos_allowed"));
+        }
+        // [MQTT-3.2.2-14]
+        if publish.retain && !config.retain_available {
+            return Err(Close::Refused(
+                ReasonCode::RetainNotSupported,
+                "retained publish while mqtt.retain_available is off",
+            ));
+        }
+        // [MQTT-3.3.4-6]
+        if !publish.properties.subscription_ids.is_empty() {
+            return Err(Close::Protocol("subscription identifier in a PUBLISH from a client"));
+        }
+        let Publish { qos, retain, topic, packet_id, mut properties, payload, .. } = publish;
+        let topic = self.aliases.resolve(topic, properties.topic_alias.take(), config.max_topic_alias)?;
+        if properties.payload_format == Some(PayloadFormat::Utf8) && std::str::from_utf8(&payload).is_err() {
+            return self.answer_publish(qos, packet_id, ReasonCode::PayloadFormatInvalid);
+        }
+        if let Err(refused) = check_topic(&topic, config) {
+            return match refused {
+                // The packet is well formed and only this message is refused, [MQTT-3.3.5-2].
+                Close::Refused(reason @ (ReasonCode::NotAuthorized | ReasonCode::TopicNameInvalid), _) => {
+                    self.answer_publish(qos, packet_id, reason)
+                }
+                close => Err(close),
+            };
+        }
+        let now = context.broker.now();
+        if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
+            let limit = usize::from(config.max_awaiting_rel);
+            match self.lease.session().awaiting_release.begin(
+                id,
+                limit,
+                now,
+                super::connect::millis(config.await_rel_timeout),
+            ) {
+                Begin::New => {}
+                Begin::Duplicate => return self.answer_publish(qos, packet_id, ReasonCode::Success),
+                Begin::Full => {
+                    return Err(Close::Refused(
+                        ReasonCode::ReceiveMaximumExceeded,
+                        "more unreleased QoS 2 messages than mqtt.max_awaiting_rel",
+                    ));
+                }
+            }
+        }
+        let message = Message::new(topic, payload, qos, properties, now);
+        let from = self.lease.subscriber().id();
+        let published =
+            context.broker.publish(from, &mut self.cache, message, retain, !self.negotiated.version.is_v5());
+        let reason = match published.retained {
+            RetainedStore::Refused => ReasonCode::QuotaExceeded,
+            _ if published.receivers == 0 => ReasonCode::NoMatchingSubscribers,
+            _ => ReasonCode::Success,
+        };
+        if reason.is_error()
+            && let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id)
+        {
+            self.lease.session().awaiting_release.release(id);
+        }
+        self.answer_publish(qos, packet_id, reason)
+    }
+
+    /// PUBACK or PUBREC. MQTT 3 has no way to refuse a message and is told that it was taken, 3.1.1 section 3.3.5.
+    fn answer_publish(&mut self, qos: QoS, packet_id: Option<NonZeroU16>, reason: ReasonCode) -> Result<(), Close> {
+        match (qos, packet_id) {
+            (QoS::AtLeastOnce, Some(id)) => {
+                self.output.push(&PubAck::with_reason(id, reason), self.negotiated.version)?
+            }
+            (QoS::ExactlyOnce, Some(id)) => {
+                self.output.push(&PubRec::with_reason(id, reason), self.negotiated.version)?
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn handle_pubrec(&mut self, ack: &PubRec) -> Result<(), Close> {
+        let id = ack.packet_id;
+        match self.lease.session().inflight.received(id, ack.reason.is_error()) {
+            Acknowledged::Release => self.output.push(&PubRel::new(id), self.negotiated.version)?,
+            // [MQTT-4.3.3-4] asks for a PUBREL whatever the state; it says that nothing is known of the identifier.
+            Acknowledged::Unknown | Acknowledged::Unexpected => {
+                let reason = ReasonCode::PacketIdentifierNotFound;
+                self.output.push(&PubRel::with_reason(id, reason), self.negotiated.version)?;
+            }
+            Acknowledged::Done => {}
+        }
+        Ok(())
+    }
+
+    fn handle_pubrel(&mut self, ack: &PubRel) -> Result<(), Close> {
+        let id = ack.packet_id;
+        let known = self.lease.session().awaiting_release.release(id);
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        // [MQTT-4.3.3-11]
+        Ok(self.output.push(&PubComp::with_reason(id, reason), self.negotiated.version)?)
+    }
+
+    fn handle_subscribe(&mut self, subscribe: Subscribe, context: &Context) -> Result<(), Close> {
+        let identifier = subscribe.properties.subscription_id;
+        let mut reasons = Vec::with_capacity(subscribe.subscriptions.len());
+        for subscription in subscribe.subscriptions {
+            let options = subscription.options;
+            let request = SubscribeRequest {
+                // A copy of its own: the filter must not keep the whole packet in memory.
+                filter: ByteString::from(String::from(&*subscription.filter)),
+                qos: options.qos,
+                no_local: options.no_local,
+                retain_as_published: options.retain_as_published,
+                retain_handling: options.retain_handling,
+                identifier,
+            };
+            let (broker, subscriber, session) = self.lease.parts();
+            let outcome = broker.subscribe(subscriber, session, request);
+            self.scans.extend(outcome.retained);
+            reasons.push(outcome.reason);
+        }
+        context.metrics.subscribes.fetch_add(reasons.len() as u64, Ordering::Relaxed);
+        // [MQTT-3.8.4-1] [MQTT-3.8.4-5]
+        let ack = SubAck { packet_id: subscribe.packet_id, properties: Default::default(), reasons };
+        Ok(self.output.push(&ack, self.negotiated.version)?)
+    }
+
+    fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
+        let (broker, subscriber, session) = self.lease.parts();
+        let reasons = unsubscribe
+            .filters
+            .iter()
+            .map(|filter| match broker.unsubscribe(subscriber, session, filter) {
+                true => ReasonCode::Success,
+                false => ReasonCode::NoSubscriptionExisted,
+            })
+            .collect();
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+        let ack = UnsubAck { packet_id: unsubscribe.packet_id, properties: Default::default(), reasons };
+        Ok(self.output.push(&ack, self.negotiated.version)?)
+    }
+
+    fn handle_disconnect(&mut self, disconnect: &Disconnect, context: &Context) -> Close {
+        if let Some(secs) = disconnect.properties.session_expiry_interval {
+            if secs != 0 && self.negotiated.connected_without_expiry {
+                return Close::Protocol("DISCONNECT sets a session expiry that CONNECT did not");
+            }
+            let wished = match secs {
+                0 => SessionExpiry::OnDisconnect,
+                u32::MAX => SessionExpiry::Never,
+                secs => SessionExpiry::After(u64::from(secs) * 1000),
+            };
+            let limit = super::connect::millis(context.broker.config().max_session_expiry_interval);
+            self.lease.session().expiry = wished.at_most(SessionExpiry::After(limit));
+        }
+        match disconnect.reason {
+            ReasonCode::Success => Close::Disconnected,
+            _ => Close::DisconnectedWithWill,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alias(n: u16) -> Option<NonZeroU16> {
+        NonZeroU16::new(n)
+    }
+
+    #[test]
+    fn an_alias_stands_for_the_topic_last_sent_with_it() {
+        let mut aliases = Aliases::default();
+        assert_eq!(aliases.resolve("a".into(), alias(2), 5).unwrap(), "a");
+        assert_eq!(aliases.resolve("".into(), alias(2), 5).unwrap(), "a");
+        assert_eq!(aliases.resolve("b".into(), alias(2), 5).unwrap(), "b");
+        assert_eq!(aliases.resolve("".into(), alias(2), 5).unwrap(), "b");
+        assert!(matches!(aliases.resolve("".into(), alias(1), 5), Err(Close::Protocol(_))));
+        assert!(matches!(
+            aliases.resolve("c".into(), alias(6), 5),
+            Err(Close::Refused(ReasonCode::TopicAliasInvalid, _))
+        ));
+    }
+
+    #[test]
+    fn the_brokers_own_topics_are_reserved() {
+        for topic in ["$SYS/broker/uptime", "$SYS", "$share/g/t", "$queue/t"] {
+            assert!(is_reserved(topic), "{topic}");
+        }
+        for topic in ["$SYSTEM/x", "a/$SYS", "$delayed/5/t", "SYS"] {
+            assert!(!is_reserved(topic), "{topic}");
+        }
+    }
+}

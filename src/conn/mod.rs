@@ -1,0 +1,66 @@
+//! One task per connection: CONNECT under its deadline, then a loop that reads, routes, drains the outbox and writes in batches.
+//!
+//! ```text
+//!   AwaitConnect ──CONNECT──▶ AwaitAuth ──accepted──▶ Established ──▶ closed
+//!        │ deadline, garbage      │ refused                │ DISCONNECT, error, keep alive, takeover, shutdown
+//!        └───────▶ closed ◀───────┘                        ▼
+//! ```
+//! Each state is a value that the next one consumes. This module knows nothing of what secured the connection but a `PeerIdentity`.
+
+mod close;
+mod connect;
+mod established;
+mod handle;
+mod input;
+mod output;
+
+pub use close::Close;
+
+use crate::auth::Auth;
+use crate::broker::Broker;
+use crate::metrics::ListenerMetrics;
+use connect::AwaitConnect;
+use gm_tls::identity::PeerIdentity;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+/// A byte stream that MQTT can be spoken over.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// What a connection's task needs to know besides its stream.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub broker: Arc<Broker>,
+    pub auth: Arc<Auth>,
+    pub metrics: Arc<ListenerMetrics>,
+    /// `type:name` of the listener.
+    pub listener: Arc<str>,
+    /// The client's address, from the PROXY header where there is one.
+    pub remote: SocketAddr,
+    pub peer: Option<Arc<PeerIdentity>>,
+    /// Time from here to a complete CONNECT.
+    pub connect_timeout: Duration,
+}
+
+/// Serves one connection to its end. Every way it can end is logged with the peer's address and its fault.
+pub async fn serve(io: Box<dyn Io>, context: Context) {
+    let remote = context.remote;
+    let listener = Arc::clone(&context.listener);
+    let waiting = AwaitConnect::new(io, context);
+    // Boxed, so that an idle connection's task is not as large as the largest state it passed through.
+    let established = match Box::pin(waiting.establish()).await {
+        Ok(established) => established,
+        Err(close) => {
+            debug!(%remote, listener = &*listener, cause = %close, "connection ended before CONNECT was accepted");
+            return;
+        }
+    };
+    let client_id = established.client_id().clone();
+    let close = established.run().await;
+    debug!(%remote, listener = &*listener, client_id = &*client_id, cause = %close, "connection ended");
+}

@@ -1,0 +1,264 @@
+//! The life of one accepted connection up to the point where MQTT begins.
+//!
+//! ```text
+//!   accept ─▶ [PROXY header] ─▶ [hello ─▶ decide ─▶ handshake] ─▶ [WebSocket upgrade] ─▶ conn::serve
+//! ```
+//! Each step has a deadline of its own; every refusal is one log line with the peer's address and its fault, and one counter.
+
+use super::detect::{Detected, Port, detect};
+use super::listener::Listener;
+use super::prefixed::Prefixed;
+use super::proxy::{self, ProxyParse};
+use super::websocket::{self, WebSocketOptions};
+use crate::config::{ProxyProtocolConfig, TlsConfig, WsConfig};
+use crate::conn::{self, Io};
+use bytes::{Bytes, BytesMut};
+use gm_tls::hello::{self, Parse};
+use gm_tls::server::{Refusal, ServerContexts};
+use gm_tls::{HandshakeError, PeerIdentity, TlsStream};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, info};
+
+/// Time for an alert to reach a peer that reads.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
+/// First read of a hello: most fit in it.
+const HELLO_CHUNK: usize = 1024;
+
+type Stream = Prefixed<TcpStream>;
+type Secured = (TlsStream<TcpStream>, Arc<PeerIdentity>);
+
+/// Why a connection ended before MQTT began.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("{} is not in proxy_protocol_trusted", .0)]
+    Untrusted(SocketAddr),
+    #[error("no complete PROXY header within proxy_protocol_timeout")]
+    ProxyTimeout,
+    #[error("PROXY header: {0}")]
+    Proxy(#[from] proxy::ProxyError),
+    #[error("{}", .0.describe(*.1))]
+    FirstBytes(Detected, Port),
+    #[error("hello: {0}")]
+    Hello(#[from] hello::HelloError),
+    #[error("{0}")]
+    Policy(Refusal),
+    #[error("no complete handshake within handshake_timeout")]
+    HandshakeTimeout,
+    #[error("handshake: {0}")]
+    Handshake(HandshakeError),
+    #[error("WebSocket upgrade: {0}")]
+    WebSocket(#[from] websocket::WsError),
+    #[error("no complete WebSocket upgrade within connect_timeout")]
+    WebSocketTimeout,
+    #[error("the peer closed the connection")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Refused {
+    /// The word by which it is counted.
+    fn label(&self) -> &'static str {
+        match self {
+            Refused::Untrusted(_) => "proxy_untrusted",
+            Refused::ProxyTimeout => "proxy_timeout",
+            Refused::Proxy(_) => "proxy_malformed",
+            Refused::FirstBytes(detected, _) => detected.label(),
+            Refused::Hello(_) => "hello_malformed",
+            Refused::Policy(refusal) => refusal.kind.label(),
+            Refused::HandshakeTimeout => "handshake_timeout",
+            Refused::Handshake(error) => error.reason().label(),
+            Refused::WebSocket(_) => "websocket",
+            Refused::WebSocketTimeout => "websocket_timeout",
+            Refused::Closed => "closed",
+            Refused::Io(_) => "io",
+        }
+    }
+
+    /// Whether an operator wants to see it without asking: a client that is set up wrongly, not one that went away.
+    fn is_notable(&self) -> bool {
+        !matches!(self, Refused::Closed | Refused::Io(_) | Refused::HandshakeTimeout | Refused::WebSocketTimeout)
+    }
+}
+
+/// Runs the connection to its end.
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>) {
+    let mut remote = peer;
+    match Box::pin(prepare(stream, &mut remote, &listener)).await {
+        Ok((io, identity)) => {
+            let context = conn::Context {
+                broker: Arc::clone(&listener.broker),
+                auth: Arc::clone(&listener.auth),
+                metrics: Arc::clone(&listener.metrics),
+                listener: Arc::clone(&listener.id),
+                remote,
+                peer: identity,
+                connect_timeout: listener.config.connect_timeout,
+            };
+            conn::serve(io, context).await;
+        }
+        Err(refused) => {
+            listener.metrics.refused(refused.label());
+            if refused.is_notable() {
+                info!(listener = &*listener.id, %remote, cause = %refused, "connection refused");
+            } else {
+                debug!(listener = &*listener.id, %remote, cause = %refused, "connection ended before MQTT");
+            }
+        }
+    }
+}
+
+async fn prepare(
+    stream: TcpStream,
+    remote: &mut SocketAddr,
+    listener: &Listener,
+) -> Result<(Box<dyn Io>, Option<Arc<PeerIdentity>>), Refused> {
+    let mut stream = Prefixed::new(stream, Bytes::new());
+    if let Some(config) = &listener.config.proxy_protocol {
+        stream = behind_proxy(stream, remote, config).await?;
+    }
+    let websocket = listener.config.kind.websocket();
+    match (listener.config.kind.tls(), &listener.contexts) {
+        (Some(tls), Some(contexts)) => {
+            let (stream, identity) = secure(stream, listener, tls, contexts).await?;
+            let io: Box<dyn Io> = match websocket {
+                Some(config) => upgrade(stream, listener, config).await?,
+                None => Box::new(stream),
+            };
+            Ok((io, Some(identity)))
+        }
+        _ => match websocket {
+            Some(config) => Ok((upgrade(stream, listener, config).await?, None)),
+            None => Ok((plain(stream), None)),
+        },
+    }
+}
+
+/// Without a PROXY header nothing was read yet and the stream needs no wrapping.
+fn plain(stream: Stream) -> Box<dyn Io> {
+    match stream.into_parts() {
+        (inner, prefix) if prefix.is_empty() => Box::new(inner),
+        (inner, prefix) => Box::new(Prefixed::new(inner, prefix)),
+    }
+}
+
+/// Reads the PROXY header that must be there and takes the client's address from it.
+async fn behind_proxy(
+    stream: Stream,
+    remote: &mut SocketAddr,
+    config: &ProxyProtocolConfig,
+) -> Result<Stream, Refused> {
+    if !config.trusted.iter().any(|network| network.contains(remote.ip())) {
+        return Err(Refused::Untrusted(*remote));
+    }
+    let (mut inner, prefix) = stream.into_parts();
+    let mut read = BytesMut::from(&*prefix);
+    let header = timeout(config.timeout, async {
+        loop {
+            if let ProxyParse::Header(header) = proxy::parse(&read, proxy::DEFAULT_MAX_V2_LEN)? {
+                return Ok::<_, Refused>(header);
+            }
+            fill(&mut inner, &mut read).await?;
+        }
+    });
+    let header = header.await.map_err(|_| Refused::ProxyTimeout)??;
+    if let Some(source) = header.source {
+        *remote = source;
+    }
+    let rest = read.split_off(header.wire_len.min(read.len()));
+    Ok(Prefixed::new(inner, rest.freeze()))
+}
+
+/// Reads the hello, decides by it, and completes the handshake: all within `handshake_timeout`.
+async fn secure(
+    stream: Stream,
+    listener: &Listener,
+    tls: &TlsConfig,
+    contexts: &ServerContexts,
+) -> Result<Secured, Refused> {
+    let started = Instant::now();
+    let deadline = started + tls.handshake_timeout;
+    let (mut inner, prefix) = stream.into_parts();
+    let mut read = BytesMut::from(&*prefix);
+    let outcome =
+        timeout_at(deadline, read_hello(&mut inner, &mut read)).await.map_err(|_| Refused::HandshakeTimeout)?;
+    let hello = match outcome {
+        Ok(hello) => hello,
+        Err(refused) => {
+            if let Refused::Hello(error) = &refused {
+                alert(&mut inner, hello::alert_record(&read, error.alert())).await;
+            }
+            return Err(refused);
+        }
+    };
+    let context = match contexts.select(&hello) {
+        Ok(context) => context,
+        Err(refusal) => {
+            alert(&mut inner, refusal.alert_record()).await;
+            return Err(Refused::Policy(refusal));
+        }
+    };
+    let handshake = async {
+        // Only a closed semaphore fails, and this one is never closed.
+        let _permit = listener.handshakes.acquire().await.map_err(io::Error::other)?;
+        context.accept(inner, read.freeze()).await.map_err(Refused::Handshake)
+    };
+    let stream = timeout_at(deadline, Box::pin(handshake)).await.map_err(|_| Refused::HandshakeTimeout)??;
+    let identity = stream.peer_identity();
+    listener.metrics.handshake(identity.protocol.name(), identity.suite, identity.resumed, started.elapsed());
+    Ok((stream, identity))
+}
+
+async fn read_hello(io: &mut TcpStream, read: &mut BytesMut) -> Result<hello::ClientHello, Refused> {
+    loop {
+        match detect(read) {
+            Detected::NeedMore => {}
+            Detected::Tls | Detected::Tlcp => {
+                if let Parse::Hello(hello) = hello::parse(read)? {
+                    return Ok(hello);
+                }
+            }
+            other => return Err(Refused::FirstBytes(other, Port::Secure)),
+        }
+        fill(io, read).await?;
+    }
+}
+
+/// Reads some more. The parsers bound what can be read before they answer.
+async fn fill(io: &mut (impl AsyncRead + Unpin), read: &mut BytesMut) -> Result<(), Refused> {
+    read.reserve(HELLO_CHUNK);
+    match io.read_buf(read).await? {
+        0 => Err(Refused::Closed),
+        _ => Ok(()),
+    }
+}
+
+/// Tells the peer why, if it listens, and closes.
+async fn alert(io: &mut TcpStream, record: [u8; 7]) {
+    let send = async {
+        io.write_all(&record).await?;
+        io.shutdown().await
+    };
+    // The peer may be gone already; there is nobody to tell.
+    let _unheard = timeout(ALERT_TIMEOUT, send).await;
+}
+
+async fn upgrade<S>(io: S, listener: &Listener, config: &WsConfig) -> Result<Box<dyn Io>, Refused>
+where
+    S: Io + 'static,
+{
+    let options = WebSocketOptions {
+        path: config.mqtt_path.clone(),
+        require_subprotocol: config.fail_if_no_subprotocol,
+        ..WebSocketOptions::new(config.max_frame_size)
+    };
+    let accept = Box::pin(websocket::accept(io, &options));
+    let stream = timeout(listener.config.connect_timeout, accept).await.map_err(|_| Refused::WebSocketTimeout)??;
+    Ok(Box::new(stream))
+}

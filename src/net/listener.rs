@@ -1,0 +1,171 @@
+//! One listening socket and its accept loop, which only accepts.
+
+use super::accepted;
+use super::secure::{SecureError, load_contexts};
+use crate::auth::Auth;
+use crate::broker::Broker;
+use crate::config::{ListenerConfig, ListenerKind, TcpConfig};
+use crate::metrics::ListenerMetrics;
+use gm_tls::server::ServerContexts;
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tracing::{error, info, warn};
+
+/// Pause after an error of accept() that concerns the process and not one connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// Why a listener does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenerError {
+    #[error("listeners.{id}: cannot listen on {bind}: {}", describe_bind(.cause))]
+    Bind { id: String, bind: SocketAddr, cause: io::Error },
+    #[error(transparent)]
+    Secure(#[from] SecureError),
+}
+
+fn describe_bind(cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => "the port is in use by another program (see it with: ss -ltnp)".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied; ports below 1024 need CAP_NET_BIND_SERVICE".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        _ => cause.to_string(),
+    }
+}
+
+/// What every connection of one listener shares.
+#[derive(Debug)]
+pub struct Listener {
+    pub(super) id: Arc<str>,
+    pub(super) config: ListenerConfig,
+    pub(super) broker: Arc<Broker>,
+    pub(super) auth: Arc<Auth>,
+    pub(super) metrics: Arc<ListenerMetrics>,
+    pub(super) contexts: Option<ServerContexts>,
+    /// Handshakes that may run at once; waiting is fair and within each handshake's deadline.
+    pub(super) handshakes: Semaphore,
+    connections: Arc<Semaphore>,
+}
+
+impl Listener {
+    /// Loads certificates and binds. Nothing is accepted before [`run`](Self::run).
+    pub fn open(
+        config: ListenerConfig,
+        broker: Arc<Broker>,
+        auth: Arc<Auth>,
+    ) -> Result<(Arc<Listener>, TcpListener), ListenerError> {
+        let id = config.id();
+        let contexts = match config.kind.tls() {
+            Some(tls) => {
+                // A WebSocket client speaks HTTP first.
+                let alpn: &[&[u8]] = if config.kind.websocket().is_some() { &[b"http/1.1"] } else { &[b"mqtt"] };
+                Some(load_contexts(&id, tls, alpn)?)
+            }
+            None => None,
+        };
+        let socket = bind(&config).map_err(|cause| ListenerError::Bind { id: id.clone(), bind: config.bind, cause })?;
+        let metrics = broker.metrics().listener(&id);
+        let handshakes = Semaphore::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
+        let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+        let listener = Listener { id: id.into(), config, broker, auth, metrics, contexts, handshakes, connections };
+        Ok((Arc::new(listener), socket))
+    }
+
+    pub(crate) fn bind_error(&self, cause: io::Error) -> ListenerError {
+        ListenerError::Bind { id: self.id.to_string(), bind: self.config.bind, cause }
+    }
+
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    pub fn kind(&self) -> &ListenerKind {
+        &self.config.kind
+    }
+
+    /// Accepts until `stop` says so. Connections go on after that.
+    pub async fn run(self: Arc<Self>, socket: TcpListener, mut stop: watch::Receiver<bool>) {
+        info!(listener = &*self.id, address = ?socket.local_addr().ok(), "listening");
+        loop {
+            tokio::select! {
+                // Cancel safe: a connection is either returned or still in the kernel's queue.
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, remote)) => self.take(stream, remote),
+                    Err(cause) => self.survive(&cause).await,
+                },
+                _ = stop.changed() => return,
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr) {
+        self.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+        let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
+            self.metrics.refused_full.fetch_add(1, Ordering::Relaxed);
+            warn!(listener = &*self.id, %remote, limit = self.config.max_connections, "connection refused: max_connections is reached");
+            return;
+        };
+        if let Err(cause) = set_options(&stream, &self.config.tcp) {
+            // The peer is gone already.
+            tracing::debug!(listener = &*self.id, %remote, %cause, "socket options could not be set");
+            return;
+        }
+        let listener = Arc::clone(self);
+        tokio::spawn(async move {
+            let _permit = permit;
+            listener.metrics.connections.fetch_add(1, Ordering::Relaxed);
+            let _open = Open(Arc::clone(&listener.metrics));
+            accepted::serve(stream, remote, listener).await;
+        });
+    }
+
+    async fn survive(&self, cause: &io::Error) {
+        // These concern one connection, which died in the queue.
+        let one_connection = matches!(
+            cause.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::Interrupted
+        );
+        if one_connection {
+            return;
+        }
+        self.metrics.accept_errors.fetch_add(1, Ordering::Relaxed);
+        error!(listener = &*self.id, %cause, "cannot accept connections; if descriptors ran out, raise LimitNOFILE or ulimit -n");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Counts a connection as closed, whatever ended its task.
+struct Open(Arc<ListenerMetrics>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn bind(config: &ListenerConfig) -> io::Result<TcpListener> {
+    let socket = if config.bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(config.bind)?;
+    socket.listen(config.tcp.backlog)
+}
+
+fn set_options(stream: &TcpStream, config: &TcpConfig) -> io::Result<()> {
+    stream.set_nodelay(config.nodelay)?;
+    if let Some(keepalive) = &config.keepalive {
+        let keepalive = TcpKeepalive::new()
+            .with_time(keepalive.idle)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.probes);
+        SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! From a TCP connection to a stream that MQTT is spoken over: accept, PROXY header, detection, handshake, WebSocket.
+//!
+//! The accept loop only accepts; everything a peer can delay runs in the connection's own task, each step under a deadline.
+
+mod accepted;
+pub mod detect;
+mod listener;
+mod prefixed;
+pub mod proxy;
+mod secure;
+pub mod websocket;
+
+pub use listener::{Listener, ListenerError};
+pub use prefixed::Prefixed;
+pub use secure::{SecureError, load_contexts};

@@ -9,7 +9,9 @@ use gm_tls::{
     key::PrivateKey,
     server::{Refusal, ServerContexts},
 };
-use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSession, SslStream, SslVerifyMode};
+use openssl::ssl::{
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSession, SslStream, SslVerifyMode,
+};
 use std::io::{Read, Write};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -147,16 +149,4 @@ pub fn tlcp_hello(version: u16, suites: &[u16]) -> Vec<u8> {
     suites.iter().for_each(|suite| body.extend_from_slice(&suite.to_be_bytes()));
     body.extend_from_slice(&[1, 0]);
     tlcp_record(22, &handshake_message(1, &body))
-}
-
-/// The alert in a sequence of plain records, if there is one: version of its record and code.
-pub fn alert_in(mut bytes: &[u8]) -> Option<([u8; 2], u8)> {
-    while let [kind, major, minor, high, low, rest @ ..] = bytes {
-        let length = usize::from(u16::from_be_bytes([*high, *low]));
-        if *kind == 21 {
-            return Some(([*major, *minor], rest[1]));
-        }
-        bytes = rest.get(length..)?;
-    }
-    None
 }

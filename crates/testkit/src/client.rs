@@ -1,5 +1,6 @@
 //! The client: it sends what it is told, well formed or not, and says in full what came instead of what was expected.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -32,6 +33,8 @@ pub struct Client<S = AnyStream> {
     /// By which packets are written and read; [`connect`](Self::connect) takes it from the CONNECT packet.
     version: ProtocolVersion,
     received: BytesMut,
+    /// Messages that came while an answer was awaited; they are the next packets to be read.
+    aside: VecDeque<Publish>,
     patience: Duration,
 }
 
@@ -44,7 +47,7 @@ impl<S> fmt::Debug for Client<S> {
 impl<S: Stream> Client<S> {
     /// A client that has said nothing yet. It speaks MQTT 5 unless [`connect`](Self::connect) or a CONNECT sent says otherwise.
     pub fn new(io: S) -> Self {
-        Client { io, version: ProtocolVersion::V5, received: BytesMut::new(), patience: PATIENCE }
+        Client { io, version: ProtocolVersion::V5, received: BytesMut::new(), aside: VecDeque::new(), patience: PATIENCE }
     }
 
     /// Waits this long for packets. Tests on a simulated clock wait longer than the time they simulate.
@@ -118,6 +121,23 @@ impl<S: Stream> Client<S> {
 
     /// The next packet.
     pub async fn recv(&mut self) -> Packet {
+        match self.aside.pop_front() {
+            Some(message) => message.into(),
+            None => self.recv_new().await,
+        }
+    }
+
+    /// The next packet that is not a PUBLISH: the peer may send messages before it answers. They are kept for later, in their order.
+    async fn recv_answer(&mut self) -> Packet {
+        loop {
+            match self.recv_new().await {
+                Packet::Publish(message) => self.aside.push_back(message),
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn recv_new(&mut self) -> Packet {
         match self.next().await {
             Ok(Some(packet)) => packet,
             Ok(None) => panic!("the peer closed the connection instead of sending a packet"),
@@ -152,7 +172,7 @@ impl<S: Stream> Client<S> {
             (QoS::AtLeastOnce, Some(id)) => self.send(PubAck::new(id)).await,
             (QoS::ExactlyOnce, Some(id)) => {
                 self.send(PubRec::new(id)).await;
-                self.expect(PubRel::new(id)).await;
+                self.expect_answer(PubRel::new(id)).await;
                 self.send(PubComp::new(id)).await;
             }
             _ => {}
@@ -161,28 +181,33 @@ impl<S: Stream> Client<S> {
 
     /// The next packet must be this one.
     pub async fn expect(&mut self, packet: impl Into<Packet>) {
-        let expected = packet.into();
         let got = self.recv().await;
-        assert!(got == expected, "expected {}\n     got {}", shown(&expected), shown(&got));
+        assert_packet(&got, &packet.into());
+    }
+
+    async fn expect_answer(&mut self, packet: impl Into<Packet>) {
+        let got = self.recv_answer().await;
+        assert_packet(&got, &packet.into());
     }
 
     /// Publishes and goes through the exchange of the message's QoS. Returns the reason of PUBACK or PUBREC, `Success` for QoS 0.
+    /// Messages that come in between are kept for the next [`recv`](Self::recv).
     pub async fn publish(&mut self, publish: Publish) -> ReasonCode {
         let (qos, id) = (publish.qos, publish.packet_id);
         self.send(publish).await;
         match (qos, id) {
-            (QoS::AtLeastOnce, Some(id)) => match self.recv().await {
+            (QoS::AtLeastOnce, Some(id)) => match self.recv_answer().await {
                 Packet::PubAck(ack) if ack.packet_id == id => ack.reason,
                 other => panic!("expected PUBACK for {id}, got {}", shown(&other)),
             },
             (QoS::ExactlyOnce, Some(id)) => {
-                let reason = match self.recv().await {
+                let reason = match self.recv_answer().await {
                     Packet::PubRec(ack) if ack.packet_id == id => ack.reason,
                     other => panic!("expected PUBREC for {id}, got {}", shown(&other)),
                 };
                 if !reason.is_error() {
                     self.send(PubRel::new(id)).await;
-                    self.expect(PubComp::new(id)).await;
+                    self.expect_answer(PubComp::new(id)).await;
                 }
                 reason
             }
@@ -271,6 +296,9 @@ impl<S: Stream> Client<S> {
 
     /// The connection ends, and no packet comes before that.
     pub async fn expect_closed(&mut self) {
+        if let Some(message) = self.aside.pop_front() {
+            panic!("expected the end of the connection, got {}", shown(&message.into()));
+        }
         match self.next().await {
             Ok(None) => {}
             // The peer closed while bytes of ours were on their way.
@@ -283,7 +311,7 @@ impl<S: Stream> Client<S> {
     /// The next packet, or `None` at the end of the stream. An end in the middle of a packet is an error.
     async fn next(&mut self) -> io::Result<Option<Packet>> {
         let invalid = |error: mqtt_codec::DecodeError| io::Error::new(io::ErrorKind::InvalidData, error);
-        let Client { io, received, version, patience } = self;
+        let Client { io, received, version, patience, .. } = self;
         let frame = async {
             loop {
                 if let FrameLen::Complete(len) = frame_len(received, u32::MAX).map_err(invalid)? {
@@ -306,6 +334,10 @@ async fn within<T>(patience: Duration, what: &str, future: impl Future<Output = 
         Ok(result) => result,
         Err(_) => panic!("waited {patience:?} in vain for {what}"),
     }
+}
+
+fn assert_packet(got: &Packet, expected: &Packet) {
+    assert!(got == expected, "expected {}\n     got {}", shown(expected), shown(got));
 }
 
 /// A packet in a failure: on several lines, and with the payload that `Debug` leaves out.

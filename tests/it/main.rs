@@ -4,4 +4,10 @@
 
 mod broker;
 mod connect;
+mod delivery;
+mod flow;
+mod retained;
+mod sessions;
 mod simulated;
+mod transports;
+mod wills;

@@ -13,6 +13,7 @@ use mqtt_codec::{Disconnect, ProtocolVersion, PubRel, QoS, ReasonCode};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{self, Poll};
@@ -186,10 +187,10 @@ impl Established {
     fn poll_outbox(&mut self, cx: &mut task::Context<'_>) -> Result<bool, Close> {
         let now = self.context.broker.now();
         while let Some(resend) = self.resend.front() {
-            if self.state.output.is_full() {
-                return Ok(false);
+            let under_way = self.state.lease.session().inflight.len().saturating_sub(self.resend.len());
+            if self.state.output.is_full() || !self.state.send_again(resend, under_way, now)? {
+                break;
             }
-            self.state.send_again(resend, now)?;
             self.resend.pop_front();
         }
         self.state.lease.subscriber().register(cx.waker());
@@ -267,23 +268,18 @@ impl State {
         for delivery in batch.drain(..) {
             let packet_id = match delivery.qos {
                 QoS::AtMostOnce => None,
-                _ => session.inflight.begin(delivery.clone(), self.negotiated.window),
+                _ => self.lease.session().inflight.begin(delivery.clone(), self.negotiated.window),
             };
             context.metrics.sent(delivery.qos);
-            // [MQTT-3.1.2-24] [MQTT-3.1.2-25]: what the client cannot take is dropped as if it had been sent.
-            if delivery.packet_len(self.negotiated.version, packet_id, now)? > self.negotiated.max_packet_size {
-                broker.metrics().dropped_too_large.fetch_add(1, Ordering::Relaxed);
-                if let Some(id) = packet_id {
-                    session.inflight.forget(id);
-                }
-                continue;
+            if self.fits(&delivery, packet_id, now)? {
+                delivery.encode(self.negotiated.version, packet_id, false, now, self.output.buffer())?;
             }
-            delivery.encode(self.negotiated.version, packet_id, false, now, self.output.buffer())?;
         }
         if drained.more {
             // More is there: either this batch was full, or the window is closed and an acknowledgement will wake us.
             return Ok(window > drained.acknowledged);
         }
+        let (broker, subscriber, _) = self.lease.parts();
         match self.scans.front_mut() {
             Some(scan) => {
                 if !broker.send_retained(subscriber, scan, BATCH) {
@@ -302,14 +298,32 @@ impl State {
         }
     }
 
-    fn send_again(&mut self, resend: &Resend, now: Millis) -> Result<(), Close> {
+    /// `false` when the message must wait: `under_way` are on their way on this connection, and its window may be smaller than the
+    /// one before, [MQTT-4.9.0-2].
+    fn send_again(&mut self, resend: &Resend, under_way: usize, now: Millis) -> Result<bool, Close> {
         match resend {
+            Resend::Publish(..) if under_way >= self.negotiated.window => return Ok(false),
             Resend::Publish(id, delivery) => {
-                delivery.encode(self.negotiated.version, Some(*id), true, now, self.output.buffer())?;
+                if self.fits(delivery, Some(*id), now)? {
+                    delivery.encode(self.negotiated.version, Some(*id), true, now, self.output.buffer())?;
+                }
             }
             Resend::Release(id) => self.output.push(&PubRel::new(*id), self.negotiated.version)?,
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether the client takes a packet of this size. What it cannot take is dropped as if it had been sent, [MQTT-3.1.2-24]
+    /// [MQTT-3.1.2-25].
+    fn fits(&mut self, delivery: &Delivery, packet_id: Option<NonZeroU16>, now: Millis) -> Result<bool, Close> {
+        if delivery.packet_len(self.negotiated.version, packet_id, now)? <= self.negotiated.max_packet_size {
+            return Ok(true);
+        }
+        self.lease.broker().metrics().dropped_too_large.fetch_add(1, Ordering::Relaxed);
+        if let Some(id) = packet_id {
+            self.lease.session().inflight.forget(id);
+        }
+        Ok(false)
     }
 }
 

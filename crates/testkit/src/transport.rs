@@ -1,0 +1,134 @@
+//! Everything MQTT can be carried over, up to but without WebSocket, whose client the broker's own module provides.
+
+use std::net::SocketAddr;
+
+use gm_tls::cert::{Certificate, CertificateChain};
+use gm_tls::client::{ClientIdentity, ClientOptions, ClientProtocol, Connector, Identity};
+use gm_tls::key::PrivateKey;
+use gm_tls::pair::CertificatePair;
+use gm_tls::pki::development::{CertKey, DevCerts};
+use tokio::net::TcpStream;
+
+use crate::client::AnyStream;
+
+/// A way to a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Tcp,
+    Tls12,
+    Tls13,
+    Rfc8998,
+    Tlcp,
+    Ws,
+    WssTls13,
+    WssTlcp,
+}
+
+impl Transport {
+    pub const ALL: [Transport; 8] = [
+        Transport::Tcp,
+        Transport::Tls12,
+        Transport::Tls13,
+        Transport::Rfc8998,
+        Transport::Tlcp,
+        Transport::Ws,
+        Transport::WssTls13,
+        Transport::WssTlcp,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Tls12 => "tls12",
+            Transport::Tls13 => "tls13",
+            Transport::Rfc8998 => "rfc8998",
+            Transport::Tlcp => "tlcp",
+            Transport::Ws => "ws",
+            Transport::WssTls13 => "wss_tls13",
+            Transport::WssTlcp => "wss_tlcp",
+        }
+    }
+
+    /// The kind of listener that answers it: `tcp`, `ssl`, `ws` or `wss`.
+    pub fn listener(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Tls12 | Transport::Tls13 | Transport::Rfc8998 | Transport::Tlcp => "ssl",
+            Transport::Ws => "ws",
+            Transport::WssTls13 | Transport::WssTlcp => "wss",
+        }
+    }
+
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Transport::Ws | Transport::WssTls13 | Transport::WssTlcp)
+    }
+
+    /// What secures it, if anything.
+    pub fn protocol(self) -> Option<ClientProtocol> {
+        match self {
+            Transport::Tcp | Transport::Ws => None,
+            Transport::Tls12 => Some(ClientProtocol::Tls12),
+            Transport::Tls13 | Transport::WssTls13 => Some(ClientProtocol::Tls13),
+            Transport::Rfc8998 => Some(ClientProtocol::Rfc8998),
+            Transport::Tlcp | Transport::WssTlcp => Some(ClientProtocol::Tlcp),
+        }
+    }
+
+    /// Connects to the listener at `address` as a client without certificates; the server's are verified. WebSocket transports still
+    /// need their upgrade.
+    pub async fn open(self, address: SocketAddr, certificates: &DevCerts) -> AnyStream {
+        match self.protocol() {
+            Some(protocol) => self.secure(address, &client_options(protocol, certificates)).await,
+            None => Box::new(dial(address).await),
+        }
+    }
+
+    /// As [`open`](Self::open), with the client certificates of the development set where the transport is secured.
+    pub async fn open_with_identity(self, address: SocketAddr, certificates: &DevCerts) -> AnyStream {
+        let Some(protocol) = self.protocol() else { return Box::new(dial(address).await) };
+        let identity = Some(client_identity(protocol, certificates));
+        self.secure(address, &ClientOptions { identity, ..client_options(protocol, certificates) }).await
+    }
+
+    async fn secure(self, address: SocketAddr, options: &ClientOptions) -> AnyStream {
+        let connector = Connector::new(options).expect("client options of the development set are valid");
+        let stream = dial(address).await;
+        Box::new(connector.connect(stream).await.unwrap_or_else(|error| panic!("{}: {error}", self.name())))
+    }
+}
+
+async fn dial(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).await.expect("the listener listens");
+    stream.set_nodelay(true).expect("a connected socket");
+    stream
+}
+
+/// Options of a client that trusts the development authorities.
+fn client_options(protocol: ClientProtocol, certificates: &DevCerts) -> ClientOptions {
+    let ca = Certificate::anchors_from_file("ca", &certificates.ca_bundle()).expect("the authorities of the set");
+    ClientOptions { ca, ..ClientOptions::new(protocol, "localhost") }
+}
+
+fn client_identity(protocol: ClientProtocol, certificates: &DevCerts) -> ClientIdentity {
+    match protocol {
+        ClientProtocol::Tlcp => {
+            let (sign, sign_key) = load(&certificates.client_sign());
+            let (enc, enc_key) = load(&certificates.client_enc());
+            let pair = CertificatePair::new(sign, sign_key, enc, enc_key);
+            ClientIdentity::Pair(pair.expect("the client's pair of the set"))
+        }
+        ClientProtocol::Rfc8998 => single(&certificates.client_sm2()),
+        _ => single(&certificates.client_ecdsa()),
+    }
+}
+
+fn single(files: &CertKey) -> ClientIdentity {
+    let (chain, key) = load(files);
+    ClientIdentity::Single(Identity { chain, key })
+}
+
+fn load(files: &CertKey) -> (CertificateChain, PrivateKey) {
+    let chain = CertificateChain::from_file("certificate", &files.cert).expect("a certificate of the set");
+    let key = PrivateKey::from_file("key", &files.key, None).expect("a key of the set");
+    (chain, key)
+}

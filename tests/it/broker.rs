@@ -1,0 +1,208 @@
+//! A whole broker on loopback ports of its own, and clients for it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use shangmq::config::Config;
+use shangmq::dev_certs::{self, DevCerts};
+use shangmq::net::websocket;
+use shangmq::server::Server;
+use tempfile::TempDir;
+use testkit::{AnyStream, Client, Connect, ConnectExt, ProtocolVersion, Transport, connect};
+
+/// Longest WebSocket message that a test's client takes.
+const MAX_MESSAGE_LEN: usize = 64 << 20;
+
+/// Certificates of every kind, made on the first use and kept below the build directory.
+pub fn certificates() -> &'static DevCerts {
+    static CERTIFICATES: OnceLock<DevCerts> = OnceLock::new();
+    CERTIFICATES.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("development-certificates");
+        dev_certs::ensure(&dir).unwrap()
+    })
+}
+
+/// What a broker is configured with before it starts.
+#[derive(Debug)]
+pub struct Setup {
+    mqtt: String,
+    retainer: String,
+    auth: String,
+    listeners: Vec<&'static str>,
+    listener_keys: String,
+    dir: TempDir,
+}
+
+impl Setup {
+    /// A broker with one plain listener, open to anonymous clients.
+    pub fn new() -> Setup {
+        Setup {
+            mqtt: String::new(),
+            retainer: String::new(),
+            auth: "allow_anonymous = true\n".to_owned(),
+            listeners: vec!["tcp"],
+            listener_keys: String::new(),
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Listeners of every kind, with every protocol on the secured ones.
+    pub fn every_transport(mut self) -> Setup {
+        self.listeners = vec!["tcp", "ssl", "ws", "wss"];
+        self
+    }
+
+    /// Adds a line to `[mqtt]`.
+    pub fn mqtt(mut self, line: &str) -> Setup {
+        self.mqtt += &format!("{line}\n");
+        self
+    }
+
+    /// Adds a line to `[retainer]`.
+    pub fn retainer(mut self, line: &str) -> Setup {
+        self.retainer += &format!("{line}\n");
+        self
+    }
+
+    /// Replaces the lines of `[auth]`.
+    pub fn auth(mut self, lines: &str) -> Setup {
+        self.auth = format!("{lines}\n");
+        self
+    }
+
+    /// Adds a line to every listener.
+    pub fn listener(mut self, line: &str) -> Setup {
+        self.listener_keys += &format!("{line}\n");
+        self
+    }
+
+    /// The directory from which relative paths of the configuration start; it goes with the broker.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The configuration as an operator would write it.
+    pub fn toml(&self) -> String {
+        let mut text = format!(
+            "[node]\ndata_dir = \"data\"\n[mqtt]\n{}[retainer]\n{}[auth]\n{}",
+            self.mqtt, self.retainer, self.auth
+        );
+        for kind in &self.listeners {
+            text += &format!("[listeners.{kind}.default]\nbind = \"127.0.0.1:0\"\n{}", self.listener_keys);
+            if matches!(*kind, "ssl" | "wss") {
+                text += &secured(kind);
+            }
+        }
+        text
+    }
+
+    pub fn config(&self) -> Config {
+        Config::parse(&self.dir.path().join("shangmq.toml"), &self.toml(), []).unwrap()
+    }
+
+    pub async fn start(self) -> TestBroker {
+        let server = Server::start(self.config()).await.unwrap();
+        TestBroker { server, _dir: self.dir }
+    }
+}
+
+/// A running broker. Dropping it ends all its tasks.
+#[derive(Debug)]
+pub struct TestBroker {
+    pub server: Server,
+    _dir: TempDir,
+}
+
+impl TestBroker {
+    /// A broker with one plain listener and the defaults for everything.
+    pub async fn start() -> TestBroker {
+        Setup::new().start().await
+    }
+
+    pub fn address(&self, transport: Transport) -> SocketAddr {
+        let id = format!("{}:default", transport.listener());
+        let found = self.server.addresses().iter().find(|(listener, _)| **listener == *id);
+        found.unwrap_or_else(|| panic!("no listener {id}; use Setup::every_transport")).1
+    }
+
+    /// A client that has said nothing yet.
+    pub async fn open(&self, transport: Transport) -> Client {
+        let address = self.address(transport);
+        let stream = transport.open(address, certificates()).await;
+        self.upgraded(transport, stream).await
+    }
+
+    /// As [`open`](Self::open), for a client that shows its certificates.
+    pub async fn open_with_identity(&self, transport: Transport) -> Client {
+        let address = self.address(transport);
+        let stream = transport.open_with_identity(address, certificates()).await;
+        self.upgraded(transport, stream).await
+    }
+
+    async fn upgraded(&self, transport: Transport, stream: AnyStream) -> Client {
+        if !transport.is_websocket() {
+            return Client::new(stream);
+        }
+        let socket = websocket::connect(stream, "localhost", websocket::DEFAULT_PATH, MAX_MESSAGE_LEN).await.unwrap();
+        Client::new(Box::new(socket))
+    }
+
+    /// A client on the plain listener that has said nothing yet.
+    pub async fn raw(&self) -> Client {
+        self.open(Transport::Tcp).await
+    }
+
+    /// A client on the plain listener whose CONNECT was accepted.
+    pub async fn connect(&self, packet: Connect) -> Client {
+        self.connect_over(Transport::Tcp, packet).await
+    }
+
+    pub async fn connect_over(&self, transport: Transport, packet: Connect) -> Client {
+        let mut client = self.open(transport).await;
+        client.connect(packet).await;
+        client
+    }
+
+    /// A client of MQTT 5 on the plain listener, with a session that ends with its connection.
+    pub async fn client(&self, id: &str) -> Client {
+        self.connect(connect(id)).await
+    }
+
+    /// As [`client`](Self::client), in this version.
+    pub async fn client_of(&self, version: ProtocolVersion, id: &str) -> Client {
+        self.connect(connect(id).version(version)).await
+    }
+
+    /// A client with a session that outlives its connection, and whether the session was there before.
+    pub async fn persistent(&self, version: ProtocolVersion, id: &str) -> (Client, bool) {
+        let mut client = self.raw().await;
+        let ack = client.connect(connect(id).version(version).persistent()).await;
+        (client, ack.session_present)
+    }
+}
+
+/// The keys of a listener that answers TLS, RFC 8998 and TLCP, and verifies the certificates of clients that show some.
+fn secured(kind: &str) -> String {
+    let certificates = certificates();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let files = |names: [&str; 2], pair: &dev_certs::CertKey| {
+        format!("{} = {:?}\n{} = {:?}\n", names[0], path(&pair.cert), names[1], path(&pair.key))
+    };
+    let trust = |ca: &Path| format!("verify = \"verify_peer\"\ncacertfile = {:?}\n", path(ca));
+    let section = |name: &str| format!("[listeners.{kind}.default.{name}]\n");
+    [
+        "protocols = [\"tls\", \"rfc8998\", \"tlcp\"]\n".to_owned(),
+        section("ssl_options"),
+        files(["certfile", "keyfile"], &certificates.server_ecdsa()),
+        trust(&certificates.ca_bundle()),
+        section("rfc8998_options"),
+        files(["certfile", "keyfile"], &certificates.server_sm2()),
+        trust(&certificates.sm2_ca()),
+        section("tlcp_options"),
+        files(["sign_certfile", "sign_keyfile"], &certificates.server_sign()),
+        files(["enc_certfile", "enc_keyfile"], &certificates.server_enc()),
+        trust(&certificates.sm2_ca()),
+    ]
+    .concat()
+}

@@ -1,0 +1,70 @@
+//! Connections over pipes in memory, so that a test's clock can be paused: waiting costs no time and is exact.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shangmq::auth::Auth;
+use shangmq::broker::Broker;
+use shangmq::conn::{self, Context};
+use shangmq::metrics::{ListenerMetrics, Metrics};
+use testkit::{Client, Connect};
+use tokio::io::DuplexStream;
+use tokio::task::JoinSet;
+
+use crate::broker::Setup;
+
+/// Longer than anything a test simulates.
+const PATIENCE: Duration = Duration::from_secs(30 * 24 * 3600);
+const PIPE_LEN: usize = 64 * 1024;
+
+/// A broker without sockets. To be used with `#[tokio::test(start_paused = true)]`.
+#[derive(Debug)]
+pub struct SimulatedBroker {
+    broker: Arc<Broker>,
+    auth: Arc<Auth>,
+    metrics: Arc<ListenerMetrics>,
+    connect_timeout: Duration,
+    /// The janitor.
+    _tasks: JoinSet<()>,
+}
+
+impl SimulatedBroker {
+    pub fn start(setup: Setup) -> SimulatedBroker {
+        let config = setup.config();
+        let auth = Arc::new(Auth::new(&config.auth).unwrap());
+        let connect_timeout = config.mqtt.idle_timeout;
+        let metrics = Arc::new(Metrics::new());
+        let listener = metrics.listener("tcp:default");
+        let broker = Broker::new(config.mqtt, config.retainer, metrics);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&broker).run_janitor());
+        SimulatedBroker { broker, auth, metrics: listener, connect_timeout, _tasks: tasks }
+    }
+
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// A client that has said nothing yet.
+    pub fn open(&self) -> Client<DuplexStream> {
+        let (here, there) = tokio::io::duplex(PIPE_LEN);
+        let context = Context {
+            broker: Arc::clone(&self.broker),
+            auth: Arc::clone(&self.auth),
+            metrics: Arc::clone(&self.metrics),
+            listener: "tcp:default".into(),
+            remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            peer: None,
+            connect_timeout: self.connect_timeout,
+        };
+        tokio::spawn(conn::serve(Box::new(there), context));
+        Client::new(here).with_patience(PATIENCE)
+    }
+
+    pub async fn connect(&self, packet: Connect) -> Client<DuplexStream> {
+        let mut client = self.open();
+        client.connect(packet).await;
+        client
+    }
+}

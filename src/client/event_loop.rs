@@ -206,8 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn disconnect(mut self) -> Result<(), ClientError> {
         debug!("sending DISCONNECT");
         self.send(Packet::Disconnect(Disconnect::default()))?;
-        self.connection.shut_down().await?;
-        // A failure here says no more about what the server has taken.
+        self.connection.flush().await?;
+        // A failure from here on says no more about what the server has taken: it may have closed first.
+        let _ = self.connection.shut_down().await;
         let _ = timeout(LINGER, async { while let Ok(Some(_)) = self.connection.receive().await {} }).await;
         Ok(())
     }

@@ -47,7 +47,13 @@ impl<S> fmt::Debug for Client<S> {
 impl<S: Stream> Client<S> {
     /// A client that has said nothing yet. It speaks MQTT 5 unless [`connect`](Self::connect) or a CONNECT sent says otherwise.
     pub fn new(io: S) -> Self {
-        Client { io, version: ProtocolVersion::V5, received: BytesMut::new(), aside: VecDeque::new(), patience: PATIENCE }
+        Client {
+            io,
+            version: ProtocolVersion::V5,
+            received: BytesMut::new(),
+            aside: VecDeque::new(),
+            patience: PATIENCE,
+        }
     }
 
     /// Waits this long for packets. Tests on a simulated clock wait longer than the time they simulate.

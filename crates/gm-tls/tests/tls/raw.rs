@@ -9,9 +9,7 @@ use gm_tls::{
     key::PrivateKey,
     server::{Refusal, ServerContexts},
 };
-use openssl::ssl::{
-    Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSession, SslStream, SslVerifyMode,
-};
+use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSession, SslStream, SslVerifyMode};
 use std::io::{Read, Write};
 use tokio::net::{TcpListener, TcpStream};
 

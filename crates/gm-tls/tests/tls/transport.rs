@@ -68,7 +68,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Trickle<S> {
 over_every_protocol!(works_byte_by_byte, |protocol| async move {
     let (here, there) = tokio::io::duplex(7);
     let (contexts, connector) = (server(VerifyMode::Required), Connector::new(&mutual_options(protocol)).unwrap());
-    let (accepted, connected) = tokio::join!(serve(&contexts, Trickle::new(here)), connector.connect(Trickle::new(there)));
+    let (accepted, connected) =
+        tokio::join!(serve(&contexts, Trickle::new(here)), connector.connect(Trickle::new(there)));
     let (mut accepted, mut connected) = (accepted.unwrap().unwrap(), connected.unwrap());
     let data = noise(40_000);
     send(&mut accepted, &mut connected, &data).await;

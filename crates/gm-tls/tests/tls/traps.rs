@@ -9,9 +9,14 @@ use gm_tls::{
     cert::KeyKind,
     client::{ClientOptions, ClientProtocol},
     pair::CertificatePair,
-    server::{ClientAuth, Identity, Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions, TlsOptions, VerifyMode},
+    server::{
+        ClientAuth, Identity, Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions, TlsOptions, VerifyMode,
+    },
 };
-use openssl::{foreign_types::ForeignTypeRef, ssl::{SslContextBuilder, SslMethod, SslVerifyMode, SslVersion}};
+use openssl::{
+    foreign_types::ForeignTypeRef,
+    ssl::{SslContextBuilder, SslMethod, SslVerifyMode, SslVersion},
+};
 
 use crate::{
     certificates::{Ca, Leaf, SERVER, Usage, chain, pki},
@@ -82,13 +87,17 @@ fn each_wrong_configuration_is_an_error_of_its_own() {
     assert!(matches!(tls(&|tls| tls.identities.clear()), Error::NoCertificate { .. }));
     assert!(matches!(tls(&|tls| tls.identities.push(pki.client_p256.clone())), Error::DuplicateKeyKind { .. }));
     assert!(matches!(tls(&|tls| tls.identities = vec![pki.server_sm2.clone()]), Error::WrongKeyKind { .. }));
-    assert!(matches!(tls(&|tls| tls.identities[0].key = pki.client_p256.key.clone()), Error::KeyMismatch { .. } | Error::Certificate { .. }));
+    assert!(matches!(
+        tls(&|tls| tls.identities[0].key = pki.client_p256.key.clone()),
+        Error::KeyMismatch { .. } | Error::Certificate { .. }
+    ));
     assert!(matches!(tls(&|tls| tls.client_auth.verify = VerifyMode::Required), Error::NoCa { .. }));
     assert!(matches!(tls(&|tls| tls.ciphers = vec!["NO-SUCH-SUITE".into()]), Error::UnknownSuite { .. }));
     assert!(matches!(tls(&|tls| tls.ciphers = vec!["ECC_SM4_GCM_SM3".into()]), Error::ForeignSuite { .. }));
     assert!(matches!(tls(&|tls| tls.groups = Some("no-such-group".into())), Error::BadList { .. }));
     assert!(matches!(
-        tls(&|tls| (tls.min_version, tls.max_version) = (gm_tls::server::TlsVersion::Tls13, gm_tls::server::TlsVersion::Tls12)),
+        tls(&|tls| (tls.min_version, tls.max_version) =
+            (gm_tls::server::TlsVersion::Tls13, gm_tls::server::TlsVersion::Tls12)),
         Error::VersionRange { .. }
     ));
     let rfc8998 = Rfc8998Options::new(pki.server_p256.clone());
@@ -131,7 +140,8 @@ async fn rsa_pairs_serve_the_rsa_suites_only_if_they_are_named() {
     for (suite, name) in [("RSA_SM4_GCM_SM3", "RSA-SM4-GCM-SM3"), ("RSA_SM4_CBC_SM3", "RSA-SM4-CBC-SM3")] {
         let mut tlcp = TlcpOptions::new(pki.server_pair.clone());
         tlcp.rsa_pair = Some(pki.rsa.pair(SERVER, KeyKind::Rsa(2048)));
-        let unnamed = ServerContexts::new(&ServerOptions { tlcp: Some(tlcp.clone()), ..ServerOptions::default() }).unwrap();
+        let unnamed =
+            ServerContexts::new(&ServerOptions { tlcp: Some(tlcp.clone()), ..ServerOptions::default() }).unwrap();
         let options = ClientOptions { ciphers: vec![suite.into()], ..client_options(ClientProtocol::Tlcp) };
         assert!(meet(&unnamed, &options).await.0.is_err(), "{name} is served without having been named");
         tlcp.ciphers = vec![suite.into(), "ECC_SM4_GCM_SM3".into()];

@@ -5,12 +5,14 @@
 //! - [`cli`] parses arguments; [`config`] turns TOML into valid types; [`server`] starts and stops everything.
 //! - [`net`] accepts connections and secures them; [`conn`] runs one task for each.
 //! - [`broker`] owns sessions and routes; [`session`] and [`router`] are its pure state.
+//! - [`client`] is the MQTT client of the command line.
 //! - [`auth`] decides who may connect; [`admin`] and [`metrics`] let operators look inside.
 
 pub mod admin;
 pub mod auth;
 pub mod broker;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod conn;
 pub mod dev_certs;

@@ -71,7 +71,12 @@ impl Broker {
                 if member.subscriber.is_connected() { Fit::Take } else { Fit::Reserve }
             };
             if let Some(member) = group.pick(Choice::RoundRobin, fit) {
-                receivers += self.deliver(&member.subscriber, Merged::of(&member.subscriber, std::slice::from_ref(&member.options), from), &message, retain);
+                receivers += self.deliver(
+                    &member.subscriber,
+                    Merged::of(&member.subscriber, std::slice::from_ref(&member.options), from),
+                    &message,
+                    retain,
+                );
             }
         }
         Published { receivers, retained }

@@ -2,9 +2,15 @@
 //!
 //! A subcommand is one variant of [`Command`] and one line of [`Command::run`].
 
+mod bench;
 mod check_config;
 mod passwd;
+mod publish;
+mod session;
 mod start;
+mod subscribe;
+mod transport;
+mod url;
 mod version;
 
 use std::error::Error;
@@ -27,10 +33,18 @@ pub struct Cli {
 enum Command {
     /// Run the broker.
     Start(start::Arguments),
+    /// Measure a server.
+    Bench(bench::Arguments),
     /// Report every mistake in a configuration.
     CheckConfig(check_config::Arguments),
     /// Set the password of a user in a password file.
     Passwd(passwd::Arguments),
+    /// Publish messages.
+    #[command(name = "pub")]
+    Publish(Box<publish::Arguments>),
+    /// Subscribe and print what comes.
+    #[command(name = "sub")]
+    Subscribe(Box<subscribe::Arguments>),
     /// Print the version.
     Version(version::Arguments),
 }
@@ -52,8 +66,11 @@ impl Command {
     fn run(self) -> Outcome {
         match self {
             Command::Start(arguments) => arguments.run(),
+            Command::Bench(arguments) => arguments.run(),
             Command::CheckConfig(arguments) => arguments.run(),
             Command::Passwd(arguments) => arguments.run(),
+            Command::Publish(arguments) => arguments.run(),
+            Command::Subscribe(arguments) => arguments.run(),
             Command::Version(arguments) => arguments.run(),
         }
     }

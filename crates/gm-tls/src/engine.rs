@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use openssl::{
     error::ErrorStack,
-    ssl::{ErrorCode, Ssl, SslStream},
+    ssl::{ErrorCode, ShutdownState, Ssl, SslStream},
 };
 
 use crate::{
@@ -28,6 +28,9 @@ use crate::{
 
 /// Longest plaintext that [`Engine::write`] takes at once: one record.
 pub const MAX_WRITE: usize = 16 * 1024;
+
+/// `SSL_R_UNEXPECTED_EOF_WHILE_READING` of `openssl/sslerr.h`.
+const UNEXPECTED_EOF: i32 = 294;
 
 /// How far a handshake has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,7 +228,7 @@ impl Engine {
                     format!("the peer ended the connection with alert {alert} ({})", alert_name(alert)),
                 )
             }
-            Some(first) if first.reason_code() != openssl_sys_reason::UNEXPECTED_EOF => {
+            Some(first) if first.reason_code() != UNEXPECTED_EOF => {
                 io::Error::new(io::ErrorKind::InvalidData, first.reason().unwrap_or("unknown TLS error"))
             }
             _ if ended => io::ErrorKind::UnexpectedEof.into(),
@@ -234,9 +237,15 @@ impl Engine {
     }
 }
 
-mod openssl_sys_reason {
-    /// `SSL_R_UNEXPECTED_EOF_WHILE_READING`.
-    pub(super) const UNEXPECTED_EOF: i32 = 294;
+impl Drop for Engine {
+    /// Lets the session be resumed after a connection that was lost. The library forgets the session of a connection which
+    /// is dropped without close_notify, a rule that RFC 4346 section 7.2.1 gave up, and devices lose connections all the
+    /// time. A connection that failed by a fatal alert has lost its session by then.
+    fn drop(&mut self) {
+        if self.identity.is_some() {
+            self.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
+        }
+    }
 }
 
 /// Rules for a complete handshake. The pair was bound when it was verified; a resumed session brings back certificates that

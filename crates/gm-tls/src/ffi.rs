@@ -3,7 +3,7 @@
 
 use std::ffi::{c_int, c_long, c_void};
 
-use openssl_sys::{SSL_CTX, SSL_SESSION, X509_STORE_CTX, stack_st_X509};
+use openssl_sys::{SSL_CTX, SSL_SESSION, X509_STORE_CTX, X509_VERIFY_PARAM, stack_st_X509};
 
 /// Purpose that accepts every key usage, `X509_PURPOSE_ANY`.
 pub(crate) const X509_PURPOSE_ANY: c_int = 7;
@@ -24,5 +24,6 @@ unsafe extern "C" {
     pub(crate) fn SSL_SESSION_is_resumable(session: *const SSL_SESSION) -> c_int;
     /// The certificates a peer sent, leaf first, as the verification sees them.
     pub(crate) fn X509_STORE_CTX_get0_untrusted(ctx: *const X509_STORE_CTX) -> *mut stack_st_X509;
-    pub(crate) fn X509_STORE_CTX_set_purpose(ctx: *mut X509_STORE_CTX, purpose: c_int) -> c_int;
+    /// The parameters of one verification, owned by it.
+    pub(crate) fn X509_STORE_CTX_get0_param(ctx: *const X509_STORE_CTX) -> *mut X509_VERIFY_PARAM;
 }

@@ -116,8 +116,11 @@ unsafe fn run(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
         // The library's purpose for client certificates wants digitalSignature or keyAgreement, but an encryption
         // certificate of GB/T 20518 may have keyEncipherment or dataEncipherment alone. Its usage is checked by the library's
         // own rule for TLCP and by the pair's, its extended usage below.
-        // SAFETY: the store context is live; the function copies the number.
-        unsafe { ffi::X509_STORE_CTX_set_purpose(store, ffi::X509_PURPOSE_ANY) };
+        // SAFETY: the store context is live and owns the parameters; the function copies the number into them.
+        unsafe {
+            let parameters = ffi::X509_STORE_CTX_get0_param(store);
+            openssl_sys::X509_VERIFY_PARAM_set_purpose(parameters, ffi::X509_PURPOSE_ANY);
+        }
     }
     let valid = context.verify_cert().unwrap_or(false);
     if !valid {

@@ -1,6 +1,8 @@
 use std::io::{ErrorKind, IoSlice};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::timeout;
 
 use super::*;
 
@@ -174,7 +176,9 @@ async fn a_writer_waits_for_a_slow_reader_and_is_woken() {
 async fn failure(max_message_len: usize, wire: &[u8]) -> (io::Error, u16) {
     let (mut server, mut raw) = upgraded(max_message_len).await;
     raw.write_all(wire).await.unwrap();
-    let error = server.read(&mut [0; 8]).await.unwrap_err();
+    let mut buf = [0; 8];
+    let read = timeout(Duration::from_secs(1), server.read(&mut buf)).await;
+    let error = read.expect("fails without waiting for more").unwrap_err();
     server.shutdown().await.unwrap();
     assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
     let (first, payload) = read_frame(&mut raw).await;
@@ -186,7 +190,7 @@ async fn failure(max_message_len: usize, wire: &[u8]) -> (io::Error, u16) {
 }
 
 // [MQTT-6.0.0-1]
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refuses_text_messages() {
     for text in [&b"\x10\x0c"[..], b"", b"\xff\xfe"] {
         let (error, code) = failure(100, &frame(TEXT, text)).await;
@@ -194,7 +198,7 @@ async fn refuses_text_messages() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refuses_messages_over_the_limit_before_they_arrive() {
     let announced = &frame(BINARY, &[0; 101])[..6];
     let (error, code) = failure(100, announced).await;
@@ -203,14 +207,14 @@ async fn refuses_messages_over_the_limit_before_they_arrive() {
     assert_eq!(failure(100, &huge).await.1, 1009);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refuses_fragments_that_together_exceed_the_limit() {
     let mut wire = frame(0x02, &[0; 60]);
     wire.extend(frame(0x00, &[0; 60]));
     assert_eq!(failure(100, &wire).await.1, 1009);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refuses_frames_that_break_the_protocol() {
     let unmasked = vec![BINARY, 1, 0];
     let reserved_bit = frame(0xc2, b"x");
@@ -308,6 +312,18 @@ async fn refuses_requests_without_the_subprotocol() {
         assert!(matches!(error, WsError::NoSubprotocol { .. }), "{error}");
         assert!(response.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{response}");
         assert!(response.ends_with("\r\n\r\noffer the WebSocket subprotocol mqtt\n"), "{response}");
+    }
+}
+
+#[tokio::test]
+async fn goes_without_a_subprotocol_where_the_operator_allows_it() {
+    for request in [REQUEST.replace("Sec-WebSocket-Protocol: mqtt\r\n", ""), REQUEST.replace(": mqtt", ": chat")] {
+        let (server, mut raw) = duplex(4096);
+        raw.write_all(request.as_bytes()).await.unwrap();
+        let lenient = WebSocketOptions { require_subprotocol: false, ..WebSocketOptions::new(100) };
+        accept(server, &lenient).await.unwrap();
+        let response = read_response(&mut raw).await;
+        assert!(response.starts_with("HTTP/1.1 101 ") && !response.contains("protocol"), "{response}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! The ClientHello parser against hellos built byte by byte, whole, cut, spread over records, and broken.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod build;
 mod corpus;
 mod properties;

@@ -1,6 +1,6 @@
 //! A server with every protocol, clients for each, and a way to run both in memory.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use gm_tls::{
     HandshakeError, TlsStream,
     client::{ClientIdentity, ClientOptions, ClientProtocol, Connector, Session},
@@ -10,9 +10,6 @@ use gm_tls::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 
 use crate::certificates::{SERVER, pki};
-
-pub const EVERY: [ClientProtocol; 4] =
-    [ClientProtocol::Tls12, ClientProtocol::Tls13, ClientProtocol::Rfc8998, ClientProtocol::Tlcp];
 
 /// Makes a module of tests for each protocol from one body: `over_every_protocol!(name, |protocol| async { ... })`.
 macro_rules! over_every_protocol {
@@ -158,5 +155,3 @@ pub fn noise(length: usize) -> Vec<u8> {
         })
         .collect()
 }
-
-pub const NO_PREFIX: Bytes = Bytes::new();

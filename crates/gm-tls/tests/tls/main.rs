@@ -6,7 +6,6 @@ mod authentication;
 mod certificates;
 mod data;
 mod harness;
-mod memory;
 mod port;
 mod raw;
 mod resumption;

@@ -1,0 +1,523 @@
+//! `shangmq bench handshake`: a fixed number of workers connect again and again, each one connection at a time.
+
+use std::future::poll_fn;
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroU64;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use clap::Args;
+use gm_tls::client::Session;
+use gm_tls::{Protocol, TlsStream};
+use mqtt_codec::{Connect, ConnectProperties, ProtocolVersion, Secret};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+
+use super::report::{Run, Tally};
+use crate::cli::Outcome;
+use crate::cli::session::{Interrupt, random_id};
+use crate::cli::transport::{TransportArguments, hidden};
+use crate::cli::url::Hidden;
+use crate::client::{Client, ClientError, ConnectError, Endpoint, Security, words};
+
+/// Largest packet taken from the server; nothing but CONNACK is expected.
+const MAX_PACKET_SIZE: u32 = 64 * 1024;
+
+/// Pause of a worker after a failure: a server that is down is not hammered.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a server may take to send the session after a handshake of TLS 1.3.
+const SESSION_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the orderly end of a connection may take.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(super) struct Arguments {
+    /// Connections at the same time
+    #[arg(short = 'c', long = "connections", visible_alias = "concurrency", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    concurrency: u16,
+    /// How long to go on, for instance 500ms, 10s or 2m [default: 10s]
+    #[arg(long, value_parser = duration, conflicts_with = "count")]
+    duration: Option<Duration>,
+    /// Attempts after which to stop
+    #[arg(long, value_name = "N")]
+    count: Option<NonZeroU64>,
+    /// Resume sessions wherever the server lets it
+    #[arg(long)]
+    resume: bool,
+    /// Complete CONNECT and CONNACK as well
+    #[arg(long)]
+    mqtt: bool,
+    /// User name for --mqtt
+    #[arg(short, long, value_name = "NAME", requires = "mqtt")]
+    username: Option<String>,
+    /// Password for --mqtt
+    #[arg(short = 'P', long = "pw", env = "SHANGMQ_PASSWORD", hide_env_values = true, value_name = "PASSWORD", value_parser = hidden)]
+    password: Option<Hidden>,
+    /// Threads [default: one for each processor]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Print a line of progress each second even if standard error is no terminal
+    #[arg(long)]
+    progress: bool,
+    #[command(flatten)]
+    transport: TransportArguments,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum BenchError {
+    #[error("--resume needs a secured protocol: give --protocol tls, rfc8998 or tlcp")]
+    NothingToResume,
+    #[error("--ws needs --mqtt: a WebSocket alone is not measured")]
+    WebSocketAlone,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("no CONNACK within {0} seconds")]
+    NoConnAck(u64),
+    #[error("cannot get random bytes for a client identifier: {0}")]
+    Random(getrandom::Error),
+}
+
+/// What all workers share.
+#[derive(Debug)]
+struct Plan {
+    endpoint: Endpoint,
+    resume: bool,
+    mqtt: bool,
+    username: Option<ByteString>,
+    password: Option<Secret>,
+    deadline: Option<Instant>,
+    /// Attempts that are left to begin, with `--count`.
+    left: Option<AtomicU64>,
+    stopped: AtomicBool,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// What came of a successful attempt.
+struct Success {
+    latency: Duration,
+    resumed: bool,
+    spoken: Option<(&'static str, &'static str)>,
+    session: Option<Session>,
+}
+
+impl Arguments {
+    pub(in crate::cli) fn run(self) -> Outcome {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if let Some(threads) = self.threads {
+            builder.worker_threads(threads.into());
+        }
+        let runtime = builder.enable_all().build()?;
+        let outcome = runtime.block_on(self.measure());
+        runtime.shutdown_background();
+        outcome
+    }
+
+    async fn measure(self) -> Outcome {
+        let endpoint = self.transport.endpoint(usize::try_from(MAX_PACKET_SIZE).unwrap_or(usize::MAX))?;
+        if self.resume && endpoint.security.is_none() {
+            return Err(BenchError::NothingToResume.into());
+        }
+        if endpoint.websocket.is_some() && !self.mqtt {
+            return Err(BenchError::WebSocketAlone.into());
+        }
+        let transport = match (&endpoint.security, &endpoint.websocket) {
+            (None, None) => "TCP".to_owned(),
+            (None, Some(_)) => "WebSocket".to_owned(),
+            (Some(security), None) => security.name.to_owned(),
+            (Some(security), Some(_)) => format!("WebSocket and {}", security.name),
+        };
+        let server = endpoint.authority();
+        let mut interrupt = Interrupt::install()?;
+        let start = Instant::now();
+        let plan = Arc::new(self.plan(endpoint, start));
+        let mut workers = JoinSet::new();
+        for _ in 0..self.concurrency {
+            workers.spawn(work(Arc::clone(&plan), Tally::new()?));
+        }
+        let mut tally = Tally::new()?;
+        let mut progress = Progress::new(self.progress, start);
+        loop {
+            // Every branch is cancel-safe.
+            tokio::select! {
+                worker = workers.join_next() => match worker {
+                    Some(worker) => tally.add(&worker?)?,
+                    None => break,
+                },
+                () = interrupt.wait() => plan.stopped.store(true, Ordering::Relaxed),
+                () = progress.tick() => progress.print(&plan),
+            }
+        }
+        progress.end();
+        let elapsed = start.elapsed();
+        let client_certificate = self.transport.has_identity();
+        let run =
+            Run { server, transport, client_certificate, mqtt: self.mqtt, concurrency: self.concurrency, elapsed };
+        let report = tally.into_report(run);
+        let mut out = io::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, &report)?;
+            writeln!(out)?;
+        } else {
+            write!(out, "{report}")?;
+        }
+        out.flush()?;
+        Ok(if report.handshakes > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn plan(&self, endpoint: Endpoint, start: Instant) -> Plan {
+        let deadline = match (self.count, self.duration) {
+            (Some(_), _) => None,
+            (None, duration) => Some(start + duration.unwrap_or(Duration::from_secs(10))),
+        };
+        Plan {
+            endpoint,
+            resume: self.resume,
+            mqtt: self.mqtt,
+            username: self.username.clone().map(ByteString::from),
+            password: self.password.as_ref().map(|text| Secret::from(Bytes::copy_from_slice(text.expose().as_bytes()))),
+            deadline,
+            left: self.count.map(|count| AtomicU64::new(count.get())),
+            stopped: AtomicBool::new(false),
+            succeeded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Plan {
+    /// Whether another attempt is to begin.
+    fn begin(&self) -> bool {
+        if self.stopped.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return false;
+        }
+        match &self.left {
+            None => true,
+            Some(left) => left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok(),
+        }
+    }
+
+    async fn over(&self) {
+        match self.deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Connects once. `wants_session` asks for a session to resume by the next.
+    async fn attempt(&self, session: Option<&Session>, wants_session: bool) -> Result<Success, AttemptError> {
+        let start = Instant::now();
+        let tcp = self.endpoint.dial().await?;
+        match &self.endpoint.security {
+            Some(security) => self.secured(security, tcp, session, wants_session, start).await,
+            None => self.plain(tcp, start).await,
+        }
+    }
+
+    async fn plain(&self, tcp: TcpStream, start: Instant) -> Result<Success, AttemptError> {
+        if !self.mqtt {
+            return Ok(Success { latency: start.elapsed(), resumed: false, spoken: None, session: None });
+        }
+        let client = self.greet(self.endpoint.upgrade(tcp).await?).await?;
+        let latency = start.elapsed();
+        // What the server says to the end of a connection is not measured.
+        let _ = timeout(CLOSE_WAIT, client.disconnect()).await;
+        Ok(Success { latency, resumed: false, spoken: None, session: None })
+    }
+
+    async fn secured(
+        &self,
+        security: &Security,
+        tcp: TcpStream,
+        session: Option<&Session>,
+        wants_session: bool,
+        start: Instant,
+    ) -> Result<Success, AttemptError> {
+        let mut tls = self.endpoint.secure(security, tcp, session).await?;
+        let identity = tls.peer_identity();
+        let spoken = Some((identity.protocol.name(), identity.suite));
+        let resumed = identity.resumed;
+        let mut latency = start.elapsed();
+        let fresh = match identity.protocol {
+            _ if !wants_session || resumed => None,
+            Protocol::Tls12 | Protocol::Tlcp => tls.session(),
+            Protocol::Tls13 | Protocol::Rfc8998 => obtain_session(&mut tls).await,
+        };
+        if self.mqtt {
+            // Waiting for a session is no part of what is measured.
+            let resumption = Instant::now();
+            let client = self.greet(self.endpoint.upgrade(tls).await?).await?;
+            latency += resumption.elapsed();
+            let _ = timeout(CLOSE_WAIT, client.disconnect()).await;
+        } else {
+            // Without close_notify both sides must forget the session (RFC 5246, section 7.2.1).
+            let _ = timeout(CLOSE_WAIT, tls.shutdown()).await;
+        }
+        Ok(Success { latency, resumed, spoken, session: fresh })
+    }
+
+    async fn greet<S: crate::client::Stream>(&self, io: S) -> Result<Client<S>, AttemptError> {
+        let connect = Connect {
+            version: ProtocolVersion::V5,
+            clean_start: true,
+            keep_alive_secs: 60,
+            properties: ConnectProperties::default(),
+            client_id: random_id().map_err(AttemptError::Random)?,
+            will: None,
+            username: self.username.clone(),
+            password: self.password.clone(),
+        };
+        let limit = self.endpoint.timeout;
+        match timeout(limit, Client::connect(io, connect, MAX_PACKET_SIZE)).await {
+            Ok(established) => Ok(established?.0),
+            Err(_elapsed) => Err(AttemptError::NoConnAck(limit.as_secs())),
+        }
+    }
+}
+
+impl AttemptError {
+    /// A cause that many failures share, for counting.
+    fn cause(&self) -> String {
+        match self {
+            AttemptError::Connect(ConnectError::Resolve { .. } | ConnectError::NoAddress { .. }) => "name".to_owned(),
+            AttemptError::Connect(ConnectError::Refused { .. }) => "connection refused".to_owned(),
+            AttemptError::Connect(ConnectError::Unreachable { source, .. })
+                if source.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
+                "this machine is out of ports; use fewer connections, or more client addresses".to_owned()
+            }
+            AttemptError::Connect(ConnectError::Unreachable { source, .. }) => format!("connect: {}", source.kind()),
+            AttemptError::Connect(ConnectError::Timeout { step, .. }) => format!("timeout {step}"),
+            AttemptError::Connect(ConnectError::Handshake { source, .. }) => {
+                format!("handshake: {}", source.reason().label())
+            }
+            AttemptError::Connect(ConnectError::WebSocket { .. }) => "websocket".to_owned(),
+            AttemptError::Client(error) => match error.reason() {
+                Some(reason) => format!("mqtt: {}", words(reason)),
+                None => "mqtt".to_owned(),
+            },
+            AttemptError::NoConnAck(_) => "timeout waiting for CONNACK".to_owned(),
+            AttemptError::Random(_) => "random bytes".to_owned(),
+        }
+    }
+
+    /// The error with its causes in one line.
+    fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Connects until the plan ends. An attempt that the end interrupts is not counted.
+async fn work(plan: Arc<Plan>, mut tally: Tally) -> Tally {
+    let mut session = None;
+    let mut wants_session = plan.resume;
+    while plan.begin() {
+        let attempt = tokio::select! {
+            biased;
+            attempt = plan.attempt(session.as_ref(), wants_session) => attempt,
+            () = plan.over() => break,
+        };
+        match attempt {
+            Ok(success) => {
+                plan.succeeded.fetch_add(1, Ordering::Relaxed);
+                tally.succeed(success.resumed, success.latency);
+                tally.spoken = tally.spoken.or(success.spoken);
+                if success.session.is_some() {
+                    session = success.session;
+                } else if plan.resume && !success.resumed {
+                    // A server that gave none once is not waited for again.
+                    wants_session = false;
+                    tally.without_session += 1;
+                }
+            }
+            Err(error) => {
+                plan.failed.fetch_add(1, Ordering::Relaxed);
+                tally.fail(&error.cause(), || error.in_full());
+                session = None;
+                sleep(PAUSE).await;
+            }
+        }
+    }
+    tally
+}
+
+/// The session of a connection. Over TLS 1.3 the server sends it after the handshake, so it has to be read.
+async fn obtain_session(tls: &mut TlsStream<TcpStream>) -> Option<Session> {
+    let wait = poll_fn(|cx| {
+        if let Some(session) = tls.session() {
+            return Poll::Ready(Some(session));
+        }
+        let mut byte = [0];
+        match Pin::new(&mut *tls).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(_) => Poll::Ready(tls.session()),
+            Poll::Pending => tls.session().map_or(Poll::Pending, |session| Poll::Ready(Some(session))),
+        }
+    });
+    timeout(SESSION_WAIT, wait).await.unwrap_or(None)
+}
+
+/// The line on standard error that shows how a run goes.
+struct Progress {
+    ticks: Option<tokio::time::Interval>,
+    /// A terminal gets one line that is written over again.
+    rewrite: bool,
+    start: Instant,
+    /// When and at how many handshakes the last line was printed.
+    last: (Instant, u64),
+}
+
+impl Progress {
+    fn new(forced: bool, start: Instant) -> Self {
+        let rewrite = io::stderr().is_terminal();
+        let ticks = (rewrite || forced).then(|| {
+            let mut ticks = interval(Duration::from_secs(1));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.reset();
+            ticks
+        });
+        Self { ticks, rewrite, start, last: (start, 0) }
+    }
+
+    async fn tick(&mut self) {
+        match &mut self.ticks {
+            Some(ticks) => {
+                ticks.tick().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn print(&mut self, plan: &Plan) {
+        let now = Instant::now();
+        let succeeded = plan.succeeded.load(Ordering::Relaxed);
+        let failed = plan.failed.load(Ordering::Relaxed);
+        let rate = (succeeded - self.last.1) as f64 / (now - self.last.0).as_secs_f64().max(f64::MIN_POSITIVE);
+        self.last = (now, succeeded);
+        let secs = (now - self.start).as_secs();
+        let (before, after) = if self.rewrite { ("\r\x1b[K", "") } else { ("", "\n") };
+        let mut err = io::stderr().lock();
+        // Progress that nobody can see is not missed.
+        let _ = write!(err, "{before}{secs:>4} s  {rate:>9.1}/s  {succeeded} done  {failed} failed{after}");
+        let _ = err.flush();
+    }
+
+    fn end(&self) {
+        if self.rewrite {
+            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+}
+
+/// A time as `500ms`, `10s` or `2m`; seconds without a unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|char: char| char.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "write a time as 500ms, 10s or 2m".to_owned())?;
+    let duration = match unit {
+        "ms" => Duration::from_millis(number),
+        "s" | "" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        _ => return Err("write a time as 500ms, 10s or 2m".to_owned()),
+    };
+    if duration.is_zero() || duration > Duration::from_secs(86_400) {
+        return Err("the time is from 1ms to 24 hours".to_owned());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(arguments: &[&str]) -> Arguments {
+        Line::try_parse_from(std::iter::once(&"handshake").chain(arguments)).unwrap().arguments
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "s", "0s", "-1s", "1h", "1.5s", "99999999999999999999s", "9999999m"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_count_is_the_number_of_attempts() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let arguments = parse(&["-h", "127.0.0.1", "-p", &port, "--count", "5"]);
+        let endpoint = arguments.transport.endpoint(1024).unwrap();
+        let plan = Arc::new(arguments.plan(endpoint, Instant::now()));
+        let (one, other) = tokio::join!(
+            work(Arc::clone(&plan), Tally::new().unwrap()),
+            work(Arc::clone(&plan), Tally::new().unwrap())
+        );
+        let mut tally = one;
+        tally.add(&other).unwrap();
+        let report = tally.into_report(run());
+        assert_eq!((report.handshakes, report.failed), (5, 0));
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_by_cause() {
+        // A listener that is gone leaves a port where nothing listens.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        drop(listener);
+        let arguments = parse(&["-h", "127.0.0.1", "-p", &port, "--count", "3"]);
+        let endpoint = arguments.transport.endpoint(1024).unwrap();
+        let plan = Arc::new(arguments.plan(endpoint, Instant::now()));
+        let report = work(plan, Tally::new().unwrap()).await.into_report(run());
+        assert_eq!((report.handshakes, report.failed), (0, 3));
+        assert!(report.to_string().contains("3  connection refused: connection refused at 127.0.0.1:"), "{report}");
+    }
+
+    fn run() -> Run {
+        Run {
+            server: String::new(),
+            transport: "TCP".to_owned(),
+            client_certificate: false,
+            mqtt: false,
+            concurrency: 2,
+            elapsed: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Opens the byte stream of a connection: TCP, then TLS, RFC 8998 or TLCP, then WebSocket.
+
+use std::io;
+use std::time::Duration;
+
+use gm_tls::client::{Connector, Session};
+use gm_tls::{HandshakeError, TlsStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use crate::net::websocket::{self, WsError};
+
+/// Any stream that MQTT can be spoken over.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// The security of an endpoint.
+#[derive(Debug, Clone)]
+pub struct Security {
+    pub connector: Connector,
+    /// What is spoken, for messages: "TLS", "RFC 8998", "TLCP".
+    pub name: &'static str,
+}
+
+/// Where a server is and how to speak to it.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Name or address.
+    pub host: String,
+    pub port: u16,
+    /// `None` for no encryption.
+    pub security: Option<Security>,
+    /// Path of the WebSocket; `None` for MQTT straight over the stream.
+    pub websocket: Option<String>,
+    /// Longest WebSocket message taken, in bytes.
+    pub max_message_len: usize,
+    /// How long each step may take.
+    pub timeout: Duration,
+}
+
+/// Why there is no stream to a server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot resolve {host}")]
+    Resolve { host: String, source: io::Error },
+    #[error("{host} has no address")]
+    NoAddress { host: String },
+    #[error("connection refused at {at}: nothing listens there")]
+    Refused { at: String },
+    #[error("cannot connect to {at}")]
+    Unreachable { at: String, source: io::Error },
+    #[error("no answer from {at} within {secs} seconds while {step}")]
+    Timeout { at: String, secs: u64, step: &'static str },
+    #[error("{name} handshake with {at} failed")]
+    Handshake { name: &'static str, at: String, source: HandshakeError },
+    #[error("WebSocket handshake with {at} failed")]
+    WebSocket { at: String, source: WsError },
+}
+
+impl Endpoint {
+    /// Host and port as written in an address.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// Opens a stream with all its layers.
+    ///
+    /// # Errors
+    /// [`ConnectError`] names the layer that failed.
+    pub async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
+        let tcp = self.dial().await?;
+        match &self.security {
+            None => self.upgrade(tcp).await,
+            Some(security) => self.upgrade(self.secure(security, tcp, None).await?).await,
+        }
+    }
+
+    /// Opens the TCP connection, trying every address of the host in turn.
+    ///
+    /// # Errors
+    /// What the last address said.
+    pub async fn dial(&self) -> Result<TcpStream, ConnectError> {
+        let host = || self.host.clone();
+        let addresses = self
+            .within("resolving its name", lookup_host((self.host.as_str(), self.port)))
+            .await?
+            .map_err(|source| ConnectError::Resolve { host: host(), source })?;
+        let mut last = ConnectError::NoAddress { host: host() };
+        for address in addresses {
+            match self.within("connecting", TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    // Without it only the latency suffers.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionRefused => {
+                    last = ConnectError::Refused { at: address.to_string() };
+                }
+                Ok(Err(source)) => last = ConnectError::Unreachable { at: address.to_string(), source },
+                Err(timeout) => last = timeout,
+            }
+        }
+        Err(last)
+    }
+
+    /// Runs the handshake of `security` over `io`, resuming `session` if the server still knows it.
+    ///
+    /// # Errors
+    /// [`ConnectError::Handshake`] or [`ConnectError::Timeout`]
+    pub async fn secure<S>(
+        &self,
+        security: &Security,
+        io: S,
+        session: Option<&Session>,
+    ) -> Result<TlsStream<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.within("in the handshake", security.connector.connect_resuming(io, session))
+            .await?
+            .map_err(|source| ConnectError::Handshake { name: security.name, at: self.authority(), source })
+    }
+
+    /// Opens the WebSocket over `io`, if there is to be one.
+    ///
+    /// # Errors
+    /// [`ConnectError::WebSocket`] or [`ConnectError::Timeout`]
+    pub async fn upgrade<S: Stream + 'static>(&self, io: S) -> Result<Box<dyn Stream>, ConnectError> {
+        let Some(path) = &self.websocket else { return Ok(Box::new(io)) };
+        let at = self.authority();
+        match self.within("opening the WebSocket", websocket::connect(io, &at, path, self.max_message_len)).await? {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(source) => Err(ConnectError::WebSocket { at, source }),
+        }
+    }
+
+    async fn within<F: Future>(&self, step: &'static str, future: F) -> Result<F::Output, ConnectError> {
+        let secs = self.timeout.as_secs();
+        timeout(self.timeout, future).await.map_err(|_elapsed| ConnectError::Timeout {
+            at: self.authority(),
+            secs,
+            step,
+        })
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a client's connection ended or a request was not sent.
+
+use std::io;
+
+use bytestring::ByteString;
+use mqtt_codec::{DecodeError, EncodeError, PacketType, QoS, ReasonCode};
+
+use super::words;
+
+/// A connection that failed, or a request that this server does not take.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    #[error("the server sent something that is not MQTT")]
+    Decode(#[from] DecodeError),
+    #[error("the packet cannot be sent")]
+    Encode(#[from] EncodeError),
+    /// The server's CONNACK.
+    #[error("the server refused the connection: {}{}", words(*reason), said(text.as_ref()))]
+    Refused { reason: ReasonCode, text: Option<ByteString> },
+    /// The server's DISCONNECT.
+    #[error("the server ended the connection: {}{}", words(*reason), said(text.as_ref()))]
+    Disconnected { reason: ReasonCode, text: Option<ByteString> },
+    #[error("the server closed the connection without a word")]
+    Closed,
+    #[error("the server closed the connection instead of answering CONNECT")]
+    ClosedBeforeConnAck,
+    #[error("the server sent {0:?} where MQTT does not allow it")]
+    Unexpected(PacketType),
+    #[error("the server acknowledged packet identifier {0}, which was not sent")]
+    UnknownPacketId(u16),
+    #[error("the server did not answer PINGREQ within {0} seconds")]
+    NoPingResponse(u64),
+    #[error("the server takes no QoS above {0:?}")]
+    QoSNotSupported(QoS),
+    #[error("the server takes no retained messages")]
+    RetainNotSupported,
+    #[error("the packet has {size} bytes and the server takes {limit} at most")]
+    TooLarge { size: usize, limit: u32 },
+    #[error("{0} requests are in flight, which is the most there may be")]
+    TooManyInFlight(usize),
+}
+
+impl ClientError {
+    /// The server's reason code, if it gave one.
+    pub fn reason(&self) -> Option<ReasonCode> {
+        match self {
+            ClientError::Refused { reason, .. } | ClientError::Disconnected { reason, .. } => Some(*reason),
+            _ => None,
+        }
+    }
+}
+
+/// The reason string as an addition to a sentence.
+fn said(text: Option<&ByteString>) -> String {
+    text.map(|text| format!(" ({text:?})")).unwrap_or_default()
+}

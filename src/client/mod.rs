@@ -1,0 +1,17 @@
+//! A small MQTT client for the command line: one connection, no reconnection, every buffer bounded.
+//!
+//! [`Endpoint`] opens a byte stream over TCP, TLS, RFC 8998, TLCP or WebSocket; [`Client`] speaks MQTT over any stream.
+
+mod connection;
+mod endpoint;
+mod error;
+mod event_loop;
+mod reason;
+#[cfg(test)]
+mod tests;
+
+pub use connection::Connection;
+pub use endpoint::{ConnectError, Endpoint, Security, Stream};
+pub use error::ClientError;
+pub use event_loop::{Client, Event};
+pub use reason::words;

@@ -1,0 +1,52 @@
+//! Reason codes in words.
+
+use mqtt_codec::ReasonCode;
+
+/// What a reason code says, to follow "the server refused it: ".
+pub fn words(reason: ReasonCode) -> &'static str {
+    match reason {
+        ReasonCode::Success => "success",
+        ReasonCode::GrantedQoS1 => "granted QoS 1",
+        ReasonCode::GrantedQoS2 => "granted QoS 2",
+        ReasonCode::DisconnectWithWill => "disconnect with will message",
+        ReasonCode::NoMatchingSubscribers => "no matching subscribers",
+        ReasonCode::NoSubscriptionExisted => "no subscription existed",
+        ReasonCode::ContinueAuthentication => "continue authentication",
+        ReasonCode::Reauthenticate => "authenticate again",
+        ReasonCode::UnspecifiedError => "unspecified error",
+        ReasonCode::MalformedPacket => "malformed packet",
+        ReasonCode::ProtocolError => "protocol error",
+        ReasonCode::ImplementationSpecificError => "implementation specific error",
+        ReasonCode::UnsupportedProtocolVersion => "unsupported protocol version",
+        ReasonCode::ClientIdentifierNotValid => "client identifier not valid",
+        ReasonCode::BadUserNameOrPassword => "bad user name or password",
+        ReasonCode::NotAuthorized => "not authorized",
+        ReasonCode::ServerUnavailable => "server unavailable",
+        ReasonCode::ServerBusy => "server busy",
+        ReasonCode::Banned => "banned",
+        ReasonCode::ServerShuttingDown => "server shutting down",
+        ReasonCode::BadAuthenticationMethod => "bad authentication method",
+        ReasonCode::KeepAliveTimeout => "keep alive timeout",
+        ReasonCode::SessionTakenOver => "session taken over by another connection with the same client identifier",
+        ReasonCode::TopicFilterInvalid => "topic filter invalid",
+        ReasonCode::TopicNameInvalid => "topic name invalid",
+        ReasonCode::PacketIdentifierInUse => "packet identifier in use",
+        ReasonCode::PacketIdentifierNotFound => "packet identifier not found",
+        ReasonCode::ReceiveMaximumExceeded => "receive maximum exceeded",
+        ReasonCode::TopicAliasInvalid => "topic alias invalid",
+        ReasonCode::PacketTooLarge => "packet too large",
+        ReasonCode::MessageRateTooHigh => "message rate too high",
+        ReasonCode::QuotaExceeded => "quota exceeded",
+        ReasonCode::AdministrativeAction => "administrative action",
+        ReasonCode::PayloadFormatInvalid => "payload format invalid",
+        ReasonCode::RetainNotSupported => "retained messages not supported",
+        ReasonCode::QoSNotSupported => "QoS not supported",
+        ReasonCode::UseAnotherServer => "use another server",
+        ReasonCode::ServerMoved => "server moved",
+        ReasonCode::SharedSubscriptionsNotSupported => "shared subscriptions not supported",
+        ReasonCode::ConnectionRateExceeded => "connection rate exceeded",
+        ReasonCode::MaximumConnectTime => "maximum connect time",
+        ReasonCode::SubscriptionIdentifiersNotSupported => "subscription identifiers not supported",
+        ReasonCode::WildcardSubscriptionsNotSupported => "wildcard subscriptions not supported",
+    }
+}

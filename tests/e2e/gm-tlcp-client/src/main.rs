@@ -1,19 +1,18 @@
-//! Publishes or receives one MQTT 3.1.1 message over TLCP with the `gm-tlcp` crate. MQTT packets are written out by hand, so that
+//! Publishes or receives MQTT 3.1.1 messages over TLCP with the `gm-tlcp` crate. MQTT packets are written out by hand, so that
 //! nothing in this program comes from the broker under test.
 //!
-//! gm-tlcp-client --address HOST:PORT --suite E053 --ca CA.pem --server-certificate SIGN.pem
-//!     [--sign-cert F --sign-key F --enc-cert F --enc-key F]
-//!     publish TOPIC FILE [--qos N] | subscribe TOPIC
+//! gm-tlcp-client --address HOST:PORT --suite E013 --ca CA.pem --server-certificate SIGN.pem
+//!     [--sign-cert F --sign-key F --enc-cert F --enc-key F] [--qos N]
+//!     publish TOPIC FILE | [--count N] subscribe TOPIC
 //!
-//! `publish` sends the bytes of FILE. `subscribe` prints `subscribed` on standard error once the broker has confirmed, then writes
-//! the first payload to standard output. Every error names the step that failed; the exit code is then 1.
+//! `publish` sends the bytes of FILE. `subscribe` prints `READY` once the broker has confirmed, then `MESSAGE topic qos retain hex`
+//! for each message. Every error names the step that failed; the exit code is then 1.
 
 use gm_tlcp::tlcp::{TlcpConnector, TlcpStream};
 use shim::SpareRecord;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
-use std::io::Write;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -39,10 +38,11 @@ async fn main() -> Result<(), Failure> {
         .await
         .map_err(|_| "connect: timed out")??;
     let qos: u8 = options.get("qos").map_or(Ok(0), |qos| qos.parse())?;
+    let count: u32 = options.get("count").map_or(Ok(1), |count| count.parse())?;
     let work = async {
         match words.as_slice() {
             ["publish", topic, file] => mqtt.publish(topic, &fs::read(file)?, qos).await,
-            ["subscribe", topic] => mqtt.subscribe(topic, qos).await,
+            ["subscribe", topic] => mqtt.subscribe(topic, qos, count).await,
             _ => Err("usage: ... publish TOPIC FILE | subscribe TOPIC".into()),
         }
     };
@@ -158,22 +158,43 @@ impl Mqtt {
         self.send(0xe0, &[]).await
     }
 
-    async fn subscribe(&mut self, topic: &str, qos: u8) -> Result<(), Failure> {
+    async fn subscribe(&mut self, topic: &str, qos: u8, count: u32) -> Result<(), Failure> {
         let mut body = vec![0, 1];
         body.extend(string(topic));
         body.push(qos);
         self.send(0x82, &body).await?;
         self.expect(0x90).await?;
-        writeln!(std::io::stderr(), "subscribed")?;
-        loop {
+        println!("READY");
+        let mut left = count;
+        while left > 0 {
             let (kind, body) = self.receive().await?;
-            if kind >> 4 != 3 {
-                continue;
+            if kind >> 4 == 3 {
+                self.take(kind, &body).await?;
+                left -= 1;
             }
-            let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
-            let payload = if kind & 0b110 == 0 { &body[topic_end..] } else { &body[topic_end + 2..] };
-            std::io::stdout().write_all(payload)?;
-            return self.send(0xe0, &[]).await;
+        }
+        self.send(0xe0, &[]).await
+    }
+
+    /// Prints a PUBLISH and acknowledges it.
+    async fn take(&mut self, kind: u8, body: &[u8]) -> Result<(), Failure> {
+        let (qos, retain) = ((kind >> 1) & 3, kind & 1);
+        let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let topic = String::from_utf8(body[2..topic_end].to_vec())?;
+        let payload = if qos == 0 { &body[topic_end..] } else { &body[topic_end + 2..] };
+        let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        println!("MESSAGE {topic} {qos} {retain} {hex}");
+        match qos {
+            0 => Ok(()),
+            1 => self.send(0x40, &body[topic_end..topic_end + 2]).await,
+            _ => {
+                self.send(0x50, &body[topic_end..topic_end + 2]).await?;
+                let pubrel = self.receive().await?;
+                if pubrel.0 != 0x62 {
+                    return Err(format!("mqtt: expected PUBREL, got {pubrel:02x?}").into());
+                }
+                self.send(0x70, &pubrel.1).await
+            }
         }
     }
 

@@ -203,7 +203,7 @@ impl Engine {
 
     /// Client only: the session as it can be resumed later. Under TLS 1.3 there is one only after the server's ticket came,
     /// which the first read of application data usually brings.
-    pub(crate) fn session(&self) -> Option<Session> {
+    pub fn session(&self) -> Option<Session> {
         (self.role == Role::Client).then(|| Session::of(self.stream.ssl())).flatten()
     }
 

@@ -1,0 +1,249 @@
+//! What is measured: every suite, full and resumed, one-way and mutual.
+
+use std::{
+    mem::MaybeUninit,
+    rc::Rc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use gm_tls::{
+    cert::{Certificate, KeyKind},
+    client::{ClientIdentity, ClientOptions, ClientProtocol, Connector, Session},
+    engine::{Engine, Progress, ReadOutcome},
+    hello::{self, Parse},
+    pair::CertificatePair,
+    pki::{AlternativeNames, AuthorityProfile, CertificateAuthority, Issued, IssuedPair, Profile, Subject},
+    server::{
+        ClientAuth, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions, TlsOptions, VerifyMode,
+    },
+};
+
+const SERVER: &str = "broker.test";
+
+/// Time spent on one handshake.
+#[derive(Debug, Clone, Copy)]
+pub struct Spent {
+    /// By the server alone: choosing the context, its side of the handshake, and freeing the connection.
+    pub server: Duration,
+    pub both: Duration,
+}
+
+/// Against what a row of the table is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Baseline {
+    Tls12P256,
+    Tls13P256,
+}
+
+/// One kind of handshake.
+#[derive(Debug)]
+pub struct Case {
+    pub name: String,
+    pub suite: &'static str,
+    pub mutual: bool,
+    pub resumed: bool,
+    pub baseline: Baseline,
+    contexts: Rc<ServerContexts>,
+    connector: Connector,
+    session: Option<Session>,
+}
+
+struct Kind {
+    label: &'static str,
+    protocol: ClientProtocol,
+    suite: &'static str,
+    rsa: bool,
+}
+
+const fn kind(label: &'static str, protocol: ClientProtocol, suite: &'static str, rsa: bool) -> Kind {
+    Kind { label, protocol, suite, rsa }
+}
+
+const KINDS: [Kind; 10] = [
+    kind("tls1.2 P-256", ClientProtocol::Tls12, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", false),
+    kind("tls1.3 P-256", ClientProtocol::Tls13, "TLS_AES_128_GCM_SHA256", false),
+    kind("tls1.2 RSA-2048", ClientProtocol::Tls12, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", true),
+    kind("tls1.3 RSA-2048", ClientProtocol::Tls13, "TLS_AES_128_GCM_SHA256", true),
+    kind("rfc8998", ClientProtocol::Rfc8998, "TLS_SM4_GCM_SM3", false),
+    kind("rfc8998", ClientProtocol::Rfc8998, "TLS_SM4_CCM_SM3", false),
+    kind("tlcp", ClientProtocol::Tlcp, "ECC_SM4_GCM_SM3", false),
+    kind("tlcp", ClientProtocol::Tlcp, "ECC_SM4_CBC_SM3", false),
+    kind("tlcp", ClientProtocol::Tlcp, "ECDHE_SM4_GCM_SM3", false),
+    kind("tlcp", ClientProtocol::Tlcp, "ECDHE_SM4_CBC_SM3", false),
+];
+
+/// Every case: each suite one-way and mutual where both exist, full and resumed.
+pub fn all() -> Vec<Case> {
+    let pki = Pki::new();
+    let mut cases = Vec::new();
+    for kind in KINDS {
+        for mutual in [false, true] {
+            let ecdhe_needs_both = kind.suite.starts_with("ECDHE_SM4") && !mutual;
+            if ecdhe_needs_both || (kind.rsa && mutual) {
+                continue;
+            }
+            for resumed in [false, true] {
+                if !(resumed && mutual) {
+                    cases.push(Case::new(&pki, &kind, mutual, resumed));
+                }
+            }
+        }
+    }
+    cases
+}
+
+impl Case {
+    fn new(pki: &Pki, kind: &Kind, mutual: bool, resumed: bool) -> Self {
+        let contexts = Rc::new(pki.contexts(kind, mutual, resumed));
+        let connector = Connector::new(&pki.client(kind, mutual)).expect("the client can be built");
+        let mut name = format!("{} {}", kind.label, kind.suite);
+        name.push_str(if mutual { " mutual" } else { "" });
+        name.push_str(if resumed { " resumed" } else { "" });
+        let baseline = match kind.protocol {
+            ClientProtocol::Tls13 | ClientProtocol::Rfc8998 => Baseline::Tls13P256,
+            _ => Baseline::Tls12P256,
+        };
+        let mut case =
+            Self { name, suite: kind.suite, mutual, resumed, baseline, contexts, connector, session: None };
+        if resumed {
+            case.session = Some(case.learn_session());
+        }
+        let (_, _, server) = case.run();
+        let identity = server.peer_identity().expect("the handshake is complete");
+        assert_eq!((identity.suite, identity.resumed), (case.suite, resumed), "{}", case.name);
+        assert_eq!(identity.signing.is_some(), mutual, "{}", case.name);
+        case
+    }
+
+    /// Runs one handshake.
+    pub fn handshake(&self) -> Spent {
+        let began = Instant::now();
+        let (mut spent, client, server) = self.run();
+        let freeing = Instant::now();
+        drop(server);
+        spent += freeing.elapsed();
+        drop(client);
+        Spent { server: spent, both: began.elapsed() }
+    }
+
+    /// The time the server took, and both sides after their handshake.
+    fn run(&self) -> (Duration, Engine, Engine) {
+        let mut client = self.connector.engine(self.session.as_ref()).expect("a client's connection");
+        client.handshake().expect("the client's hello");
+        let flight = client.output().to_vec();
+        client.consume_output(flight.len());
+
+        let turn = Instant::now();
+        let Ok(Parse::Hello(hello)) = hello::parse(&flight) else { unreachable!("the client's flight is a hello") };
+        let context = self.contexts.select(&hello).expect("a context for the hello");
+        let mut server = context.engine(flight.into()).expect("a server's connection");
+        let mut here = server.handshake().expect("the server's handshake");
+        let mut spent = turn.elapsed();
+        loop {
+            client.receive(server.output());
+            server.consume_output(usize::MAX);
+            let there = client.handshake().expect("the client's handshake");
+            if (here, there) == (Progress::Done, Progress::Done) && client.output().is_empty() {
+                return (spent, client, server);
+            }
+            let flight = client.output().to_vec();
+            client.consume_output(flight.len());
+            let turn = Instant::now();
+            server.receive(&flight);
+            here = server.handshake().expect("the server's handshake");
+            spent += turn.elapsed();
+        }
+    }
+
+    /// A session of a full handshake and the data after it, with which a ticket comes.
+    fn learn_session(&self) -> Session {
+        let (_, mut client, mut server) = self.run();
+        server.write(b"x").expect("data");
+        client.receive(server.output());
+        let mut buffer = [MaybeUninit::uninit(); 16];
+        assert_eq!(client.read(&mut buffer).expect("data"), ReadOutcome::Data(1));
+        client.session().expect("a session to resume")
+    }
+}
+
+struct Pki {
+    anchors: Vec<Certificate>,
+    server_pair: CertificatePair,
+    client_pair: CertificatePair,
+    server_sm2: Identity,
+    client_sm2: Identity,
+    server_p256: Identity,
+    client_p256: Identity,
+    server_rsa: Identity,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+        let now = i64::try_from(since.as_secs()).expect("a clock before the end of time");
+        let authority = |kind| {
+            let subject = Subject::common_name("bench root");
+            CertificateAuthority::create(&subject, kind, &AuthorityProfile::new(30, None), now).expect("an authority")
+        };
+        let names = AlternativeNames { dns: vec![SERVER.to_owned()], ..AlternativeNames::default() };
+        let none = AlternativeNames::default();
+        let (server, client) = (Subject::common_name(SERVER), Subject::common_name("client"));
+        let (for_server, for_client) = (Profile::server(10), Profile::client(10));
+        let identity = |issued: Issued| Identity { chain: issued.chain, key: issued.key };
+        let pair = |issued: IssuedPair| {
+            let IssuedPair { sign, enc } = issued;
+            CertificatePair::new(sign.chain, sign.key, enc.chain, enc.key).expect("a pair")
+        };
+        let (sm2, p256, rsa) = (KeyKind::Sm2, KeyKind::EcP256, KeyKind::Rsa(2048));
+        let (sm2_ca, p256_ca, rsa_ca) = (authority(sm2), authority(p256), authority(rsa));
+        let single = |ca: &CertificateAuthority, kind, of_server: bool| {
+            let issued = if of_server {
+                ca.issue_single(&server, &names, kind, &for_server, now)
+            } else {
+                ca.issue_single(&client, &none, kind, &for_client, now)
+            };
+            identity(issued.expect("a certificate"))
+        };
+        Self {
+            anchors: [&sm2_ca, &p256_ca, &rsa_ca].map(|ca| ca.certificate().clone()).to_vec(),
+            server_pair: pair(sm2_ca.issue_pair(&server, &names, sm2, &for_server, now).expect("a pair")),
+            client_pair: pair(sm2_ca.issue_pair(&client, &none, sm2, &for_client, now).expect("a pair")),
+            server_sm2: single(&sm2_ca, sm2, true),
+            client_sm2: single(&sm2_ca, sm2, false),
+            server_p256: single(&p256_ca, p256, true),
+            client_p256: single(&p256_ca, p256, false),
+            server_rsa: single(&rsa_ca, rsa, true),
+        }
+    }
+
+    fn contexts(&self, kind: &Kind, mutual: bool, resumed: bool) -> ServerContexts {
+        let verify = if mutual { VerifyMode::Required } else { VerifyMode::None };
+        let client_auth = ClientAuth { verify, ca: self.anchors.clone(), ..ClientAuth::default() };
+        let tls = if kind.rsa { &self.server_rsa } else { &self.server_p256 };
+        let options = ServerOptions {
+            tls: Some(TlsOptions { client_auth: client_auth.clone(), ..TlsOptions::new(vec![tls.clone()]) }),
+            rfc8998: Some(Rfc8998Options { client_auth: client_auth.clone(), ..Rfc8998Options::new(self.server_sm2.clone()) }),
+            tlcp: Some(TlcpOptions { client_auth, ..TlcpOptions::new(self.server_pair.clone()) }),
+            // Tickets for TLS; TLCP has none, and resumes by session id.
+            resumption: Resumption { tickets: resumed, ids: resumed, ..Resumption::default() },
+            ..ServerOptions::default()
+        };
+        ServerContexts::new(&options).expect("contexts")
+    }
+
+    fn client(&self, kind: &Kind, mutual: bool) -> ClientOptions {
+        let identity = match kind.protocol {
+            ClientProtocol::Tlcp => ClientIdentity::Pair(self.client_pair.clone()),
+            ClientProtocol::Rfc8998 => ClientIdentity::Single(self.client_sm2.clone()),
+            _ => ClientIdentity::Single(self.client_p256.clone()),
+        };
+        let groups = matches!(kind.protocol, ClientProtocol::Tls12 | ClientProtocol::Tls13).then(|| "P-256".to_owned());
+        ClientOptions {
+            ca: self.anchors.clone(),
+            identity: mutual.then_some(identity),
+            ciphers: vec![kind.suite.to_owned()],
+            groups,
+            ..ClientOptions::new(kind.protocol, SERVER)
+        }
+    }
+}

@@ -1,6 +1,14 @@
 //! What a publish pays for finding its subscribers: uncached and cached, by the number of subscriptions in the
 //! broker, and what subscribing and retaining cost.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot set itself up must stop"
+)]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

@@ -14,7 +14,8 @@ use gm_tls::{
     pair::CertificatePair,
     pki::{AlternativeNames, AuthorityProfile, CertificateAuthority, Issued, IssuedPair, Profile, Subject},
     server::{
-        ClientAuth, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions, TlsOptions, VerifyMode,
+        ClientAuth, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions, TlsOptions,
+        VerifyMode,
     },
 };
 
@@ -103,8 +104,7 @@ impl Case {
             ClientProtocol::Tls13 | ClientProtocol::Rfc8998 => Baseline::Tls13P256,
             _ => Baseline::Tls12P256,
         };
-        let mut case =
-            Self { name, suite: kind.suite, mutual, resumed, baseline, contexts, connector, session: None };
+        let mut case = Self { name, suite: kind.suite, mutual, resumed, baseline, contexts, connector, session: None };
         if resumed {
             case.session = Some(case.learn_session());
         }
@@ -222,7 +222,10 @@ impl Pki {
         let tls = if kind.rsa { &self.server_rsa } else { &self.server_p256 };
         let options = ServerOptions {
             tls: Some(TlsOptions { client_auth: client_auth.clone(), ..TlsOptions::new(vec![tls.clone()]) }),
-            rfc8998: Some(Rfc8998Options { client_auth: client_auth.clone(), ..Rfc8998Options::new(self.server_sm2.clone()) }),
+            rfc8998: Some(Rfc8998Options {
+                client_auth: client_auth.clone(),
+                ..Rfc8998Options::new(self.server_sm2.clone())
+            }),
             tlcp: Some(TlcpOptions { client_auth, ..TlcpOptions::new(self.server_pair.clone()) }),
             // Tickets for TLS; TLCP has none, and resumes by session id.
             resumption: Resumption { tickets: resumed, ids: resumed, ..Resumption::default() },

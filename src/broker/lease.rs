@@ -94,7 +94,7 @@ impl Broker {
             // Listen before looking, so that a release in between is not missed.
             released.as_mut().enable();
             match self.try_acquire(&slot, request.clean_start) {
-                Attempt::Acquired(lease, present) => return Ok((lease, present)),
+                Attempt::Acquired(lease, present) => return Ok((*lease, present)),
                 Attempt::Owned(owner) => {
                     owner.kick(ReasonCode::SessionTakenOver);
                     released.await;
@@ -136,7 +136,7 @@ impl Broker {
             will: None,
             ending: Ending::Abnormal,
         };
-        Attempt::Acquired(lease, present)
+        Attempt::Acquired(Box::new(lease), present)
     }
 
     fn new_subscriber(&self, slot: &Slot) -> Arc<Subscriber> {
@@ -187,7 +187,7 @@ impl Broker {
 }
 
 enum Attempt {
-    Acquired(Lease, bool),
+    Acquired(Box<Lease>, bool),
     Owned(Arc<Subscriber>),
     Dead,
 }

@@ -84,7 +84,7 @@ impl Broker {
             RetainHandling::SendIfNew => inserted == Inserted::New,
             RetainHandling::DoNotSend => false,
         };
-        let retained = (wanted && group.is_none() && self.retained.len() > 0).then(|| RetainedScan {
+        let retained = (wanted && group.is_none() && !self.retained.is_empty()).then(|| RetainedScan {
             walk: RetainedWalk::new(filter),
             qos: options.qos,
             identifier: options.identifier,

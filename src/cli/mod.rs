@@ -38,7 +38,7 @@ enum Command {
     Bench(bench::Arguments),
     /// Make, explain and verify certificates and TLCP pairs.
     #[command(subcommand)]
-    Certs(certs::CertsCommand),
+    Certs(Box<certs::CertsCommand>),
     /// Report every mistake in a configuration.
     CheckConfig(check_config::Arguments),
     /// Set the password of a user in a password file.

@@ -2,6 +2,14 @@
 //!
 //! Modules are named by area. `broker` starts a whole broker on loopback; `simulated` runs connections on a simulated clock.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod broker;
 mod connect;
 mod delivery;

@@ -220,15 +220,20 @@ impl Pki {
         let verify = if mutual { VerifyMode::Required } else { VerifyMode::None };
         let client_auth = ClientAuth { verify, ca: self.anchors.clone(), ..ClientAuth::default() };
         let tls = if kind.rsa { &self.server_rsa } else { &self.server_p256 };
+        // Tickets for TLS; TLCP has none, and resumes by session id.
+        let resumption = Resumption { tickets: resumed, ids: resumed, ..Resumption::default() };
         let options = ServerOptions {
-            tls: Some(TlsOptions { client_auth: client_auth.clone(), ..TlsOptions::new(vec![tls.clone()]) }),
+            tls: Some(TlsOptions {
+                client_auth: client_auth.clone(),
+                resumption: resumption.clone(),
+                ..TlsOptions::new(vec![tls.clone()])
+            }),
             rfc8998: Some(Rfc8998Options {
                 client_auth: client_auth.clone(),
+                resumption: resumption.clone(),
                 ..Rfc8998Options::new(self.server_sm2.clone())
             }),
-            tlcp: Some(TlcpOptions { client_auth, ..TlcpOptions::new(self.server_pair.clone()) }),
-            // Tickets for TLS; TLCP has none, and resumes by session id.
-            resumption: Resumption { tickets: resumed, ids: resumed, ..Resumption::default() },
+            tlcp: Some(TlcpOptions { client_auth, resumption, ..TlcpOptions::new(self.server_pair.clone()) }),
             ..ServerOptions::default()
         };
         ServerContexts::new(&options).expect("contexts")

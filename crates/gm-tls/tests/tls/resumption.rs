@@ -9,7 +9,15 @@ use crate::harness::{meet_resuming, mutual_options, over_every_protocol, send, s
 
 fn resuming(ids: bool, tickets: bool) -> ServerContexts {
     let resumption = Resumption { ids, tickets, ..Resumption::default() };
-    ServerContexts::new(&ServerOptions { resumption, ..server_options(VerifyMode::Required) }).unwrap()
+    let mut options = server_options(VerifyMode::Required);
+    for slot in [
+        options.tls.as_mut().map(|tls| &mut tls.resumption),
+        options.rfc8998.as_mut().map(|rfc8998| &mut rfc8998.resumption),
+        options.tlcp.as_mut().map(|tlcp| &mut tlcp.resumption),
+    ] {
+        *slot.unwrap() = resumption.clone();
+    }
+    ServerContexts::new(&options).unwrap()
 }
 
 /// Connects, exchanges data, and returns whether the session was resumed and the one to resume next.

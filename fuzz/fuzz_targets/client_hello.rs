@@ -1,3 +1,5 @@
+//! Feeds arbitrary bytes to `client_hello`; nothing may panic or take more than linear time.
+
 #![no_main]
 use gm_tls::hello::{Parse, parse};
 

@@ -1,3 +1,5 @@
+//! Feeds arbitrary bytes to `decode_v3`; nothing may panic or take more than linear time.
+
 #![no_main]
 
 use bytes::{Bytes, BytesMut};

@@ -1,3 +1,5 @@
+//! Feeds arbitrary bytes to `proxy_header`; nothing may panic or take more than linear time.
+
 #![no_main]
 use shangmq::net::proxy::{ProxyParse, parse};
 

@@ -15,6 +15,7 @@ mod connect;
 mod delivery;
 mod flow;
 mod retained;
+mod routing;
 mod sessions;
 mod simulated;
 mod transports;

@@ -1,3 +1,5 @@
+//! Tests of `cert`: each fault by its own error.
+
 use std::fs;
 
 use openssl::asn1::Asn1Type;

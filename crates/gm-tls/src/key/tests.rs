@@ -1,3 +1,5 @@
+//! Tests of `key`: each fault by its own error.
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

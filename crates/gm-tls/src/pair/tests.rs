@@ -1,3 +1,5 @@
+//! Tests of `pair`: each fault by its own error.
+
 use super::*;
 use crate::cert::ExtendedKeyUsage;
 use crate::pki::{AlternativeNames, AuthorityProfile, CertificateAuthority, Issued, Profile, Subject};

@@ -1,3 +1,5 @@
+//! Tests of `pki`: each fault by its own error.
+
 use std::net::IpAddr;
 
 use openssl::hash::MessageDigest;

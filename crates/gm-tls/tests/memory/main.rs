@@ -1,5 +1,12 @@
 //! What an idle connection costs: its engine, after a mutual handshake and an exchange of data. In a process of its own, so that
 //! nothing else allocates meanwhile.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 #![cfg(feature = "tongsuo")]
 #![allow(dead_code, unused_imports, unused_macros)]
 

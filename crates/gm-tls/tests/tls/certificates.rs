@@ -127,14 +127,16 @@ impl Ca {
         builder.set_pubkey(key.pkey()).unwrap();
         let mut usage = KeyUsage::new();
         usage.critical();
-        match leaf.usage {
+        let usage = match leaf.usage {
             Usage::Sign => Some(usage.digital_signature()),
             Usage::Encrypt => Some(usage.key_encipherment().data_encipherment().key_agreement()),
             Usage::EncipherOnly => Some(usage.key_encipherment().data_encipherment()),
             Usage::Both => Some(usage.digital_signature().key_encipherment().key_agreement()),
             Usage::Absent => None,
+        };
+        if let Some(usage) = usage {
+            builder.append_extension(usage.build().unwrap()).unwrap();
         }
-        .map(|usage| builder.append_extension(usage.build().unwrap()).unwrap());
         let mut extended = ExtendedKeyUsage::new();
         if leaf.client_auth {
             extended.client_auth();

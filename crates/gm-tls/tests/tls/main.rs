@@ -1,5 +1,12 @@
 //! Handshakes and data between this crate's server and client, and between the server and peers that misbehave. One body of
 //! each test runs over every protocol, by the macro `over_every_protocol!`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 #![cfg(feature = "tongsuo")]
 
 mod authentication;

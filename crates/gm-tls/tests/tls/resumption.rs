@@ -2,7 +2,7 @@
 
 use gm_tls::{
     client::{ClientOptions, ClientProtocol, Connector, Session},
-    server::{Resumption, ServerContexts, ServerOptions, VerifyMode},
+    server::{Resumption, ServerContexts, VerifyMode},
 };
 
 use crate::harness::{meet_resuming, mutual_options, over_every_protocol, send, server_options};

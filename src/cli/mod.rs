@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand, each with its arguments and `run`.
 //!
-//! A subcommand is one variant of [`Command`] and one line of [`Command::run`].
+//! A subcommand is one variant of `Command` and one line of `Command::run`.
 
 mod bench;
 pub mod certs;

@@ -27,7 +27,8 @@ pub struct TransportArguments {
     /// Port [default: 1883 over tcp, 8883 secured, 8083 over ws, 8084 over ws secured]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Server")]
     port: Option<u16>,
-    /// All of it in one: mqtt|mqtts|mqtts+tlcp|mqtts+rfc8998|ws|wss|wss+tlcp|wss+rfc8998://[user[:password]@]host[:port][/topic]
+    /// All of it in one, such as mqtts+tlcp://user:password@host:port/topic, where all but scheme and host may be left out; the
+    /// schemes are mqtt, mqtts, mqtts+tlcp, mqtts+rfc8998, ws, wss, wss+tlcp and wss+rfc8998
     #[arg(short = 'L', long, value_parser = Url::parse, conflicts_with_all = ["host", "port", "protocol", "ws"], help_heading = "Server")]
     pub(super) url: Option<Url>,
     /// What secures the connection [default: tlcp with --sign-cert, tls with --cafile or --cert, else tcp]

@@ -1,3 +1,5 @@
+//! Tests of `shangmq certs`: what each subcommand makes, and what each refuses.
+
 use std::fs;
 use std::path::Path;
 

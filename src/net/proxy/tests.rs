@@ -1,3 +1,5 @@
+//! Tests of the PROXY header parser: both versions, each fault, every prefix.
+
 use std::path::Path;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of MQTT over WebSocket: how messages are cut, and what is refused.
+
 use std::io::{ErrorKind, IoSlice};
 use std::time::Duration;
 

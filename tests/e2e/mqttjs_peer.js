@@ -53,9 +53,21 @@ client.on('connect', (connack) => {
     })
   }
 })
+// Ends only when the last message is printed whole and acknowledged, or it would be sent again to the next connection.
+let printed = 0
+let unacknowledged = 0
+const finish = () => {
+  if (left === 0 && printed === Number(options.count) && unacknowledged === 0) client.end(false, () => process.exit(0))
+}
 client.on('message', (topic, payload, packet) => {
-  console.log(`MESSAGE ${topic} ${packet.qos} ${packet.retain ? 1 : 0} ${payload.toString('hex')}`)
   left -= 1
-  if (left === 0) client.end(false, () => process.exit(0))
+  if (packet.qos > 0) unacknowledged += 1
+  const line = `MESSAGE ${topic} ${packet.qos} ${packet.retain ? 1 : 0} ${payload.toString('hex')}\n`
+  process.stdout.write(line, () => { printed += 1; finish() })
+})
+client.on('packetsend', (packet) => {
+  if (action !== 'sub' || !['puback', 'pubcomp'].includes(packet.cmd)) return
+  unacknowledged -= 1
+  setImmediate(finish)
 })
 client.on('close', () => { if (left > 0 && action === 'sub') fail(new Error('the connection was closed')) })

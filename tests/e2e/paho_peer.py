@@ -81,8 +81,6 @@ def on_message(client, userdata, message):
     global left
     print(f"MESSAGE {message.topic} {message.qos} {int(message.retain)} {message.payload.hex()}", flush=True)
     left -= 1
-    if left == 0:
-        end(0)
 
 
 client.on_connect = on_connect
@@ -96,4 +94,7 @@ deadline = time.monotonic() + 60
 while time.monotonic() < deadline:
     if client.loop(0.2) != mqtt.MQTT_ERR_SUCCESS:
         break
+    # Only here is the last message acknowledged: inside the callback it is not yet, and would be sent again to the next connection.
+    if options.action == "sub" and left == 0 and code is None:
+        end(0)
 sys.exit(1 if code is None else code)

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -122,6 +122,7 @@ impl SessionArguments {
             let log = tracing_subscriber::fmt()
                 .with_max_level(tracing::Level::DEBUG)
                 .with_target(false)
+                .with_ansi(io::stderr().is_terminal())
                 .with_writer(io::stderr)
                 .finish();
             // A subscriber that is already there serves as well.

@@ -112,7 +112,7 @@ pub(super) enum TransportError {
 
 /// A connection that could not be made, with advice.
 #[derive(Debug, thiserror::Error)]
-#[error("{name} handshake with {at} failed: {advice} ({source})")]
+#[error("{name} handshake with {at} failed: {advice}")]
 struct Advised {
     name: &'static str,
     at: String,

@@ -169,6 +169,23 @@ impl Latency {
     }
 }
 
+impl Report {
+    fn fmt_latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        let titles = ["latency", "count", "mean", "p50", "p90", "p99", "p99.9", "max"];
+        for title in titles {
+            write!(f, "{title:>10}")?;
+        }
+        writeln!(f, "  (ms)")?;
+        for (name, latency) in [("full", &self.full), ("resumed", &self.resumed)] {
+            if latency.count > 0 {
+                writeln!(f, "{name:>10}{latency}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -184,16 +201,8 @@ impl fmt::Display for Report {
         }
         writeln!(f, "concurrency   {}", self.concurrency)?;
         writeln!(f, "handshakes    {} in {:.2} s: {:.1}/s", self.handshakes, self.seconds, self.handshakes_per_second)?;
-        writeln!(f)?;
-        let titles = ["latency", "count", "mean", "p50", "p90", "p99", "p99.9", "max"];
-        for title in titles {
-            write!(f, "{title:>10}")?;
-        }
-        writeln!(f, "  (ms)")?;
-        for (name, latency) in [("full", &self.full), ("resumed", &self.resumed)] {
-            if latency.count > 0 {
-                writeln!(f, "{name:>10}{latency}")?;
-            }
+        if self.handshakes > 0 {
+            self.fmt_latencies(f)?;
         }
         if self.without_session > 0 {
             writeln!(f, "\nafter {} connections the server had given no session to resume", self.without_session)?;

@@ -10,11 +10,14 @@ use mqtt_codec::{
     SubAckProperties, Subscription, SubscriptionOptions, decode, decode_connect, frame_len,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Client, ClientError, Event};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
+
+/// Bounds what would otherwise hang when it fails.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Server {
     io: DuplexStream,
@@ -101,7 +104,7 @@ async fn connected() -> (Client<DuplexStream>, Server) {
 }
 
 async fn published(client: &mut Client<DuplexStream>) -> (u16, ReasonCode) {
-    match client.next().await.unwrap() {
+    match timeout(PATIENCE, client.next()).await.expect("no answer came").unwrap() {
         Event::Published { packet_id, reason } => (packet_id.get(), reason),
         other => panic!("{other:?}"),
     }
@@ -337,7 +340,8 @@ async fn reads_while_a_write_is_stuck() {
         }
         published(&mut client).await
     };
-    let (event, ()) = tokio::join!(events, script);
+    let both = async { tokio::join!(events, script) };
+    let (event, ()) = timeout(PATIENCE, both).await.expect("both sides wait for each other");
     assert_eq!(event, (1, ReasonCode::Success));
 }
 

@@ -29,8 +29,9 @@ fn main() {
     benchmark(&mut criterion, &cases, "handshake server", |spent| spent.server);
     benchmark(&mut criterion, &cases, "handshake both sides", |spent| spent.both);
     criterion.final_summary();
-    // Cargo runs benches as tests with `--test`, and asks what there is with `--list`.
-    if !std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+    // Cargo runs benches as tests with `--test` and asks what there is with `--list`; a profile is to be of one case.
+    let no_table = ["--test", "--list", "--profile-time"];
+    if !std::env::args().any(|argument| no_table.contains(&argument.as_str())) {
         table::make(&cases).expect("the table can be written");
     }
 }

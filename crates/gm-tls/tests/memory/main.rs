@@ -25,9 +25,12 @@ use gm_tls::{
 };
 
 const CONNECTIONS: u64 = 1000;
-/// Guards against growth. The goal is 20 KiB for a whole connection, which this measurement does not reach for TLS 1.3, RFC 8998
-/// and mutual TLCP; what it prints is what there is (docs/architecture.md, known gaps).
-const CEILING: u64 = 40 * 1024;
+/// What the record layer of an installed Tongsuo takes more than that of our recipe (vendor/README.md).
+const WIDE_RECORD_LAYER: u64 = if option_env!("TONGSUO_NO_VENDOR").is_some() { 10 * 1024 } else { 0 };
+/// Bytes without client certificates. The goal is 20 KiB for a whole connection; the broker's part of it is in the rest.
+const ONE_WAY: u64 = 16 * 1024 + WIDE_RECORD_LAYER;
+/// With them: the two certificates of a TLCP client, decoded, are 10 KiB.
+const MUTUAL: u64 = 22 * 1024 + WIDE_RECORD_LAYER;
 
 fn proportional_set_size() -> u64 {
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
@@ -87,12 +90,12 @@ fn an_idle_connection_stays_below_the_ceiling() {
         let before = proportional_set_size();
         kept.extend((0..CONNECTIONS).map(|_| idle(&contexts, &connector)));
         let each = proportional_set_size().saturating_sub(before) / CONNECTIONS;
-        report.push((name, each));
+        report.push((name, each, if mutual { MUTUAL } else { ONE_WAY }));
     }
-    for (name, each) in &report {
+    for (name, each, _) in &report {
         println!("{name}: {each} bytes");
     }
-    for (name, each) in report {
-        assert!(each <= CEILING, "{name}: {each} bytes for an idle connection");
+    for (name, each, ceiling) in report {
+        assert!(each <= ceiling, "{name}: {each} bytes for an idle connection, more than {ceiling}");
     }
 }

@@ -103,9 +103,15 @@ impl HelloError {
 
 /// A fatal alert as the record that answers the hello `received` begins with: in version 0101 to a TLCP record, else in 0303.
 pub fn alert_record(received: &[u8], alert: u8) -> [u8; 7] {
-    let [major, minor] = match received {
-        [_, 1, 1, ..] => [1, 1],
-        _ => [3, 3],
+    let version = match received {
+        [_, 1, 1, ..] => 0x0101,
+        _ => 0x0303,
     };
+    fatal_alert(version, alert)
+}
+
+/// A fatal alert as a record of this version (RFC 5246 section 6.2.1, GB/T 38636-2020).
+pub(crate) fn fatal_alert(record_version: u16, alert: u8) -> [u8; 7] {
+    let [major, minor] = record_version.to_be_bytes();
     [21, major, minor, 0, 2, 2, alert]
 }

@@ -7,6 +7,8 @@ mod body;
 mod error;
 mod record;
 
+#[cfg(feature = "tongsuo")]
+pub(crate) use error::fatal_alert;
 pub use error::{HelloError, alert, alert_record};
 
 /// The version in record headers and hellos of TLCP, GB/T 38636-2020 clause 6.4.5.2.

@@ -1,7 +1,7 @@
 //! Which context answers a hello, or why none does.
 
 use super::{ContextKind, ServerContext, ServerContexts};
-use crate::hello::{ClientHello, HelloKind, TLCP_VERSION, alert};
+use crate::hello::{ClientHello, HelloKind, TLCP_VERSION, alert, fatal_alert};
 
 /// A hello that no context can answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,8 +67,7 @@ impl Refusal {
 
     /// The alert as a record in the version of the client's own, level fatal.
     pub fn alert_record(&self) -> [u8; 7] {
-        let [major, minor] = self.record_version.to_be_bytes();
-        [21, major, minor, 0, 2, 2, self.alert()]
+        fatal_alert(self.record_version, self.alert())
     }
 }
 

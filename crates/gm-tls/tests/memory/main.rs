@@ -40,22 +40,7 @@ fn proportional_set_size() -> u64 {
 
 /// A server's engine that has shaken hands and exchanged data with a client which is gone.
 fn idle(contexts: &ServerContexts, connector: &Connector) -> Engine {
-    let mut client = connector.engine(None).unwrap();
-    client.handshake().unwrap();
-    let Ok(Parse::Hello(hello)) = hello::parse(client.output()) else { panic!("no hello") };
-    let mut server = contexts.select(&hello).unwrap().engine(client.output().to_vec().into()).unwrap();
-    client.consume_output(usize::MAX);
-    loop {
-        let here = server.handshake().unwrap();
-        client.receive(server.output());
-        server.consume_output(usize::MAX);
-        let there = client.handshake().unwrap();
-        server.receive(client.output());
-        client.consume_output(usize::MAX);
-        if (here, there) == (Progress::Done, Progress::Done) {
-            break;
-        }
-    }
+    let (mut server, mut client) = harness::engines(contexts, connector);
     let mut buffer = [MaybeUninit::uninit(); 4096];
     client.write(&[1; 2000]).unwrap();
     server.receive(client.output());

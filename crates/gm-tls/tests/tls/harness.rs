@@ -155,3 +155,27 @@ pub fn noise(length: usize) -> Vec<u8> {
         })
         .collect()
 }
+
+/// A server and a client without any IO, after their handshake.
+pub fn engines(
+    contexts: &gm_tls::server::ServerContexts,
+    connector: &Connector,
+) -> (gm_tls::engine::Engine, gm_tls::engine::Engine) {
+    use gm_tls::{engine::Progress, hello};
+    let mut client = connector.engine(None).unwrap();
+    client.handshake().unwrap();
+    let Ok(hello::Parse::Hello(hello)) = hello::parse(client.output()) else { panic!("no hello") };
+    let mut server = contexts.select(&hello).unwrap().engine(client.output().to_vec().into()).unwrap();
+    client.consume_output(usize::MAX);
+    loop {
+        let here = server.handshake().unwrap();
+        client.receive(server.output());
+        server.consume_output(usize::MAX);
+        let there = client.handshake().unwrap();
+        server.receive(client.output());
+        client.consume_output(usize::MAX);
+        if (here, there) == (Progress::Done, Progress::Done) {
+            return (server, client);
+        }
+    }
+}

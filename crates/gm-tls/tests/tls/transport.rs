@@ -13,7 +13,9 @@ use gm_tls::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 
-use crate::harness::{client_options, meet_well, mutual_options, noise, over_every_protocol, send, serve, server};
+use crate::harness::{
+    client_options, engines, meet_well, mutual_options, noise, over_every_protocol, send, serve, server,
+};
 
 /// A transport that moves one byte at a time, and is not ready every other time.
 struct Trickle<S> {
@@ -148,30 +150,6 @@ async fn tampered(protocol: ClientProtocol, position: usize) -> io::Error {
     let error = server.read(&mut buffer).expect_err("read a record that was tampered with");
     assert!(!server.output().is_empty(), "no alert");
     error
-}
-
-/// A server and a client without any IO, after their handshake.
-pub fn engines(
-    contexts: &gm_tls::server::ServerContexts,
-    connector: &Connector,
-) -> (gm_tls::engine::Engine, gm_tls::engine::Engine) {
-    use gm_tls::{engine::Progress, hello};
-    let mut client = connector.engine(None).unwrap();
-    client.handshake().unwrap();
-    let Ok(hello::Parse::Hello(hello)) = hello::parse(client.output()) else { panic!("no hello") };
-    let mut server = contexts.select(&hello).unwrap().engine(client.output().to_vec().into()).unwrap();
-    client.consume_output(usize::MAX);
-    loop {
-        let here = server.handshake().unwrap();
-        client.receive(server.output());
-        server.consume_output(usize::MAX);
-        let there = client.handshake().unwrap();
-        server.receive(client.output());
-        client.consume_output(usize::MAX);
-        if (here, there) == (Progress::Done, Progress::Done) {
-            return (server, client);
-        }
-    }
 }
 
 over_every_protocol!(a_record_that_was_tampered_with_ends_the_connection, |protocol| async move {

@@ -39,15 +39,6 @@ impl OpenError {
     }
 }
 
-/// How a connection ended, as far as its session and will are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// DISCONNECT with reason 0x00: the will is dropped, [MQTT-3.14.4-3].
-    Normal,
-    /// Anything else.
-    Abnormal,
-}
-
 /// A session that a connection owns. Dropping it gives the session back, whatever ended the connection: a panic too.
 #[derive(Debug)]
 pub struct Lease {
@@ -56,7 +47,6 @@ pub struct Lease {
     session: Session,
     subscriber: Arc<Subscriber>,
     will: Option<Will>,
-    ending: Ending,
 }
 
 /// A session for a connection, and whether it existed before, [MQTT-3.2.2-2].
@@ -70,17 +60,13 @@ impl Broker {
     /// Opens the session of `request.client_id`. A connection that owns it is ended first, [MQTT-3.1.4-3].
     pub async fn open(self: &Arc<Self>, request: OpenRequest) -> Result<Opened, OpenError> {
         match tokio::time::timeout(TAKEOVER_TIMEOUT, self.acquire(&request)).await {
-            Ok(acquired) => {
-                acquired.map(|(lease, present)| Opened { lease: self.with_request(lease, request), present })
-            }
+            Ok(acquired) => acquired.map(|(mut lease, present)| {
+                lease.session.expiry = request.expiry;
+                lease.will = request.will;
+                Opened { lease, present }
+            }),
             Err(_) => Err(OpenError::Busy),
         }
-    }
-
-    fn with_request(&self, mut lease: Lease, request: OpenRequest) -> Lease {
-        lease.session.expiry = request.expiry;
-        lease.will = request.will;
-        lease
     }
 
     async fn acquire(self: &Arc<Self>, request: &OpenRequest) -> Result<(Lease, bool), OpenError> {
@@ -128,14 +114,7 @@ impl Broker {
         if let Some(parked) = ended {
             self.end_session(*parked);
         }
-        let lease = Lease {
-            broker: Arc::clone(self),
-            slot: Arc::clone(slot),
-            session,
-            subscriber,
-            will: None,
-            ending: Ending::Abnormal,
-        };
+        let lease = Lease { broker: Arc::clone(self), slot: Arc::clone(slot), session, subscriber, will: None };
         Attempt::Acquired(Box::new(lease), present)
     }
 
@@ -159,7 +138,7 @@ impl Broker {
         subscriber.disconnect();
         let now = self.now();
         let ends_at = session.expiry.deadline(now);
-        let parked = Parked {
+        let mut parked = Parked {
             session,
             subscriber: Arc::clone(subscriber),
             ends_at,
@@ -172,7 +151,6 @@ impl Broker {
             self.end_session(parked);
             return;
         }
-        let mut parked = parked;
         let due_now = parked.will.take_if(|(due, _)| *due <= now);
         let attention = parked.attention();
         *slot.state.lock() = SlotState::Parked(Box::new(parked));
@@ -210,16 +188,15 @@ impl Lease {
         (&self.broker, &self.subscriber, &mut self.session)
     }
 
-    /// Says how the connection ends; without this call it ended abnormally.
-    pub fn set_ending(&mut self, ending: Ending) {
-        self.ending = ending;
+    /// The connection ends with DISCONNECT and reason 0x00, so that nothing is published for it, [MQTT-3.14.4-3].
+    pub fn forget_will(&mut self) {
+        self.will = None;
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let will = self.will.take().filter(|_| self.ending == Ending::Abnormal);
         let session = std::mem::replace(&mut self.session, Session::new(SessionExpiry::OnDisconnect));
-        self.broker.release(&self.slot, session, &self.subscriber, will);
+        self.broker.release(&self.slot, session, &self.subscriber, self.will.take());
     }
 }

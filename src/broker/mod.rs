@@ -11,7 +11,7 @@ mod registry;
 mod subscribe;
 mod subscriber;
 
-pub use lease::{Ending, Lease, OpenError, OpenRequest, Opened};
+pub use lease::{Lease, OpenError, OpenRequest, Opened};
 pub use publish::{Published, RetainedStore};
 pub use subscribe::{RetainedScan, SubscribeOutcome, SubscribeRequest};
 pub use subscriber::{Drained, Subscriber, SubscriberId};
@@ -19,7 +19,7 @@ pub use subscriber::{Drained, Subscriber, SubscriberId};
 use crate::config::{MqttConfig, RetainerConfig};
 use crate::metrics::Metrics;
 use crate::router::{CacheLimits, Retained, RetainedLimits, RouteCache, Router, RouterLimits};
-use crate::session::{Message, Millis, QueueLimits, SubscriptionOptions};
+use crate::session::{Message, Millis, QueueLimits, SubscriptionOptions, millis};
 use deadlines::Deadlines;
 use mqtt_codec::ReasonCode;
 use parking_lot::Mutex;
@@ -79,7 +79,7 @@ impl Broker {
 
     /// Milliseconds since the broker started, on the monotonic clock.
     pub fn now(&self) -> Millis {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.started.elapsed())
     }
 
     /// A route cache for one publishing connection; it allocates nothing until it is used.

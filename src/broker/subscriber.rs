@@ -58,12 +58,6 @@ impl Subscriber {
         self.outbox.lock().connected
     }
 
-    /// Messages and bytes waiting.
-    pub fn backlog(&self) -> (usize, usize) {
-        let outbox = self.outbox.lock();
-        (outbox.queue.len(), outbox.queue.bytes())
-    }
-
     /// Hands a message over. The task is woken only by the first message of an empty outbox: it keeps looking until it has emptied it.
     pub fn push(&self, delivery: Delivery) -> Push {
         let mut outbox = self.outbox.lock();

@@ -2,7 +2,7 @@
 
 use super::{ConfigArguments, Outcome};
 use crate::config::{Config, ListenerKind};
-use crate::dev_certs;
+use crate::dev_certs::{self, DEFAULT_DIR};
 use crate::server::Server;
 use crate::telemetry;
 use clap::Args;
@@ -14,9 +14,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
-
-/// Where the embedded configuration looks for its certificates, relative to the working directory.
-const DEV_CERTS: &str = "gm-certs/dev";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -33,9 +30,9 @@ impl Arguments {
             warn!(
                 "no configuration file: running for development, on loopback only, open to anonymous clients; use --config for anything else"
             );
-            let made = dev_certs::ensure(Path::new(DEV_CERTS))?;
+            let made = dev_certs::ensure(Path::new(DEFAULT_DIR))?;
             info!(
-                directory = DEV_CERTS,
+                directory = DEFAULT_DIR,
                 made = made.created(),
                 "development certificates; never use them outside this machine"
             );
@@ -114,7 +111,7 @@ fn target(address: SocketAddr) -> String {
 
 /// What can be spoken on a listener: its name and the options of the command line.
 fn variants(kind: &ListenerKind) -> Vec<(&'static str, String)> {
-    let file = |name: &str| format!("{DEV_CERTS}/{name}");
+    let file = |name: &str| format!("{DEFAULT_DIR}/{name}");
     let secure = |over: &str| {
         vec![
             ("TLS 1.3", format!("{over} --protocol tls1.3 --cafile {}", file("ecdsa-ca.crt"))),

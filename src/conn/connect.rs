@@ -7,7 +7,7 @@ use super::{Close, Context, Io};
 use crate::auth::{AuthRequest, Decision};
 use crate::broker::{OpenRequest, Opened};
 use crate::config::MqttConfig;
-use crate::session::{Message, SessionExpiry, Will};
+use crate::session::{Message, SessionExpiry, Will, millis};
 use bytestring::ByteString;
 use mqtt_codec::{
     ConnAck, ConnAckProperties, Connect, PayloadFormat, ProtocolVersion, PublishProperties, QoS, ReasonCode,
@@ -183,7 +183,8 @@ impl AwaitAuth {
         let keep_alive_secs = config.server_keepalive.unwrap_or(connect.keep_alive_secs);
         let negotiated = Negotiated {
             version: connect.version,
-            keep_alive: keep_alive(keep_alive_secs, config.keepalive_multiplier),
+            keep_alive: keep_alive(keep_alive_secs, config.keepalive_multiplier).map(millis),
+            write_timeout: millis(config.write_timeout),
             window: usize::from(
                 connect.properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(config.max_inflight),
             ),
@@ -256,10 +257,6 @@ fn session_expiry(connect: &Connect, config: &MqttConfig) -> SessionExpiry {
         _ => SessionExpiry::After(millis(config.session_expiry_interval)),
     };
     wished.at_most(SessionExpiry::After(millis(config.max_session_expiry_interval)))
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn connack_properties(connect: &Connect, config: &MqttConfig, accepted: &Accepted) -> ConnAckProperties {

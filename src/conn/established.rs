@@ -2,12 +2,11 @@
 
 use super::close::Close;
 use super::handle::Aliases;
-use super::input::{Flow, Input};
+use super::input::Input;
 use super::output::Output;
 use super::{Context, Io};
-use crate::broker::{Cache, Ending, Lease, RetainedScan};
+use crate::broker::{Cache, Lease, RetainedScan};
 use crate::session::{Delivery, Millis, Resend};
-use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{Disconnect, ProtocolVersion, PubRel, QoS, ReasonCode};
 use std::cell::Cell;
@@ -31,12 +30,14 @@ thread_local! {
     static BATCH_BUFFER: Cell<Vec<Delivery>> = const { Cell::new(Vec::new()) };
 }
 
-/// What CONNECT and CONNACK settled.
+/// What CONNECT, CONNACK and the configuration settled.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Negotiated {
     pub version: ProtocolVersion,
     /// Silence after which the client is gone; `None` is never.
-    pub keep_alive: Option<Duration>,
+    pub keep_alive: Option<Millis>,
+    /// How long the peer may take no bytes that wait for it.
+    pub write_timeout: Millis,
     /// QoS 1 and 2 messages the client takes before it must acknowledge.
     pub window: usize,
     /// Largest packet the client takes, in bytes.
@@ -104,7 +105,7 @@ impl Established {
         let close = poll_fn(|cx| self.poll(cx)).await;
         self.report_routes();
         if matches!(close, Close::Disconnected) {
-            self.state.lease.set_ending(Ending::Normal);
+            self.state.lease.forget_will();
         }
         let Established { io, context, state: State { lease, output, negotiated, .. }, .. } = self;
         // The session is free for the next connection before this one's last bytes are written.
@@ -158,21 +159,13 @@ impl Established {
         }
         let max_packet_size = self.context.broker.config().max_packet_size;
         let Established { io, context, input, state, .. } = self;
-        let mut handle = |frame: Bytes| {
-            state.handle_frame(frame, context)?;
-            Ok(if state.output.is_full() { Flow::Stop } else { Flow::Continue })
-        };
         if !input.is_empty() {
-            input.resume(max_packet_size, &mut handle)?;
+            input.resume(max_packet_size, |frame| state.handle_next(frame, context))?;
         }
         if state.output.is_full() {
             return Ok(true);
         }
-        let mut handle = |frame: Bytes| {
-            state.handle_frame(frame, context)?;
-            Ok(if state.output.is_full() { Flow::Stop } else { Flow::Continue })
-        };
-        match input.poll_read(cx, &mut **io, max_packet_size, &mut handle) {
+        match input.poll_read(cx, &mut **io, max_packet_size, |frame| state.handle_next(frame, context)) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(true)) => {
                 self.last_heard = self.context.broker.now();
@@ -209,12 +202,8 @@ impl Established {
     fn poll_timer(&mut self, cx: &mut task::Context<'_>) -> Option<Close> {
         loop {
             let now = self.context.broker.now();
-            let write_timeout = super::connect::millis(self.context.broker.config().write_timeout);
-            let silence = self
-                .state
-                .negotiated
-                .keep_alive
-                .map(|limit| self.last_heard.saturating_add(super::connect::millis(limit)));
+            let Negotiated { keep_alive, write_timeout, .. } = self.state.negotiated;
+            let silence = keep_alive.map(|limit| self.last_heard.saturating_add(limit));
             let stall = self.stalled_since.map(|since| since.saturating_add(write_timeout));
             if stall.is_some_and(|at| at <= now) {
                 return Some(Close::WriteTimeout);

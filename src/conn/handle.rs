@@ -1,10 +1,11 @@
 //! What each packet of an accepted connection does.
 
 use super::established::State;
+use super::input::Flow;
 use super::{Close, Context};
 use crate::broker::{RetainedStore, SubscribeRequest};
 use crate::config::MqttConfig;
-use crate::session::{Acknowledged, Begin, Message, SessionExpiry};
+use crate::session::{Acknowledged, Begin, Message, SessionExpiry, millis};
 use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{
@@ -63,7 +64,13 @@ fn is_reserved(topic: &str) -> bool {
 }
 
 impl State {
-    pub(super) fn handle_frame(&mut self, frame: Bytes, context: &Context) -> Result<(), Close> {
+    /// Handles one packet and says whether the peer's answers leave room for another.
+    pub(super) fn handle_next(&mut self, frame: Bytes, context: &Context) -> Result<Flow, Close> {
+        self.handle_frame(frame, context)?;
+        Ok(if self.output.is_full() { Flow::Stop } else { Flow::Continue })
+    }
+
+    fn handle_frame(&mut self, frame: Bytes, context: &Context) -> Result<(), Close> {
         context.metrics.bytes_received.fetch_add(frame.len() as u64, Ordering::Relaxed);
         match decode(frame, self.negotiated.version)? {
             Packet::Publish(publish) => self.handle_publish(publish, context),
@@ -126,12 +133,7 @@ impl State {
         let now = context.broker.now();
         if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
             let limit = usize::from(config.max_awaiting_rel);
-            match self.lease.session().awaiting_release.begin(
-                id,
-                limit,
-                now,
-                super::connect::millis(config.await_rel_timeout),
-            ) {
+            match self.lease.session().awaiting_release.begin(id, limit, now, millis(config.await_rel_timeout)) {
                 Begin::New => {}
                 Begin::Duplicate => return self.answer_publish(qos, packet_id, ReasonCode::Success),
                 Begin::Full => {
@@ -245,7 +247,7 @@ impl State {
                 u32::MAX => SessionExpiry::Never,
                 secs => SessionExpiry::After(u64::from(secs) * 1000),
             };
-            let limit = super::connect::millis(context.broker.config().max_session_expiry_interval);
+            let limit = millis(context.broker.config().max_session_expiry_interval);
             self.lease.session().expiry = wished.at_most(SessionExpiry::After(limit));
         }
         match disconnect.reason {

@@ -4,7 +4,7 @@ use super::accepted;
 use super::secure::{SecureError, load_contexts};
 use crate::auth::Auth;
 use crate::broker::Broker;
-use crate::config::{ListenerConfig, ListenerKind, TcpConfig};
+use crate::config::{ListenerConfig, TcpConfig};
 use crate::metrics::ListenerMetrics;
 use gm_tls::server::ServerContexts;
 use socket2::{SockRef, TcpKeepalive};
@@ -82,10 +82,6 @@ impl Listener {
 
     pub fn id(&self) -> &Arc<str> {
         &self.id
-    }
-
-    pub fn kind(&self) -> &ListenerKind {
-        &self.config.kind
     }
 
     /// Accepts until `stop` says so. Connections go on after that.

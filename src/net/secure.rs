@@ -1,6 +1,7 @@
 //! From the files that a listener's configuration names to the contexts that its handshakes use.
 
 use crate::config::{self, ConfigError, FileRef, IdentityFiles, TlsConfig};
+use crate::dev_certs::now;
 use gm_tls::ContextError;
 use gm_tls::cert::{Certificate, CertificateChain};
 use gm_tls::key::{Password, PrivateKey};
@@ -9,7 +10,6 @@ use gm_tls::server::{
     AlpnPolicy, ClientAuth, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions,
     TlsOptions, TlsVersion, VerifyMode,
 };
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Why a listener cannot be secured. The cause names the key, the file and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,7 @@ fn tlcp_options(config: &config::TlcpOptions) -> Result<TlcpOptions, SecureError
     let enc_key = load_key(&config.enc)?;
     let pair =
         CertificatePair::new(sign, sign_key, enc, enc_key).map_err(|cause| in_file(&config.sign.certfile, cause))?;
-    pair.check_validity(now_secs()).map_err(|cause| in_file(&config.sign.certfile, cause))?;
+    pair.check_validity(now()).map_err(|cause| in_file(&config.sign.certfile, cause))?;
     Ok(TlcpOptions {
         client_auth: client_auth(&config.client_auth)?,
         ciphers: config.ciphers.clone(),
@@ -76,7 +76,7 @@ fn tlcp_options(config: &config::TlcpOptions) -> Result<TlcpOptions, SecureError
 fn identity(files: &IdentityFiles) -> Result<Identity, SecureError> {
     let chain = load_chain(&files.certfile)?;
     let key = load_key(files)?;
-    check_validity(&chain.leaf, &chain.origin, now_secs()).map_err(|cause| in_file(&files.certfile, cause))?;
+    check_validity(&chain.leaf, &chain.origin, now()).map_err(|cause| in_file(&files.certfile, cause))?;
     Ok(Identity { chain, key })
 }
 
@@ -112,9 +112,4 @@ fn version(version: config::TlsVersion) -> TlsVersion {
 
 fn in_file(file: &FileRef, cause: impl std::fmt::Display) -> SecureError {
     SecureError::File(file.error(cause.to_string()))
-}
-
-/// Seconds since 1970 by the wall clock, which certificates are dated by.
-fn now_secs() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

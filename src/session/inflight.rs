@@ -97,7 +97,7 @@ impl Inflight {
         match self.entries.get(&id) {
             None => Acknowledged::Unknown,
             Some(Entry { pending: Pending::Publish(delivery), .. }) if delivery.qos == mqtt_codec::QoS::AtLeastOnce => {
-                self.remove(id);
+                self.forget(id);
                 Acknowledged::Done
             }
             Some(_) => Acknowledged::Unexpected,
@@ -114,7 +114,7 @@ impl Inflight {
                 Acknowledged::Unexpected
             }
             Some(_) if failed => {
-                self.remove(id);
+                self.forget(id);
                 Acknowledged::Done
             }
             Some(entry) => {
@@ -129,16 +129,11 @@ impl Inflight {
         match self.entries.get(&id) {
             None => Acknowledged::Unknown,
             Some(Entry { pending: Pending::Released, .. }) => {
-                self.remove(id);
+                self.forget(id);
                 Acknowledged::Done
             }
             Some(_) => Acknowledged::Unexpected,
         }
-    }
-
-    /// Gives up on a message that cannot be sent.
-    pub fn forget(&mut self, id: NonZeroU16) {
-        self.remove(id);
     }
 
     /// Everything unacknowledged, oldest first, as it must be sent when the client is back.
@@ -155,7 +150,7 @@ impl Inflight {
     }
 
     /// Forgets an exchange; a large table gives its memory back once it is empty.
-    fn remove(&mut self, id: NonZeroU16) {
+    pub fn forget(&mut self, id: NonZeroU16) {
         self.entries.remove(&id);
         if self.entries.is_empty() && self.entries.capacity() > 64 {
             self.entries = HashMap::new();

@@ -19,9 +19,15 @@ pub(crate) use message::tests::delivery as message_for_tests;
 use bytestring::ByteString;
 use hashbrown::HashMap;
 use mqtt_codec::{QoS, SubscriptionId};
+use std::time::Duration;
 
 /// Milliseconds on the broker's monotonic clock.
 pub type Millis = u64;
+
+/// A configured time on that clock; what is too long for it counts as the longest.
+pub fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
 
 /// What a client asked for when it subscribed, [MQTT-3.8.3-1] and MQTT 5 section 3.8.3.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

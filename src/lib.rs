@@ -6,11 +6,12 @@
 //! - [`net`] accepts connections and secures them; [`conn`] runs one task for each.
 //! - [`broker`] owns sessions and routes; [`session`] and [`router`] are its pure state.
 //! - [`client`] is the MQTT client of the command line.
-//! - [`auth`] decides who may connect; [`admin`] and [`metrics`] let operators look inside.
+//! - [`auth`] decides who may connect; [`admin`] and [`metrics`] let operators look inside; [`causes`] shows errors.
 
 pub mod admin;
 pub mod auth;
 pub mod broker;
+pub mod causes;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -4,14 +4,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use shangmq::causes::Causes;
 use shangmq::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::parse().run().map_err(anyhow::Error::from_boxed) {
+    match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
             // With standard error closed there is nobody left to tell; the exit code still says it.
-            let _ = writeln!(std::io::stderr().lock(), "shangmq: {error:#}");
+            let _ = writeln!(std::io::stderr().lock(), "shangmq: {}", Causes(&*error));
             ExitCode::FAILURE
         }
     }

@@ -1,14 +1,17 @@
 //! Starts and stops the whole broker from one configuration.
 
 use crate::admin;
-use crate::auth::{Auth, PasswordFileError};
+use crate::auth::Auth;
 use crate::broker::Broker;
-use crate::config::Config;
+use crate::causes::Causes;
+use crate::config::{Config, ConfigError, ConfigErrors, NodeConfig, Origin};
 use crate::metrics::Metrics;
-use crate::net::{Listener, ListenerError};
+use crate::net::{BindError, PreparedListener};
 use mqtt_codec::ReasonCode;
+use rustix::fs::{Access, access};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -19,19 +22,105 @@ use tracing::{info, warn};
 /// How long connections may take to say goodbye at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Why the broker does not start. Every listener that cannot start is named.
+/// Why the broker does not start. Every mistake and every listener that cannot listen is named.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{}", join(.0))]
-    Listeners(Vec<ListenerError>),
     #[error(transparent)]
-    Passwords(#[from] PasswordFileError),
+    Config(#[from] ConfigErrors),
+    #[error("{}", join(.0))]
+    Listeners(Vec<BindError>),
     #[error("metrics.bind: cannot listen on {bind}: {cause}")]
     Metrics { bind: SocketAddr, cause: io::Error },
 }
 
-fn join(errors: &[ListenerError]) -> String {
+fn join(errors: &[BindError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A configuration of which everything is known to be good, the files that it names too: all that is left to do is to listen.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Without its listeners.
+    config: Config,
+    auth: Arc<Auth>,
+    listeners: Vec<PreparedListener>,
+}
+
+impl Prepared {
+    /// Reads a configuration, or the one for development when none is named, lays the environment over it, and opens what it
+    /// names. Nothing is made or changed.
+    ///
+    /// # Errors
+    /// Every mistake in the configuration and in the files it names.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Prepared, ConfigErrors> {
+        let (config, errors) = Config::examine(file, environment);
+        match config {
+            Some(config) => Prepared::examine(config, errors),
+            None => ConfigErrors::check(errors).and_then(|()| Prepared::new(Config::development()?)),
+        }
+    }
+
+    /// Opens what a configuration names.
+    ///
+    /// # Errors
+    /// Every mistake in the files.
+    pub fn new(config: Config) -> Result<Prepared, ConfigErrors> {
+        Prepared::examine(config, Vec::new())
+    }
+
+    fn examine(mut config: Config, mut errors: Vec<ConfigError>) -> Result<Prepared, ConfigErrors> {
+        errors.extend(check_data_dir(&config.node));
+        let auth = Auth::new(&config.auth).map_err(|cause| {
+            let place = config.auth.password_file.as_ref();
+            let reason = Causes(&cause).to_string();
+            place.map_or_else(|| ConfigError::new(Origin::Default, "auth", &*reason), |file| file.error(&*reason))
+        });
+        errors.extend(auth.as_ref().err().cloned());
+        let mut listeners = Vec::new();
+        for listener in std::mem::take(&mut config.listeners) {
+            match PreparedListener::new(listener) {
+                Ok(listener) => listeners.push(listener),
+                Err(found) => errors.extend(found),
+            }
+        }
+        ConfigErrors::check(errors)?;
+        Ok(Prepared { config, auth: Arc::new(auth?), listeners })
+    }
+
+    /// The configuration without its listeners.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn listeners(&self) -> &[PreparedListener] {
+        &self.listeners
+    }
+}
+
+/// What would keep the data directory from being made or written to.
+fn check_data_dir(node: &NodeConfig) -> Option<ConfigError> {
+    let wrong = |path: &Path, reason: &str| {
+        let error = node.data_dir_place.error(format!("{}: {reason}", path.display()));
+        Some(ConfigError { path: Some(path.into()), ..error })
+    };
+    // What is not there yet is made at start, in the nearest directory that is.
+    let mut nearest = node.data_dir.as_path();
+    while let (Err(cause), Some(parent)) = (nearest.symlink_metadata(), nearest.parent()) {
+        if cause.kind() != io::ErrorKind::NotFound {
+            return wrong(nearest, &cause.to_string());
+        }
+        nearest = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    }
+    match nearest.metadata() {
+        Ok(found) if !found.is_dir() => return wrong(nearest, "not a directory"),
+        Err(cause) => return wrong(nearest, &cause.to_string()),
+        Ok(_) => {}
+    }
+    let writable = access(nearest, Access::WRITE_OK | Access::EXEC_OK);
+    writable.err().and_then(|_| wrong(nearest, "this user may not write to this directory"))
 }
 
 /// A running broker. Dropping it ends every task at once; [`shutdown`](Self::shutdown) lets clients know first.
@@ -46,15 +135,26 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads everything, binds everything, and only then accepts anything: either all listeners run or none.
+    /// Prepares and runs a configuration.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`] and [`run`](Self::run).
     pub async fn start(config: Config) -> Result<Server, StartError> {
+        Server::run(Prepared::new(config)?).await
+    }
+
+    /// Binds everything, and only then accepts anything: either all listeners run or none.
+    ///
+    /// # Errors
+    /// Every address that the system does not give.
+    pub async fn run(prepared: Prepared) -> Result<Server, StartError> {
+        let Prepared { config, auth, listeners } = prepared;
         let metrics = Arc::new(Metrics::new());
-        let auth = Arc::new(Auth::new(&config.auth)?);
         let broker = Broker::new(config.mqtt, config.retainer, Arc::clone(&metrics));
         let mut opened = Vec::new();
         let mut errors = Vec::new();
-        for listener in config.listeners {
-            match open(Listener::open(listener, Arc::clone(&broker), Arc::clone(&auth))) {
+        for listener in listeners {
+            match listener.bind(Arc::clone(&broker), Arc::clone(&auth)) {
                 Ok(listener) => opened.push(listener),
                 Err(error) => errors.push(error),
             }
@@ -113,15 +213,5 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.helpers.shutdown().await;
-    }
-}
-
-type Opened = (Arc<Listener>, TcpListener, SocketAddr);
-
-fn open(result: Result<(Arc<Listener>, TcpListener), ListenerError>) -> Result<Opened, ListenerError> {
-    let (listener, socket) = result?;
-    match socket.local_addr() {
-        Ok(address) => Ok((listener, socket, address)),
-        Err(cause) => Err(listener.bind_error(cause)),
     }
 }

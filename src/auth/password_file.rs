@@ -22,7 +22,7 @@ const DECOY_ITERATIONS: u32 = 100_000;
 /// Why a password file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordFileError {
-    #[error("{}: {error}", path.display())]
+    #[error("{}: cannot be read or written", path.display())]
     Io {
         path: PathBuf,
         #[source]

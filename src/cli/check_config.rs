@@ -1,13 +1,15 @@
 //! `shangmq check-config`: every mistake in a configuration and in the files it names, without starting anything.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigArguments, Outcome};
-use crate::config::{Config, ConfigError, ConfigErrors, probe_files};
+use crate::config::{ConfigError, ConfigErrors, ListenerConfig};
+use crate::dev_certs::DEFAULT_DIR;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -33,14 +35,31 @@ impl Arguments {
     }
 }
 
-/// Mistakes in the configuration, or else in the files it names.
-fn check(arguments: &ConfigArguments) -> Result<Config, ConfigErrors> {
-    let config = arguments.load()?;
-    ConfigErrors::check(probe_files(&config))?;
-    Ok(config)
+/// What was found good.
+#[derive(Debug, Default)]
+struct Good {
+    /// Each listener and where it will listen.
+    listeners: Vec<String>,
+    /// False for the development configuration before its first start, which makes its certificates.
+    certificates: bool,
 }
 
-fn report(checked: &Result<Config, ConfigErrors>, json: bool, out: &mut impl Write) -> io::Result<()> {
+/// Everything that `shangmq start` does before it listens, so that what is good here does not fail there.
+fn check(arguments: &ConfigArguments) -> Result<Good, ConfigErrors> {
+    if arguments.config.is_none() && !Path::new(DEFAULT_DIR).exists() {
+        let config = arguments.load()?;
+        return Ok(Good { listeners: config.listeners.iter().map(listener).collect(), certificates: false });
+    }
+    let prepared = arguments.prepare()?;
+    let listeners = prepared.listeners().iter().map(|one| listener(one.config())).collect();
+    Ok(Good { listeners, certificates: true })
+}
+
+fn listener(config: &ListenerConfig) -> String {
+    format!("{} on {}", config.id(), config.bind)
+}
+
+fn report(checked: &Result<Good, ConfigErrors>, json: bool, out: &mut impl Write) -> io::Result<()> {
     let errors = checked.as_ref().err().map(ConfigErrors::as_slice).unwrap_or_default();
     if json {
         serde_json::to_writer_pretty(&mut *out, &Report { valid: checked.is_ok(), errors })?;
@@ -48,9 +67,12 @@ fn report(checked: &Result<Config, ConfigErrors>, json: bool, out: &mut impl Wri
     }
     match checked {
         Err(errors) => writeln!(out, "{errors}\n{} found", mistakes(errors.as_slice().len())),
-        Ok(config) => {
-            for listener in &config.listeners {
-                writeln!(out, "{} on {}", listener.id(), listener.bind)?;
+        Ok(good) => {
+            for listener in &good.listeners {
+                writeln!(out, "{listener}")?;
+            }
+            if !good.certificates {
+                writeln!(out, "the first start makes the development certificates in {DEFAULT_DIR}")?;
             }
             writeln!(out, "the configuration is valid")
         }
@@ -63,13 +85,15 @@ fn mistakes(count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::config::Config;
 
     fn printed(text: &str, json: bool) -> String {
         let mut out = Vec::new();
-        report(&Config::parse(Path::new("t.toml"), text, []), json, &mut out).unwrap();
+        let checked = Config::parse(Path::new("t.toml"), text, []);
+        let checked = checked
+            .map(|config| Good { listeners: config.listeners.iter().map(listener).collect(), certificates: true });
+        report(&checked, json, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 

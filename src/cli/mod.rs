@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, ConfigErrors, ENVIRONMENT_PREFIX, Origin};
+use crate::server::Prepared;
 
 /// MQTT broker for networks that must use Chinese national cryptography: TLS, RFC 8998 and TLCP on one port.
 #[derive(Debug, Parser)]
@@ -99,6 +100,14 @@ impl ConfigArguments {
     /// Every mistake there is.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
         Config::load(self.config.as_deref(), environment()?)
+    }
+
+    /// As [`load`](Self::load), and opens the files that the configuration names.
+    ///
+    /// # Errors
+    /// Every mistake there is.
+    pub fn prepare(&self) -> Result<Prepared, ConfigErrors> {
+        Prepared::load(self.config.as_deref(), environment()?)
     }
 }
 

@@ -1,9 +1,10 @@
 //! `shangmq start`: runs the broker until it is told to stop.
 
 use super::{ConfigArguments, Outcome};
-use crate::config::{Config, ListenerKind};
+use crate::config::ListenerKind;
 use crate::dev_certs::{self, DEFAULT_DIR};
-use crate::server::Server;
+use crate::net::PreparedListener;
+use crate::server::{Prepared, Server};
 use crate::telemetry;
 use clap::Args;
 use std::fmt::Write as _;
@@ -23,14 +24,17 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> Outcome {
-        let config = self.config.load()?;
+        let made = match &self.config.config {
+            None => Some(dev_certs::ensure(Path::new(DEFAULT_DIR))?),
+            Some(_) => None,
+        };
+        let prepared = self.config.prepare()?;
+        let config = prepared.config();
         telemetry::init(&config.log)?;
-        let development = self.config.config.is_none();
-        if development {
+        if let Some(made) = &made {
             warn!(
                 "no configuration file: running for development, on loopback only, open to anonymous clients; use --config for anything else"
             );
-            let made = dev_certs::ensure(Path::new(DEFAULT_DIR))?;
             info!(
                 directory = DEFAULT_DIR,
                 made = made.created(),
@@ -42,19 +46,19 @@ impl Arguments {
             .mode(0o700)
             .create(&config.node.data_dir)
             .map_err(|cause| format!("node.data_dir: cannot create {}: {cause}", config.node.data_dir.display()))?;
-        raise_descriptor_limit(&config);
+        raise_descriptor_limit(prepared.listeners());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(serve(config, development))
+        runtime.block_on(serve(prepared, made.is_some()))
     }
 }
 
-async fn serve(config: Config, development: bool) -> Outcome {
+async fn serve(prepared: Prepared, development: bool) -> Outcome {
     // Installed before anything listens, so that no signal finds the default action.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let kinds: Vec<(String, ListenerKind)> =
-        config.listeners.iter().map(|listener| (listener.id(), listener.kind.clone())).collect();
-    let server = Server::start(config).await?;
+        prepared.listeners().iter().map(|listener| (listener.config().id(), listener.config().kind.clone())).collect();
+    let server = Server::run(prepared).await?;
     if development {
         let banner = banner(&server, &kinds);
         std::io::stdout().lock().write_all(banner.as_bytes())?;
@@ -69,9 +73,9 @@ async fn serve(config: Config, development: bool) -> Outcome {
 }
 
 /// A broker needs a descriptor for each connection; the soft limit of a shell is often 1,024.
-fn raise_descriptor_limit(config: &Config) {
-    let wanted: u64 =
-        config.listeners.iter().map(|listener| listener.max_connections as u64).sum::<u64>().saturating_add(1024);
+fn raise_descriptor_limit(listeners: &[PreparedListener]) {
+    let connections = listeners.iter().map(|listener| listener.config().max_connections as u64).sum::<u64>();
+    let wanted = connections.saturating_add(1024);
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit < wanted => {
             info!(

@@ -3,7 +3,7 @@
 //! Nothing here may carry a secret: reasons are built from keys and from values of keys that are not secret.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -38,12 +38,14 @@ pub struct ConfigError {
     pub key: String,
     pub reason: String,
     pub suggestion: Option<String>,
+    /// The file that is at fault when the configuration itself is not, such as a certificate; `reason` names it too.
+    pub path: Option<Box<Path>>,
 }
 
 impl ConfigError {
     /// A mistake without a suggestion.
     pub fn new(origin: Origin, key: impl Into<String>, reason: impl Into<String>) -> ConfigError {
-        ConfigError { origin, key: key.into(), reason: reason.into(), suggestion: None }
+        ConfigError { origin, key: key.into(), reason: reason.into(), suggestion: None, path: None }
     }
 
     /// Adds what the operator can do about it.
@@ -82,6 +84,8 @@ struct ErrorReport<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     variable: Option<&'a str>,
     key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
     reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     suggestion: Option<&'a str>,
@@ -95,7 +99,8 @@ impl Serialize for ConfigError {
             Origin::Default => (None, None, None, None),
         };
         let suggestion = self.suggestion.as_deref();
-        ErrorReport { file, line, column, variable, key: &self.key, reason: &self.reason, suggestion }
+        let path = self.path.as_ref().map(|path| path.display().to_string());
+        ErrorReport { file, line, column, variable, key: &self.key, path, reason: &self.reason, suggestion }
             .serialize(serializer)
     }
 }
@@ -120,6 +125,10 @@ impl ConfigErrors {
 
     pub fn as_slice(&self) -> &[ConfigError] {
         &self.0
+    }
+
+    pub fn into_errors(self) -> Vec<ConfigError> {
+        self.0
     }
 }
 

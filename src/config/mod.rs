@@ -1,7 +1,7 @@
 //! The configuration: TOML text and environment variables, parsed once into values that need no further check.
 //!
 //! Files mirror the runtime: `listener.rs` and `tls.rs` describe what `net` opens, `mqtt.rs` what `session` keeps.
-//! Nothing here opens a certificate, a socket or a database; [`probe_files`] only looks whether files can be read.
+//! Nothing here opens a certificate, a socket or a database.
 
 mod auth;
 mod cidr;
@@ -9,7 +9,6 @@ mod error;
 mod listener;
 mod mqtt;
 mod node;
-mod probe;
 mod section;
 mod tls;
 mod tree;
@@ -28,10 +27,10 @@ pub use error::{ConfigError, ConfigErrors, Origin};
 pub use listener::{ListenerConfig, ListenerKind, ProxyProtocolConfig, TcpConfig, TcpKeepalive, WsConfig};
 pub use mqtt::{MaxQos, MqttConfig, RetainerConfig};
 pub use node::{LogConfig, LogFormat, LogLevel, MetricsConfig, NodeConfig};
-pub use probe::probe_files;
-pub use section::FileRef;
+pub use section::{FileRef, Place};
 pub use tls::{
-    ClientAuth, IdentityFiles, Rfc8998Options, TlcpOptions, TlsConfig, TlsOptions, TlsVersion, TlsVersions, TrustFiles,
+    ClientAuth, IdentityFiles, Names, Rfc8998Options, TlcpOptions, TlsConfig, TlsOptions, TlsVersion, TlsVersions,
+    TrustFiles,
 };
 pub use tree::ENVIRONMENT_PREFIX;
 pub use value::Secret;
@@ -70,11 +69,23 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
+        let (config, errors) = Config::examine(file, environment);
+        Config::faultless(config, errors)
+    }
+
+    /// As [`load`](Self::load), for a look at the files it names in spite of mistakes. Where there are any, the configuration
+    /// lacks the listeners that have one and holds defaults in place of bad values: it must not be run.
+    pub(crate) fn examine(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> (Option<Config>, Vec<ConfigError>) {
         let Some(path) = file else {
-            return Config::parse(Path::new(DEVELOPMENT_NAME), DEVELOPMENT, environment);
+            return Config::examine_text(Path::new(DEVELOPMENT_NAME), DEVELOPMENT, environment);
         };
-        let text = read_file(path)?;
-        Config::parse(path, &text, environment)
+        match read_file(path) {
+            Ok(text) => Config::examine_text(path, &text, environment),
+            Err(error) => (None, vec![error]),
+        }
     }
 
     /// The configuration for development as it is embedded, without the environment.
@@ -94,14 +105,31 @@ impl Config {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
+        let (config, errors) = Config::examine_text(path, text, environment);
+        Config::faultless(config, errors)
+    }
+
+    fn examine_text(
+        path: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> (Option<Config>, Vec<ConfigError>) {
         let mut errors = Vec::new();
-        let mut root = tree::parse(path.to_owned(), text)?;
+        let mut root = match tree::parse(path.to_owned(), text) {
+            Ok(root) => root,
+            Err(found) => return (None, found.into_errors()),
+        };
         tree::overlay(&mut root, environment, &mut errors);
         let base = path.parent().map(Path::to_owned).unwrap_or_default();
         let report = Report::new(base, errors);
         let config = Config::read(Section::root(&report, &root));
-        ConfigErrors::check(report.into_errors())?;
-        Ok(config)
+        (Some(config), report.into_errors())
+    }
+
+    fn faultless(config: Option<Config>, errors: Vec<ConfigError>) -> Result<Config, ConfigErrors> {
+        ConfigErrors::check(errors)?;
+        // Without a configuration there is at least one error.
+        config.ok_or_else(|| ConfigErrors::from(ConfigError::new(Origin::Default, "", "nothing could be read")))
     }
 
     fn read(mut root: Section<'_>) -> Config {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::section::Section;
+use super::section::{Place, Section};
 use super::value::{Bind, Choice, Word};
 
 /// `[node]`.
@@ -11,6 +11,8 @@ use super::value::{Bind, Choice, Word};
 pub struct NodeConfig {
     /// Directory of everything durable; made at start if its parent exists.
     pub data_dir: PathBuf,
+    /// Where `data_dir` was written.
+    pub data_dir_place: Place,
 }
 
 impl NodeConfig {
@@ -19,8 +21,9 @@ impl NodeConfig {
             Some(file) => file.path().to_owned(),
             None => section.default_path("data"),
         };
+        let data_dir_place = section.place_of("data_dir");
         section.finish();
-        NodeConfig { data_dir }
+        NodeConfig { data_dir, data_dir_place }
     }
 }
 

@@ -70,6 +70,11 @@ impl<'a> Section<'a> {
         self.origin.clone()
     }
 
+    /// The table itself, to keep for mistakes that are found later.
+    pub(super) fn own_place(&self) -> Place {
+        Place { key: self.path.clone(), origin: self.origin() }
+    }
+
     /// True when the table was written, be it empty.
     pub(super) fn exists(&self) -> bool {
         self.table.is_some()
@@ -83,6 +88,11 @@ impl<'a> Section<'a> {
     /// Where a key was written, else where the table is.
     pub(super) fn place(&self, key: &str) -> Origin {
         self.node(key).map_or_else(|| self.origin.clone(), |node| node.key.clone())
+    }
+
+    /// Where a key was written, else where the table is, to keep for mistakes that are found later.
+    pub(super) fn place_of(&self, key: &str) -> Place {
+        Place { key: self.key(key), origin: self.place(key) }
     }
 
     /// Reads a key that may be absent.
@@ -126,7 +136,7 @@ impl<'a> Section<'a> {
             self.error(key, "an empty path", Some("remove the key, or name a file".to_owned()));
             return None;
         }
-        Some(FileRef { path: self.resolve(&origin, path), key: self.key(key), origin })
+        Some(FileRef { path: self.resolve(&origin, path), place: Place { key: self.key(key), origin } })
     }
 
     fn resolve(&self, origin: &Origin, path: PathBuf) -> PathBuf {
@@ -212,7 +222,22 @@ impl<'a> Section<'a> {
     }
 
     fn problem(&self, origin: Origin, key: &str, problem: Problem) -> ConfigError {
-        ConfigError { origin, key: self.key(key), reason: problem.reason, suggestion: problem.suggestion }
+        let error = ConfigError::new(origin, self.key(key), problem.reason);
+        ConfigError { suggestion: problem.suggestion, ..error }
+    }
+}
+
+/// A key and where it was written, for mistakes that only show when its value is used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    key: String,
+    origin: Origin,
+}
+
+impl Place {
+    /// A mistake in the value of this key.
+    pub fn error(&self, reason: impl Into<String>) -> ConfigError {
+        ConfigError::new(self.origin.clone(), self.key.clone(), reason)
     }
 }
 
@@ -220,8 +245,7 @@ impl<'a> Section<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileRef {
     path: PathBuf,
-    key: String,
-    origin: Origin,
+    place: Place,
 }
 
 impl FileRef {
@@ -230,14 +254,16 @@ impl FileRef {
         &self.path
     }
 
-    /// The full path of the key, such as `listeners.ssl.default.tlcp_options.sign_keyfile`.
-    pub fn key(&self) -> &str {
-        &self.key
+    /// The last part of the key, such as `sign_keyfile`.
+    pub fn field(&self) -> &str {
+        self.place.key.rsplit('.').next().unwrap_or_default()
     }
 
-    /// A mistake found in the file.
+    /// A mistake found in the file. `reason` need not name it, but may.
     pub fn error(&self, reason: impl Into<String>) -> ConfigError {
-        ConfigError::new(self.origin.clone(), self.key.clone(), reason)
+        let (path, reason) = (self.path.display().to_string(), reason.into());
+        let reason = if reason.contains(&path) { reason } else { format!("{path}: {reason}") };
+        ConfigError { path: Some(self.path.as_path().into()), ..self.place.error(reason) }
     }
 }
 

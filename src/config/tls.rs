@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::mqtt::{deadline, word};
-use super::section::{FileRef, Section};
+use super::section::{FileRef, Place, Section};
 use super::value::{Choice, Secret};
 
 const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -32,14 +32,16 @@ pub struct TlsConfig {
 /// `ssl_options`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TlsOptions {
+    /// The block itself, for what concerns no single key of it.
+    pub place: Place,
     /// Never empty; several when a listener has both an ECDSA and an RSA certificate.
     pub identities: Vec<IdentityFiles>,
     pub client_auth: ClientAuth,
     pub versions: TlsVersions,
     /// OpenSSL or IANA names in order of preference; empty means the built-in choice.
-    pub ciphers: Vec<String>,
+    pub ciphers: Names,
     /// Key exchange groups in order of preference; empty means the built-in choice.
-    pub groups: Vec<String>,
+    pub groups: Names,
     pub honor_cipher_order: bool,
     /// Resumption by session identifier, TLS 1.2.
     pub reuse_sessions: bool,
@@ -50,24 +52,35 @@ pub struct TlsOptions {
 /// `rfc8998_options`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rfc8998Options {
+    /// The block itself, for what concerns no single key of it.
+    pub place: Place,
     /// A single SM2 certificate.
     pub identity: IdentityFiles,
     pub client_auth: ClientAuth,
     /// `TLS_SM4_GCM_SM3` and `TLS_SM4_CCM_SM3` in order of preference; empty means both.
-    pub ciphers: Vec<String>,
+    pub ciphers: Names,
     pub session_tickets: bool,
 }
 
 /// `tlcp_options`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TlcpOptions {
+    /// The block itself, for what concerns no single key of it.
+    pub place: Place,
     pub sign: IdentityFiles,
     pub enc: IdentityFiles,
     pub client_auth: ClientAuth,
     /// Names of GB/T 38636-2020 in order of preference; empty means the built-in choice.
-    pub ciphers: Vec<String>,
+    pub ciphers: Names,
     /// Resumption by session identifier.
     pub reuse_sessions: bool,
+}
+
+/// A list of names whose meaning `gm-tls` knows, and where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    pub names: Vec<String>,
+    pub place: Place,
 }
 
 /// A certificate (with the chain above it) and its key. The files are PEM.
@@ -287,8 +300,10 @@ impl TlsOptions {
         let honor_cipher_order = section.read("honor_cipher_order", true);
         let reuse_sessions = section.read("reuse_sessions", false);
         let session_tickets = word(&mut section, "session_tickets", Tickets::Disabled) == Tickets::Stateless;
+        let place = section.own_place();
         section.finish();
         Some(TlsOptions {
+            place,
             identities: identities?,
             client_auth: client_auth?,
             versions,
@@ -310,8 +325,9 @@ impl Rfc8998Options {
         let client_auth = client_auth(&mut section);
         let ciphers = names(&mut section, "ciphers");
         let session_tickets = word(&mut section, "session_tickets", Tickets::Disabled) == Tickets::Stateless;
+        let place = section.own_place();
         section.finish();
-        Some(Rfc8998Options { identity: identity?, client_auth: client_auth?, ciphers, session_tickets })
+        Some(Rfc8998Options { place, identity: identity?, client_auth: client_auth?, ciphers, session_tickets })
     }
 }
 
@@ -332,8 +348,9 @@ impl TlcpOptions {
                 let _: Option<String> = section.optional(key);
             }
         }
+        let place = section.own_place();
         section.finish();
-        Some(TlcpOptions { sign: sign?, enc: enc?, client_auth: client_auth?, ciphers, reuse_sessions })
+        Some(TlcpOptions { place, sign: sign?, enc: enc?, client_auth: client_auth?, ciphers, reuse_sessions })
     }
 }
 
@@ -400,7 +417,7 @@ fn versions(section: &mut Section<'_>) -> TlsVersions {
 
 /// Names of suites or groups. Which names exist is known to `gm-tls`; here it is only made sure that each is one name,
 /// since the library below joins them with `:` and gives meaning to `!`, `+`, `-` and `@`.
-fn names(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
+fn names(section: &mut Section<'_>, key: &'static str) -> Names {
     let names: Vec<String> = section.read(key, Vec::new());
     if names.len() > MAX_NAMES {
         section.error(key, format!("more than {MAX_NAMES} names"), None);
@@ -414,5 +431,5 @@ fn names(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
             section.error(key, format!("`{name}` is listed twice"), None);
         }
     }
-    names
+    Names { names, place: section.place_of(key) }
 }

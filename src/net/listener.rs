@@ -1,10 +1,10 @@
 //! One listening socket and its accept loop, which only accepts.
 
 use super::accepted;
-use super::secure::{SecureError, load_contexts};
+use super::secure::load_contexts;
 use crate::auth::Auth;
 use crate::broker::Broker;
-use crate::config::{ListenerConfig, TcpConfig};
+use crate::config::{ConfigError, ListenerConfig, TcpConfig};
 use crate::metrics::ListenerMetrics;
 use gm_tls::server::ServerContexts;
 use socket2::{SockRef, TcpKeepalive};
@@ -20,13 +20,13 @@ use tracing::{error, info, warn};
 /// Pause after an error of accept() that concerns the process and not one connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// Why a listener does not start.
+/// Why a listener whose configuration is right cannot listen.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenerError {
-    #[error("listeners.{id}: cannot listen on {bind}: {}", describe_bind(.cause))]
-    Bind { id: String, bind: SocketAddr, cause: io::Error },
-    #[error(transparent)]
-    Secure(#[from] SecureError),
+#[error("listeners.{id}: cannot listen on {bind}: {}", describe_bind(.cause))]
+pub struct BindError {
+    id: String,
+    bind: SocketAddr,
+    cause: io::Error,
 }
 
 fn describe_bind(cause: &io::Error) -> String {
@@ -35,6 +35,50 @@ fn describe_bind(cause: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => "permission denied; ports below 1024 need CAP_NET_BIND_SERVICE".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         _ => cause.to_string(),
+    }
+}
+
+/// A listener with everything but its socket: whatever its configuration names was found and is good.
+#[derive(Debug)]
+pub struct PreparedListener {
+    config: ListenerConfig,
+    contexts: Option<ServerContexts>,
+}
+
+impl PreparedListener {
+    /// Loads the certificates.
+    ///
+    /// # Errors
+    /// Every mistake in them and in the options that go with them.
+    pub fn new(config: ListenerConfig) -> Result<PreparedListener, Vec<ConfigError>> {
+        // A WebSocket client speaks HTTP first.
+        let alpn: &[&[u8]] = if config.kind.websocket().is_some() { &[b"http/1.1"] } else { &[b"mqtt"] };
+        let contexts = config.kind.tls().map(|tls| load_contexts(tls, alpn)).transpose()?;
+        Ok(PreparedListener { config, contexts })
+    }
+
+    pub fn config(&self) -> &ListenerConfig {
+        &self.config
+    }
+
+    /// Binds the socket and says where. Nothing is accepted before [`Listener::run`].
+    ///
+    /// # Errors
+    /// The system does not give the address.
+    pub fn bind(
+        self,
+        broker: Arc<Broker>,
+        auth: Arc<Auth>,
+    ) -> Result<(Arc<Listener>, TcpListener, SocketAddr), BindError> {
+        let PreparedListener { config, contexts } = self;
+        let id = config.id();
+        let bound = bind(&config).and_then(|socket| socket.local_addr().map(|address| (socket, address)));
+        let (socket, address) = bound.map_err(|cause| BindError { id: id.clone(), bind: config.bind, cause })?;
+        let metrics = broker.metrics().listener(&id);
+        let handshakes = Semaphore::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
+        let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+        let listener = Listener { id: id.into(), config, broker, auth, metrics, contexts, handshakes, connections };
+        Ok((Arc::new(listener), socket, address))
     }
 }
 
@@ -53,33 +97,6 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Loads certificates and binds. Nothing is accepted before [`run`](Self::run).
-    pub fn open(
-        config: ListenerConfig,
-        broker: Arc<Broker>,
-        auth: Arc<Auth>,
-    ) -> Result<(Arc<Listener>, TcpListener), ListenerError> {
-        let id = config.id();
-        let contexts = match config.kind.tls() {
-            Some(tls) => {
-                // A WebSocket client speaks HTTP first.
-                let alpn: &[&[u8]] = if config.kind.websocket().is_some() { &[b"http/1.1"] } else { &[b"mqtt"] };
-                Some(load_contexts(&id, tls, alpn)?)
-            }
-            None => None,
-        };
-        let socket = bind(&config).map_err(|cause| ListenerError::Bind { id: id.clone(), bind: config.bind, cause })?;
-        let metrics = broker.metrics().listener(&id);
-        let handshakes = Semaphore::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
-        let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
-        let listener = Listener { id: id.into(), config, broker, auth, metrics, contexts, handshakes, connections };
-        Ok((Arc::new(listener), socket))
-    }
-
-    pub(crate) fn bind_error(&self, cause: io::Error) -> ListenerError {
-        ListenerError::Bind { id: self.id.to_string(), bind: self.config.bind, cause }
-    }
-
     pub fn id(&self) -> &Arc<str> {
         &self.id
     }

@@ -10,6 +10,6 @@ pub mod proxy;
 mod secure;
 pub mod websocket;
 
-pub use listener::{Listener, ListenerError};
+pub use listener::{BindError, Listener, PreparedListener};
 pub use prefixed::Prefixed;
-pub use secure::{SecureError, load_contexts};
+pub use secure::load_contexts;

@@ -1,106 +1,201 @@
 //! From the files that a listener's configuration names to the contexts that its handshakes use.
+//!
+//! Nothing stops at the first mistake: an operator who brings new certificates to a machine learns of all of them in one run.
 
-use crate::config::{self, ConfigError, FileRef, IdentityFiles, TlsConfig};
+use crate::causes::Causes;
+use crate::config::{self, ConfigError, FileRef, IdentityFiles, Names, Place, TlsConfig};
 use crate::dev_certs::now;
 use gm_tls::ContextError;
-use gm_tls::cert::{Certificate, CertificateChain};
+use gm_tls::cert::{Certificate, CertificateChain, Source};
 use gm_tls::key::{Password, PrivateKey};
-use gm_tls::pair::{CertificatePair, check_validity};
+use gm_tls::pair::{CertificatePair, check_pair, check_validity};
 use gm_tls::server::{
-    AlpnPolicy, ClientAuth, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions,
-    TlsOptions, TlsVersion, VerifyMode,
+    self, AlpnPolicy, ClientAuth, ContextKind, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions,
+    TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
 };
-
-/// Why a listener cannot be secured. The cause names the key, the file and what is wrong with it.
-#[derive(Debug, thiserror::Error)]
-pub enum SecureError {
-    #[error("{0}")]
-    File(ConfigError),
-    #[error("{listener}: {cause}")]
-    Context { listener: String, cause: ContextError },
-}
+use std::error::Error;
 
 /// Opens every file that `config` names, checks that what belongs together fits, and builds the contexts.
 ///
 /// `alpn` are the application protocols to choose from, such as `mqtt` or `http/1.1`.
-pub fn load_contexts(listener: &str, config: &TlsConfig, alpn: &[&[u8]]) -> Result<ServerContexts, SecureError> {
-    let options = ServerOptions {
-        tls: config.tls.as_ref().map(tls_options).transpose()?,
-        rfc8998: config.rfc8998.as_ref().map(rfc8998_options).transpose()?,
-        tlcp: config.tlcp.as_ref().map(tlcp_options).transpose()?,
+///
+/// # Errors
+/// Every mistake there is, each with the key that is at fault or that names the file which is.
+pub fn load_contexts(config: &TlsConfig, alpn: &[&[u8]]) -> Result<ServerContexts, Vec<ConfigError>> {
+    let mut found = Found(Vec::new());
+    let mut options = ServerOptions {
         alpn: AlpnPolicy { protocols: alpn.iter().map(|name| name.to_vec()).collect(), strict: false },
-        prefer_sm: false,
+        ..ServerOptions::default()
     };
-    ServerContexts::new(&options).map_err(|cause| SecureError::Context { listener: listener.to_owned(), cause })
+    let mut blocks: Vec<(ContextKind, &Place)> = Vec::new();
+    if let Some(tls) = &config.tls {
+        options.tls = found.tls_options(tls);
+        blocks.push((ContextKind::Tls, &tls.place));
+    }
+    if let Some(rfc8998) = &config.rfc8998 {
+        options.rfc8998 = found.rfc8998_options(rfc8998);
+        blocks.push((ContextKind::Rfc8998, &rfc8998.place));
+    }
+    if let Some(tlcp) = &config.tlcp {
+        options.tlcp = found.tlcp_options(tlcp);
+        blocks.push((ContextKind::Tlcp, &tlcp.place));
+    }
+    // A block with mistakes is left out above; the others are still built, to know whether they can be.
+    let whole = found.0.is_empty();
+    match ServerContexts::new(&options) {
+        Ok(contexts) if whole => return Ok(contexts),
+        Err(ContextError::NothingEnabled) if !whole => {}
+        Err(cause) => found.0.push(in_block(&blocks, &cause)),
+        Ok(_) => {}
+    }
+    Err(found.0)
 }
 
-fn tls_options(config: &config::TlsOptions) -> Result<TlsOptions, SecureError> {
-    let identities = config.identities.iter().map(identity).collect::<Result<_, _>>()?;
-    Ok(TlsOptions {
-        client_auth: client_auth(&config.client_auth)?,
-        min_version: version(config.versions.min),
-        max_version: version(config.versions.max),
-        ciphers: config.ciphers.clone(),
-        groups: (!config.groups.is_empty()).then(|| config.groups.join(":")),
-        honor_cipher_order: config.honor_cipher_order,
-        resumption: Resumption { tickets: config.session_tickets, ids: config.reuse_sessions, ..Resumption::default() },
-        ..TlsOptions::new(identities)
-    })
+/// The mistakes of a listener so far. Its methods return `None` after they have added one.
+struct Found(Vec<ConfigError>);
+
+impl Found {
+    fn tls_options(&mut self, config: &config::TlsOptions) -> Option<TlsOptions> {
+        let identities: Vec<Option<Identity>> =
+            config.identities.iter().map(|files| self.identity(ContextKind::Tls, files)).collect();
+        let client_auth = self.client_auth(&config.client_auth);
+        let ciphers = self.ciphers(ContextKind::Tls, &config.ciphers, &config.client_auth);
+        let groups = self.names(&config.groups, server::check_groups(&config.groups.names));
+        Some(TlsOptions {
+            client_auth: client_auth?,
+            min_version: version(config.versions.min),
+            max_version: version(config.versions.max),
+            ciphers: ciphers?,
+            groups: Some(groups?.join(":")).filter(|groups| !groups.is_empty()),
+            honor_cipher_order: config.honor_cipher_order,
+            resumption: Resumption {
+                tickets: config.session_tickets,
+                ids: config.reuse_sessions,
+                ..Resumption::default()
+            },
+            ..TlsOptions::new(identities.into_iter().collect::<Option<_>>()?)
+        })
+    }
+
+    fn rfc8998_options(&mut self, config: &config::Rfc8998Options) -> Option<Rfc8998Options> {
+        let identity = self.identity(ContextKind::Rfc8998, &config.identity);
+        let client_auth = self.client_auth(&config.client_auth);
+        let ciphers = self.ciphers(ContextKind::Rfc8998, &config.ciphers, &config.client_auth);
+        Some(Rfc8998Options {
+            client_auth: client_auth?,
+            ciphers: ciphers?,
+            resumption: Resumption { tickets: config.session_tickets, ..Resumption::default() },
+            ..Rfc8998Options::new(identity?)
+        })
+    }
+
+    fn tlcp_options(&mut self, config: &config::TlcpOptions) -> Option<TlcpOptions> {
+        let sign = self.files(&config.sign);
+        let enc = self.files(&config.enc);
+        let pair = self.pair(config, sign, enc);
+        let client_auth = self.client_auth(&config.client_auth);
+        let ciphers = self.ciphers(ContextKind::Tlcp, &config.ciphers, &config.client_auth);
+        Some(TlcpOptions {
+            client_auth: client_auth?,
+            ciphers: ciphers?,
+            resumption: Resumption { ids: config.reuse_sessions, ..Resumption::default() },
+            ..TlcpOptions::new(pair?)
+        })
+    }
+
+    fn pair(&mut self, config: &config::TlcpOptions, sign: Half, enc: Half) -> Option<CertificatePair> {
+        let file = &config.sign.certfile;
+        let (Half { chain: sign, key: sign_key }, Half { chain: enc, key: enc_key }) = (sign, enc);
+        let (sign, enc) = (sign?, enc?);
+        let (Some(sign_key), Some(enc_key)) = (sign_key, enc_key) else {
+            // Without the keys it can still be said whether the certificates belong together.
+            self.check(file, check_pair(&sign, &enc));
+            return None;
+        };
+        let pair = self.check(file, CertificatePair::new(sign, sign_key, enc, enc_key))?;
+        self.check(file, server::check_pair(&pair))?;
+        Some(pair)
+    }
+
+    /// A certificate and its key, which belong together and fit the family.
+    fn identity(&mut self, kind: ContextKind, files: &IdentityFiles) -> Option<Identity> {
+        let before = self.0.len();
+        let Half { chain, key } = self.files(files);
+        let identity = Identity { chain: chain?, key: key? };
+        match server::check_identity(kind, &identity) {
+            Err(cause @ ContextError::KeyMismatch { .. }) => self.add(&files.keyfile, &cause),
+            checked => self.check(&files.certfile, checked).unwrap_or_default(),
+        }
+        (self.0.len() == before).then_some(identity)
+    }
+
+    /// A certificate, which must be valid now, and its key.
+    fn files(&mut self, files: &IdentityFiles) -> Half {
+        let file = &files.certfile;
+        let chain = self.check(file, CertificateChain::from_file("", file.path()));
+        if let Some(chain) = &chain {
+            self.check(file, check_validity(&chain.leaf, &chain.origin, now()));
+        }
+        // Errors about two files say which field names which.
+        let named = |file: &FileRef| Source::file(file.field(), file.path());
+        let chain = chain.map(|chain| CertificateChain { origin: named(file), ..chain });
+        let file = &files.keyfile;
+        let password = match &files.password {
+            Some(secret) => match self.check(file, Password::resolve(secret.expose())) {
+                Some(password) => Some(password),
+                None => return Half { chain, key: None },
+            },
+            None => None,
+        };
+        let key = self.check(file, PrivateKey::from_file("", file.path(), password.as_ref()));
+        Half { chain, key: key.map(|key| key.with_origin(named(file))) }
+    }
+
+    fn client_auth(&mut self, config: &config::ClientAuth) -> Option<ClientAuth> {
+        let Some(trust) = config.trust() else { return Some(ClientAuth::default()) };
+        let file = &trust.cacertfile;
+        let ca = self.check(file, Certificate::anchors_from_file("", file.path()))?;
+        Some(ClientAuth { verify: verify_mode(config), ca, depth: trust.depth, ..ClientAuth::default() })
+    }
+
+    fn ciphers(&mut self, kind: ContextKind, names: &Names, auth: &config::ClientAuth) -> Option<Vec<String>> {
+        self.names(names, server::check_ciphers(kind, &names.names, verify_mode(auth)))
+    }
+
+    fn names(&mut self, names: &Names, wrong: Vec<ContextError>) -> Option<Vec<String>> {
+        let good = wrong.is_empty();
+        self.0.extend(wrong.iter().map(|cause| names.place.error(Causes(cause).to_string())));
+        good.then(|| names.names.clone())
+    }
+
+    /// Takes note of an error in a file.
+    fn check<T>(&mut self, file: &FileRef, result: Result<T, impl Error + 'static>) -> Option<T> {
+        result.map_err(|cause| self.add(file, &cause)).ok()
+    }
+
+    fn add(&mut self, file: &FileRef, cause: &(dyn Error + 'static)) {
+        self.0.push(file.error(Causes(cause).to_string()));
+    }
 }
 
-fn rfc8998_options(config: &config::Rfc8998Options) -> Result<Rfc8998Options, SecureError> {
-    Ok(Rfc8998Options {
-        client_auth: client_auth(&config.client_auth)?,
-        ciphers: config.ciphers.clone(),
-        resumption: Resumption { tickets: config.session_tickets, ..Resumption::default() },
-        ..Rfc8998Options::new(identity(&config.identity)?)
-    })
+/// What could be read of a certificate and its key.
+struct Half {
+    chain: Option<CertificateChain>,
+    key: Option<PrivateKey>,
 }
 
-fn tlcp_options(config: &config::TlcpOptions) -> Result<TlcpOptions, SecureError> {
-    let sign = load_chain(&config.sign.certfile)?;
-    let sign_key = load_key(&config.sign)?;
-    let enc = load_chain(&config.enc.certfile)?;
-    let enc_key = load_key(&config.enc)?;
-    let pair =
-        CertificatePair::new(sign, sign_key, enc, enc_key).map_err(|cause| in_file(&config.sign.certfile, cause))?;
-    pair.check_validity(now()).map_err(|cause| in_file(&config.sign.certfile, cause))?;
-    Ok(TlcpOptions {
-        client_auth: client_auth(&config.client_auth)?,
-        ciphers: config.ciphers.clone(),
-        resumption: Resumption { ids: config.reuse_sessions, ..Resumption::default() },
-        ..TlcpOptions::new(pair)
-    })
+/// A mistake that concerns a block as a whole, such as two certificates of one kind.
+fn in_block(blocks: &[(ContextKind, &Place)], cause: &ContextError) -> ConfigError {
+    let block = blocks.iter().find(|(kind, _)| cause.protocol() == Some(kind.name())).or(blocks.first());
+    block.map_or_else(Place::default, |(_, place)| (*place).clone()).error(Causes(cause).to_string())
 }
 
-fn identity(files: &IdentityFiles) -> Result<Identity, SecureError> {
-    let chain = load_chain(&files.certfile)?;
-    let key = load_key(files)?;
-    check_validity(&chain.leaf, &chain.origin, now()).map_err(|cause| in_file(&files.certfile, cause))?;
-    Ok(Identity { chain, key })
-}
-
-fn load_chain(file: &FileRef) -> Result<CertificateChain, SecureError> {
-    CertificateChain::from_file(file.key(), file.path()).map_err(|cause| in_file(file, cause))
-}
-
-fn load_key(files: &IdentityFiles) -> Result<PrivateKey, SecureError> {
-    let password = files.password.as_ref().map(|secret| Password::resolve(secret.expose())).transpose();
-    let password = password.map_err(|cause| in_file(&files.keyfile, cause))?;
-    PrivateKey::from_file(files.keyfile.key(), files.keyfile.path(), password.as_ref())
-        .map_err(|cause| in_file(&files.keyfile, cause))
-}
-
-fn client_auth(config: &config::ClientAuth) -> Result<ClientAuth, SecureError> {
-    let verify = match config {
+fn verify_mode(config: &config::ClientAuth) -> VerifyMode {
+    match config {
         config::ClientAuth::None => VerifyMode::None,
         config::ClientAuth::Optional(_) => VerifyMode::Optional,
         config::ClientAuth::Required(_) => VerifyMode::Required,
-    };
-    let Some(trust) = config.trust() else { return Ok(ClientAuth::default()) };
-    let file = &trust.cacertfile;
-    let ca = Certificate::anchors_from_file(file.key(), file.path()).map_err(|cause| in_file(file, cause))?;
-    Ok(ClientAuth { verify, ca, depth: trust.depth, ..ClientAuth::default() })
+    }
 }
 
 fn version(version: config::TlsVersion) -> TlsVersion {
@@ -108,8 +203,4 @@ fn version(version: config::TlsVersion) -> TlsVersion {
         config::TlsVersion::V1_2 => TlsVersion::Tls12,
         config::TlsVersion::V1_3 => TlsVersion::Tls13,
     }
-}
-
-fn in_file(file: &FileRef, cause: impl std::fmt::Display) -> SecureError {
-    SecureError::File(file.error(cause.to_string()))
 }

@@ -11,6 +11,7 @@
 )]
 
 mod broker;
+mod check_config;
 mod connect;
 mod delivery;
 mod flow;

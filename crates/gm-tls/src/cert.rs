@@ -28,7 +28,8 @@ pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// Where a certificate or a key came from, in words of the operator: the configuration field and the file it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Configuration field or command-line option, for example `tlcp_options.sign_certfile`.
+    /// Configuration field or command-line option, for example `tlcp_options.sign_certfile`; may be empty where whoever shows
+    /// the error names the field.
     pub field: Box<str>,
     /// `None` when the value was not read from a file.
     pub path: Option<Box<Path>>,
@@ -49,6 +50,7 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.path {
+            Some(path) if self.field.is_empty() => write!(f, "{}", path.display()),
             Some(path) => write!(f, "{} ({})", self.field, path.display()),
             None => f.write_str(&self.field),
         }

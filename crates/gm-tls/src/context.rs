@@ -88,11 +88,12 @@ pub(crate) fn set_tls_groups(context: &mut SslContextBuilder, groups: Option<&st
 }
 
 fn set_groups(context: &mut SslContextBuilder, protocol: &'static str, groups: &str) -> Result<(), ContextError> {
-    context.set_groups_list(groups).map_err(|source| ContextError::BadList {
-        protocol,
-        field: "groups",
-        value: groups.to_owned(),
-        source,
+    context.set_groups_list(groups).map_err(|source| {
+        if groups.contains(':') {
+            ContextError::BadList { protocol, field: "groups", value: groups.to_owned(), source }
+        } else {
+            ContextError::UnknownGroup { protocol, name: groups.to_owned() }
+        }
     })
 }
 

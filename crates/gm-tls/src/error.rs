@@ -41,6 +41,8 @@ pub enum ContextError {
     NoSuites { protocol: &'static str },
     #[error("{protocol}: bad {field}: \"{value}\"")]
     BadList { protocol: &'static str, field: &'static str, value: String, source: ErrorStack },
+    #[error("{protocol}: unknown group \"{name}\"")]
+    UnknownGroup { protocol: &'static str, name: String },
     #[error("{protocol}: protocol name for alpn must have 1 to 255 bytes")]
     BadAlpn { protocol: &'static str },
     #[error("{protocol}: bad server name \"{name}\"")]
@@ -49,6 +51,31 @@ pub enum ContextError {
     Certificate { protocol: &'static str, source: ErrorStack },
     #[error("the TLS library failed")]
     Library(#[from] ErrorStack),
+}
+
+impl ContextError {
+    /// The family whose options are wrong, by the name of its block; `None` when no single one is.
+    pub fn protocol(&self) -> Option<&'static str> {
+        match self {
+            Self::NothingEnabled | Self::Library(_) => None,
+            Self::NoCertificate { protocol }
+            | Self::WrongKeyKind { protocol, .. }
+            | Self::DuplicateKeyKind { protocol, .. }
+            | Self::KeyMismatch { protocol, .. }
+            | Self::NoCa { protocol }
+            | Self::VersionRange { protocol, .. }
+            | Self::UnknownSuite { protocol, .. }
+            | Self::ForeignSuite { protocol, .. }
+            | Self::SuiteNeedsClientCertificates { protocol, .. }
+            | Self::SuiteNeedsRsa { protocol, .. }
+            | Self::NoSuites { protocol }
+            | Self::BadList { protocol, .. }
+            | Self::UnknownGroup { protocol, .. }
+            | Self::BadAlpn { protocol }
+            | Self::BadServerName { protocol, .. }
+            | Self::Certificate { protocol, .. } => Some(protocol),
+        }
+    }
 }
 
 /// Why a handshake failed, coarse enough for a metric's label.
@@ -133,7 +160,9 @@ impl HandshakeError {
             | io::ErrorKind::BrokenPipe => HandshakeFailure::Closed,
             _ => HandshakeFailure::Io,
         };
-        Self { reason, detail: "the connection failed during the handshake".into(), source: Some(Box::new(error)) }
+        // In the detail too, since logs show only that.
+        let detail = format!("the connection failed during the handshake: {error}");
+        Self { reason, detail, source: Some(Box::new(error)) }
     }
 
     pub(crate) fn closed() -> Self {

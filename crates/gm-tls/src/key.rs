@@ -61,7 +61,7 @@ pub enum KeyError {
     Unwritable { origin: Source, error: io::Error },
     #[error("{origin}: exists already; an existing private key is not overwritten")]
     Exists { origin: Source },
-    #[error("the cryptographic library failed: {0}")]
+    #[error("the cryptographic library failed")]
     Library(#[from] ErrorStack),
 }
 

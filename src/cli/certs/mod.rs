@@ -68,9 +68,9 @@ pub enum CertsError {
     Pki(#[from] PkiError),
     #[error(transparent)]
     Development(#[from] DevelopmentError),
-    #[error("cannot write to standard output: {0}")]
+    #[error("cannot write to standard output")]
     Output(#[from] io::Error),
-    #[error("cannot encode the answer: {0}")]
+    #[error("cannot encode the answer")]
     Json(#[from] serde_json::Error),
 }
 

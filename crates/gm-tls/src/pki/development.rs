@@ -45,11 +45,11 @@ pub enum DevelopmentError {
         dir.display()
     )]
     NotValid { dir: PathBuf, name: String, reason: String },
-    #[error("a certificate of the development set cannot be used: {0}")]
+    #[error("a certificate of the development set cannot be used")]
     Certificate(#[from] CertError),
-    #[error("a key of the development set cannot be used: {0}")]
+    #[error("a key of the development set cannot be used")]
     Key(#[from] KeyError),
-    #[error("the pair of the development set cannot be used: {0}")]
+    #[error("the pair of the development set cannot be used")]
     Pair(#[from] PairError),
     #[error(transparent)]
     Pki(#[from] PkiError),

@@ -56,11 +56,11 @@ pub enum PkiError {
     DifferentSubjects { sign: String, enc: String },
     #[error("the two requests of a pair must be for different keys")]
     SameKey,
-    #[error("the encoded certificate cannot be read back: {0}")]
+    #[error("the encoded certificate cannot be read back")]
     Certificate(#[from] CertError),
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("the cryptographic library failed: {0}")]
+    #[error("the cryptographic library failed")]
     Library(#[from] ErrorStack),
 }
 

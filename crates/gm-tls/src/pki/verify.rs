@@ -26,7 +26,7 @@ pub enum VerifyError {
     Refused { subject: String, depth: u32, reason: String },
     #[error("there is no trust anchor to verify against")]
     NoAnchors,
-    #[error("the cryptographic library failed: {0}")]
+    #[error("the cryptographic library failed")]
     Library(#[from] ErrorStack),
 }
 

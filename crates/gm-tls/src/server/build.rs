@@ -7,13 +7,14 @@ use openssl::{
 };
 
 use super::{
-    ClientAuth, ContextKind, Resumption, Rfc8998Options, ServerContext, ServerOptions, TlcpOptions, TlsOptions,
-    TlsVersion, VerifyMode,
+    ClientAuth, ContextKind, Identity, Resumption, Rfc8998Options, ServerContext, ServerOptions, TlcpOptions,
+    TlsOptions, TlsVersion, VerifyMode,
 };
 use crate::{
     cert::KeyKind,
     context::{self, Mutual, TlcpMeans},
     error::ContextError,
+    pair::CertificatePair,
     verify::{self, Verifier},
 };
 
@@ -30,9 +31,7 @@ pub(super) fn tls(options: &TlsOptions, common: &ServerOptions) -> Result<Server
     }
     let mut kinds = Vec::new();
     for identity in &options.identities {
-        context::require_key(protocol, identity, "ECDSA, RSA or Ed25519", |kind| {
-            matches!(kind, KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::Rsa(_) | KeyKind::Ed25519)
-        })?;
+        require_fitting_key(ContextKind::Tls, identity)?;
         let kind = match identity.chain.leaf.key_kind() {
             KeyKind::EcP256 | KeyKind::EcP384 => "ECDSA",
             KeyKind::Rsa(_) => "RSA",
@@ -55,7 +54,7 @@ pub(super) fn tls(options: &TlsOptions, common: &ServerOptions) -> Result<Server
 pub(super) fn rfc8998(options: &Rfc8998Options, common: &ServerOptions) -> Result<ServerContext, ContextError> {
     let protocol = "rfc8998";
     let mut builder = context::builder(SslMethod::tls_server())?;
-    context::require_key(protocol, &options.identity, "SM2", |kind| kind == KeyKind::Sm2)?;
+    require_fitting_key(ContextKind::Rfc8998, &options.identity)?;
     context::add_identity(&mut builder, protocol, &options.identity)?;
     context::make_rfc8998(&mut builder, options.groups.as_deref())?;
     context::set_rfc8998_suites(&mut builder, &options.ciphers)?;
@@ -78,24 +77,47 @@ pub(super) fn tlcp(options: &TlcpOptions, common: &ServerOptions) -> Result<Serv
         }
         context::add_pair(&mut builder, protocol, rsa_pair)?;
     }
-    if options.pair.key_kind() != KeyKind::Sm2 {
-        return Err(ContextError::WrongKeyKind {
-            protocol,
-            subject: options.pair.sign().subject(),
-            found: options.pair.key_kind().to_string(),
-            wanted: "SM2",
-        });
-    }
+    require_sm2(&options.pair)?;
     context::add_pair(&mut builder, protocol, &options.pair)?;
-    let mutual = match options.client_auth.verify {
+    let means = tlcp_means(options.client_auth.verify, options.rsa_pair.is_some());
+    let suites = context::set_tlcp_suites(&mut builder, &options.ciphers, means)?;
+    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    finish(builder, ContextKind::Tlcp, &options.client_auth, &options.resumption, common, Some(suites))
+}
+
+/// Checks that the key is of a kind that the family signs with.
+pub(super) fn require_fitting_key(kind: ContextKind, identity: &Identity) -> Result<(), ContextError> {
+    match kind {
+        ContextKind::Tls => context::require_key(kind.name(), identity, "ECDSA, RSA or Ed25519", |kind| {
+            matches!(kind, KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::Rsa(_) | KeyKind::Ed25519)
+        }),
+        ContextKind::Rfc8998 | ContextKind::Tlcp => {
+            context::require_key(kind.name(), identity, "SM2", |kind| kind == KeyKind::Sm2)
+        }
+    }
+}
+
+/// Checks that the main pair of TLCP is of SM2 keys.
+pub(super) fn require_sm2(pair: &CertificatePair) -> Result<(), ContextError> {
+    if pair.key_kind() == KeyKind::Sm2 {
+        return Ok(());
+    }
+    Err(ContextError::WrongKeyKind {
+        protocol: ContextKind::Tlcp.name(),
+        subject: pair.sign().subject(),
+        found: pair.key_kind().to_string(),
+        wanted: "SM2",
+    })
+}
+
+/// What the suites of a TLCP server with an SM2 pair depend on.
+pub(super) fn tlcp_means(verify: VerifyMode, rsa: bool) -> TlcpMeans {
+    let mutual = match verify {
         VerifyMode::None => Mutual::Never,
         VerifyMode::Optional => Mutual::Possible,
         VerifyMode::Required => Mutual::Always,
     };
-    let means = TlcpMeans { sm2: true, rsa: options.rsa_pair.is_some(), mutual };
-    let suites = context::set_tlcp_suites(&mut builder, &options.ciphers, means)?;
-    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-    finish(builder, ContextKind::Tlcp, &options.client_auth, &options.resumption, common, Some(suites))
+    TlcpMeans { sm2: true, rsa, mutual }
 }
 
 /// What all three have in common. `suites`: the code points, if known; otherwise the context is asked.

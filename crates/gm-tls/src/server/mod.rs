@@ -4,12 +4,14 @@
 //! which the RFC forbids. Contexts are immutable; a reload builds new ones.
 
 mod build;
+mod check;
 mod select;
 
 use bytes::Bytes;
 use openssl::ssl::{Ssl, SslContext};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use self::check::{check_ciphers, check_groups, check_identity, check_pair};
 pub use self::select::{Refusal, RefusalKind};
 pub use crate::context::Identity;
 use crate::{

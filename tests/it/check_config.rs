@@ -1,0 +1,173 @@
+//! `shangmq check-config` and `shangmq start` on configurations whose mistakes lie in the files they name.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use shangmq::config::Config;
+use shangmq::dev_certs::DevCerts;
+use shangmq::server::{Server, StartError};
+use tempfile::TempDir;
+
+use crate::broker::certificates;
+
+/// 2015-01-01; certificates that were made then have expired.
+const LONG_AGO: i64 = 1_420_070_400;
+
+/// Runs a subcommand in `dir` on `t.toml` there.
+fn shangmq(dir: &Path, arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_shangmq"))
+        .args(arguments)
+        .args(["--config", "t.toml"])
+        .current_dir(dir)
+        .env_remove("SHANGMQ_LOG")
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+/// A directory with development certificates in `good`, expired ones in `old`, and `t.toml` of this text.
+fn directory(text: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(certificates().dir(), dir.path().join("good")).unwrap();
+    DevCerts::ensure(&dir.path().join("old"), LONG_AGO).unwrap();
+    fs::write(dir.path().join("t.toml"), text).unwrap();
+    dir
+}
+
+const MISTAKES: &str = "\
+[auth]
+password_file = 'users'
+[node]
+data_dir = 't.toml/data'
+[mqtt]
+max_inflght = 3
+[listeners.ssl.a]
+bind = '127.0.0.1:0'
+[listeners.ssl.a.ssl_options]
+certfile = 'good/server-ecdsa.crt'
+keyfile = 'good/server-rsa.key'
+certificates = [{ certfile = 'good/server-sm2.crt', keyfile = 'good/server-sm2.key' }]
+verify = 'verify_peer'
+cacertfile = 'users'
+ciphers = ['NO-SUCH', 'ECDHE-ECDSA-AES128-GCM-SHA256', 'NOR-THIS', 'ECC_SM4_GCM_SM3']
+groups = ['X25519', 'X2551']
+[listeners.ssl.a.rfc8998_options]
+certfile = 'good/server-ecdsa.crt'
+keyfile = 'good/server-ecdsa.key'
+ciphers = ['TLS_AES_128_GCM_SHA256']
+[listeners.ssl.a.tlcp_options]
+sign_certfile = 'good/server-enc.crt'
+sign_keyfile = 'good/server-enc.key'
+enc_certfile = 'good/server-sign.crt'
+enc_keyfile = 'good/server-sign.key'
+ciphers = ['ECDHE_SM4_GCM_SM3', 'RSA_SM4_GCM_SM3']
+[listeners.wss.b]
+bind = '127.0.0.1:0'
+[listeners.wss.b.ssl_options]
+certfile = 'old/server-rsa.crt'
+keyfile = 'old/server-rsa.key'
+[listeners.wss.b.tlcp_options]
+sign_certfile = 'old/server-sign.crt'
+sign_keyfile = 'good/server-sign.key'
+enc_certfile = 'good/client-enc.crt'
+enc_keyfile = 'open.key'
+verify = 'verify_peer'
+cacertfile = 'none.crt'
+";
+
+fn with_mistakes() -> TempDir {
+    let dir = directory(MISTAKES);
+    for (name, mode) in [("users", 0o600), ("open.key", 0o644)] {
+        fs::write(dir.path().join(name), "nothing of use\n").unwrap();
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn every_mistake_in_the_configuration_and_in_its_files_is_found_at_once() {
+    let dir = with_mistakes();
+    let (good, found, _) = shangmq(dir.path(), &["check-config"]);
+    assert!(!good);
+    let undated: Vec<&str> = found
+        .lines()
+        .map(|line| {
+            line.strip_suffix(" days ago").and_then(|line| line.rsplit_once(' ')).map_or(line, |(line, _)| line)
+        })
+        .collect();
+    let expected: Vec<&str> = include_str!("check_config.txt").lines().collect();
+    assert_eq!(undated, expected, "found:\n{found}");
+}
+
+#[test]
+fn start_refuses_with_the_same_words_as_check_config() {
+    let dir = with_mistakes();
+    let (_, checked, _) = shangmq(dir.path(), &["check-config"]);
+    let (good, _, refused) = shangmq(dir.path(), &["start"]);
+    assert!(!good);
+    let mistakes = checked.trim_end().rsplit_once('\n').unwrap().0;
+    assert_eq!(refused, format!("shangmq: {mistakes}\n"));
+}
+
+#[test]
+fn json_names_the_place_the_key_and_the_file_at_fault() {
+    let dir = with_mistakes();
+    let (_, found, _) = shangmq(dir.path(), &["check-config", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["valid"], false);
+    let of = |line: u64| found["errors"].as_array().unwrap().iter().find(|error| error["line"] == line).unwrap();
+    let key = of(11);
+    assert_eq!(key["file"], "t.toml");
+    assert_eq!(key["key"], "listeners.ssl.a.ssl_options.keyfile");
+    assert_eq!(key["path"], "good/server-rsa.key");
+    let groups = of(16);
+    assert_eq!(groups["key"], "listeners.ssl.a.ssl_options.groups");
+    assert!(groups.get("path").is_none(), "{groups}");
+}
+
+#[test]
+fn what_check_config_accepts_starts_and_nothing_was_made_by_checking() {
+    let text = "\
+[listeners.ssl.a]
+bind = '127.0.0.1:0'
+[listeners.ssl.a.tlcp_options]
+sign_certfile = 'good/server-sign.crt'
+sign_keyfile = 'good/server-sign.key'
+enc_certfile = 'good/server-enc.crt'
+enc_keyfile = 'good/server-enc.key'
+";
+    let dir = directory(text);
+    let (good, found, _) = shangmq(dir.path(), &["check-config"]);
+    assert_eq!((good, found.as_str()), (true, "ssl:a on 127.0.0.1:0\nthe configuration is valid\n"));
+    assert!(!dir.path().join("data").exists());
+    let config = Config::load(Some(&dir.path().join("t.toml")), []).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(Server::start(config)).unwrap().addresses().len(), 1);
+}
+
+#[test]
+fn the_first_start_without_a_configuration_is_not_refused_for_certificates_that_it_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_shangmq")).arg("check-config").current_dir(dir.path()).output().unwrap();
+    let found = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{found}");
+    assert!(found.contains("the first start makes the development certificates in gm-certs/dev\n"), "{found}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_the_business_of_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind = taken.local_addr().unwrap();
+    let text = format!("[listeners.tcp.a]\nbind = '{bind}'\n");
+    let dir = directory(&text);
+    assert!(shangmq(dir.path(), &["check-config"]).0);
+    let error = Server::start(Config::parse(&dir.path().join("t.toml"), &text, []).unwrap()).await.unwrap_err();
+    assert!(matches!(error, StartError::Listeners(_)), "{error}");
+    let expected = format!("listeners.tcp:a: cannot listen on {bind}: the port is in use by another program");
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}

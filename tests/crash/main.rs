@@ -1,0 +1,106 @@
+//! Durable publishers and subscribers under load that come and go, and what their own logs say afterwards: every acknowledged
+//! message arrived, QoS 2 exactly once, in the order of each topic and publisher. `CRASH_SEED` replays a run's decisions.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says how to repeat it"
+)]
+
+mod broker;
+mod history;
+mod link;
+mod publisher;
+mod random;
+mod subscriber;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::Broker;
+use history::Logs;
+use publisher::Publisher;
+use random::Random;
+use subscriber::Subscriber;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Filter and QoS of each subscriber: the topics of publishers are `crash/<publisher>/<0 or 1>`.
+const SUBSCRIBERS: [(&str, u8); 4] = [("crash/#", 2), ("crash/+/0", 2), ("crash/+/1", 1), ("crash/1/#", 1)];
+/// QoS of each publisher.
+const PUBLISHERS: [u8; 4] = [1, 2, 1, 2];
+/// How long everything that was acknowledged may take to arrive once nothing disturbs any more.
+const SETTLING: Duration = Duration::from_secs(60);
+
+/// What the load is to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Publish; come and go.
+    Load,
+    /// Publish nothing new, finish what is under way.
+    Settle,
+    /// Everything has arrived, or never will.
+    Stop,
+}
+
+/// Runs the load while `disturb` does its worst to the broker, waits until all is quiet, and judges.
+async fn run(name: &str, disturb: impl AsyncFnOnce(&mut Broker, &mut Random)) {
+    let seed = Random::seed();
+    println!("{name}: CRASH_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut broker = Broker::start().await;
+    let logs = Arc::new(Logs::new(&PUBLISHERS, &SUBSCRIBERS));
+    let (phase, watching) = watch::channel(Phase::Load);
+
+    let mut subscribers = JoinSet::new();
+    let mut subscribed = Vec::new();
+    for (index, (filter, qos)) in SUBSCRIBERS.into_iter().enumerate() {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        subscribed.push(told);
+        let subscriber = Subscriber::new(index, broker.address(), filter, qos, Arc::clone(&logs), random.fork());
+        subscribers.spawn(subscriber.run(watching.clone(), tell));
+    }
+    for told in subscribed {
+        told.await.expect("a subscriber subscribes");
+    }
+    let mut publishers = JoinSet::new();
+    for (index, qos) in PUBLISHERS.into_iter().enumerate() {
+        let publisher = Publisher::new(index, broker.address(), qos, Arc::clone(&logs), random.fork());
+        publishers.spawn(publisher.run(watching.clone()));
+    }
+
+    disturb(&mut broker, &mut random).await;
+
+    phase.send_replace(Phase::Settle);
+    let settled = async {
+        while let Some(ended) = publishers.join_next().await {
+            ended.expect("a publisher ends by itself");
+        }
+        logs.all_arrived().await;
+    };
+    let in_time = tokio::time::timeout(SETTLING, settled).await.is_ok();
+    phase.send_replace(Phase::Stop);
+    while let Some(ended) = subscribers.join_next().await {
+        ended.expect("a subscriber ends by itself");
+    }
+    let faults = logs.faults();
+    println!("{name}: {}", logs.summary());
+    if !faults.is_empty() || !in_time {
+        let shown: Vec<_> = faults.iter().take(30).map(ToString::to_string).collect();
+        panic!(
+            "{} faults, settled in time: {in_time}, CRASH_SEED={seed}\n{}\nlast of the broker's log:\n{}",
+            faults.len(),
+            shown.join("\n"),
+            broker.log_tail(),
+        );
+    }
+    assert!(logs.acknowledged() > 0, "the load did nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_while_clients_come_and_go() {
+    run("come and go", async |_, _| tokio::time::sleep(Duration::from_secs(5)).await).await;
+}

@@ -101,7 +101,8 @@ pub(super) fn qos(text: &str) -> Result<QoS, String> {
     text.parse::<u8>().ok().and_then(|qos| QoS::try_from(qos).ok()).ok_or_else(|| "QoS is 0, 1 or 2".to_owned())
 }
 
-fn version(text: &str) -> Result<ProtocolVersion, String> {
+/// A version of MQTT as written on the command line.
+pub(super) fn version(text: &str) -> Result<ProtocolVersion, String> {
     match text {
         "31" | "3.1" | "mqttv31" => Ok(ProtocolVersion::V3_1),
         "311" | "3.1.1" | "mqttv311" => Ok(ProtocolVersion::V3_1_1),

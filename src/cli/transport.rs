@@ -170,6 +170,7 @@ impl TransportArguments {
         Ok(Endpoint {
             host,
             port: url.and_then(|url| url.port).or(self.port).unwrap_or(default_port),
+            addresses: Vec::new(),
             security,
             websocket: websocket.then(|| self.ws_path.clone()),
             max_message_len,

@@ -1,6 +1,7 @@
 //! Opens the byte stream of a connection: TCP, then TLS, RFC 8998 or TLCP, then WebSocket.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use gm_tls::client::{Connector, Session};
@@ -30,6 +31,8 @@ pub struct Endpoint {
     /// Name or address.
     pub host: String,
     pub port: u16,
+    /// The addresses to connect to; the host is resolved for each connection as long as there are none.
+    pub addresses: Vec<SocketAddr>,
     /// `None` for no encryption.
     pub security: Option<Security>,
     /// Path of the WebSocket; `None` for MQTT straight over the stream.
@@ -81,18 +84,40 @@ impl Endpoint {
         }
     }
 
+    /// Resolves the host once, for all connections to come.
+    ///
+    /// # Errors
+    /// [`ConnectError::Resolve`], [`ConnectError::NoAddress`] or [`ConnectError::Timeout`]
+    pub async fn resolve(&mut self) -> Result<(), ConnectError> {
+        self.addresses = self.look_up().await?;
+        Ok(())
+    }
+
+    async fn look_up(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        let host = || self.host.clone();
+        let found: Vec<_> = self
+            .within("resolving its name", lookup_host((self.host.as_str(), self.port)))
+            .await?
+            .map_err(|source| ConnectError::Resolve { host: host(), source })?
+            .collect();
+        if found.is_empty() { Err(ConnectError::NoAddress { host: host() }) } else { Ok(found) }
+    }
+
     /// Opens the TCP connection, trying every address of the host in turn.
     ///
     /// # Errors
     /// What the last address said.
     pub async fn dial(&self) -> Result<TcpStream, ConnectError> {
-        let host = || self.host.clone();
-        let addresses = self
-            .within("resolving its name", lookup_host((self.host.as_str(), self.port)))
-            .await?
-            .map_err(|source| ConnectError::Resolve { host: host(), source })?;
-        let mut last = ConnectError::NoAddress { host: host() };
-        for address in addresses {
+        let looked_up;
+        let addresses = match self.addresses.as_slice() {
+            [] => {
+                looked_up = self.look_up().await?;
+                &looked_up
+            }
+            known => known,
+        };
+        let mut last = ConnectError::NoAddress { host: self.host.clone() };
+        for &address in addresses {
             match self.within("connecting", TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     // Without it only the latency suffers.

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod bench;
 mod broker;
 mod check_config;
 mod connect;

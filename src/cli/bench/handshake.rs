@@ -1,7 +1,7 @@
 //! `shangmq bench handshake`: a fixed number of workers connect again and again, each one connection at a time.
 
 use std::future::poll_fn;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -19,8 +19,10 @@ use mqtt_codec::{Connect, ConnectProperties, ProtocolVersion, Secret};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::options::duration;
+use super::progress::Progress;
 use super::report::{Run, Tally};
 use crate::cli::Outcome;
 use crate::cli::session::{Interrupt, random_id};
@@ -135,7 +137,8 @@ impl Arguments {
     }
 
     async fn measure(self) -> Outcome {
-        let endpoint = self.transport.endpoint(usize::try_from(MAX_PACKET_SIZE).unwrap_or(usize::MAX))?;
+        let mut endpoint = self.transport.endpoint(usize::try_from(MAX_PACKET_SIZE).unwrap_or(usize::MAX))?;
+        endpoint.resolve().await?;
         if self.resume && endpoint.security.is_none() {
             return Err(BenchError::NothingToResume.into());
         }
@@ -166,7 +169,10 @@ impl Arguments {
                     None => break,
                 },
                 () = interrupt.wait() => plan.stopped.store(true, Ordering::Relaxed),
-                () = progress.tick() => progress.print(&plan),
+                () = progress.tick() => {
+                    let (done, failed) = (plan.succeeded.load(Ordering::Relaxed), plan.failed.load(Ordering::Relaxed));
+                    progress.print(done, format_args!("{done} done  {failed} failed"));
+                }
             }
         }
         progress.end();
@@ -383,75 +389,6 @@ async fn obtain_session(tls: &mut TlsStream<TcpStream>) -> Option<Session> {
     timeout(SESSION_WAIT, wait).await.unwrap_or(None)
 }
 
-/// The line on standard error that shows how a run goes.
-struct Progress {
-    ticks: Option<tokio::time::Interval>,
-    /// A terminal gets one line that is written over again.
-    rewrite: bool,
-    start: Instant,
-    /// When and at how many handshakes the last line was printed.
-    last: (Instant, u64),
-}
-
-impl Progress {
-    fn new(forced: bool, start: Instant) -> Self {
-        let rewrite = io::stderr().is_terminal();
-        let ticks = (rewrite || forced).then(|| {
-            let mut ticks = interval(Duration::from_secs(1));
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks.reset();
-            ticks
-        });
-        Self { ticks, rewrite, start, last: (start, 0) }
-    }
-
-    async fn tick(&mut self) {
-        match &mut self.ticks {
-            Some(ticks) => {
-                ticks.tick().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    fn print(&mut self, plan: &Plan) {
-        let now = Instant::now();
-        let succeeded = plan.succeeded.load(Ordering::Relaxed);
-        let failed = plan.failed.load(Ordering::Relaxed);
-        let rate = (succeeded - self.last.1) as f64 / (now - self.last.0).as_secs_f64().max(f64::MIN_POSITIVE);
-        self.last = (now, succeeded);
-        let secs = (now - self.start).as_secs();
-        let (before, after) = if self.rewrite { ("\r\x1b[K", "") } else { ("", "\n") };
-        let mut err = io::stderr().lock();
-        // Progress that nobody can see is not missed.
-        let _ = write!(err, "{before}{secs:>4} s  {rate:>9.1}/s  {succeeded} done  {failed} failed{after}");
-        let _ = err.flush();
-    }
-
-    fn end(&self) {
-        if self.rewrite {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
-        }
-    }
-}
-
-/// A time as `500ms`, `10s` or `2m`; seconds without a unit.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.len() - text.trim_start_matches(|char: char| char.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "write a time as 500ms, 10s or 2m".to_owned())?;
-    let duration = match unit {
-        "ms" => Duration::from_millis(number),
-        "s" | "" => Duration::from_secs(number),
-        "m" => Duration::from_secs(number.saturating_mul(60)),
-        _ => return Err("write a time as 500ms, 10s or 2m".to_owned()),
-    };
-    if duration.is_zero() || duration > Duration::from_secs(86_400) {
-        return Err("the time is from 1ms to 24 hours".to_owned());
-    }
-    Ok(duration)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -466,17 +403,6 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Arguments {
         Line::try_parse_from(std::iter::once(&"handshake").chain(arguments)).unwrap().arguments
-    }
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "s", "0s", "-1s", "1h", "1.5s", "99999999999999999999s", "9999999m"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[tokio::test]

@@ -16,13 +16,26 @@ const DIGITS: u8 = 3;
 /// Causes that are counted one by one; what comes after is counted under one name.
 const MAX_CAUSES: usize = 32;
 
+/// An empty histogram of microseconds.
+///
+/// # Errors
+/// The bounds are impossible, which these are not.
+pub(super) fn latencies() -> Result<Histogram<u64>, hdrhistogram::CreationError> {
+    Histogram::new_with_bounds(1, u64::try_from(LONGEST.as_micros()).unwrap_or(u64::MAX), DIGITS)
+}
+
+/// Failures by cause.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+pub(super) struct Failures(BTreeMap<String, Failure>);
+
 /// What one worker, or all together, saw.
 #[derive(Debug)]
 pub(super) struct Tally {
     /// Latencies in microseconds.
     full: Histogram<u64>,
     resumed: Histogram<u64>,
-    failures: BTreeMap<String, Failure>,
+    failures: Failures,
     /// What was spoken in the first handshake that succeeded: protocol and suite.
     pub(super) spoken: Option<(&'static str, &'static str)>,
     /// Connections after which the server had given no session to resume.
@@ -58,7 +71,7 @@ pub(super) struct Report {
     /// Connections after which the server had given no session to resume; counted with `--resume` alone.
     pub(super) without_session: u64,
     pub(super) failed: u64,
-    failures: BTreeMap<String, Failure>,
+    failures: Failures,
 }
 
 /// Percentiles in microseconds.
@@ -90,11 +103,10 @@ impl Tally {
     /// # Errors
     /// The bounds are impossible, which these are not.
     pub(super) fn new() -> Result<Self, hdrhistogram::CreationError> {
-        let longest = u64::try_from(LONGEST.as_micros()).unwrap_or(u64::MAX);
         Ok(Self {
-            full: Histogram::new_with_bounds(1, longest, DIGITS)?,
-            resumed: Histogram::new_with_bounds(1, longest, DIGITS)?,
-            failures: BTreeMap::new(),
+            full: latencies()?,
+            resumed: latencies()?,
+            failures: Failures::default(),
             spoken: None,
             without_session: 0,
         })
@@ -109,16 +121,14 @@ impl Tally {
 
     /// Counts a failure.
     pub(super) fn fail(&mut self, cause: &str, example: impl FnOnce() -> String) {
-        self.count_failure(cause, 1, example);
+        self.failures.count(cause, 1, example);
     }
 
     /// Counts everything of another tally.
     pub(super) fn add(&mut self, other: &Tally) -> Result<(), hdrhistogram::AdditionError> {
         self.full.add(&other.full)?;
         self.resumed.add(&other.resumed)?;
-        for (cause, failure) in &other.failures {
-            self.count_failure(cause, failure.count, || failure.example.clone());
-        }
+        self.failures.add(&other.failures);
         self.spoken = self.spoken.or(other.spoken);
         self.without_session += other.without_session;
         Ok(())
@@ -142,21 +152,47 @@ impl Tally {
             full: Latency::of(&self.full),
             resumed: Latency::of(&self.resumed),
             without_session: self.without_session,
-            failed: self.failures.values().map(|failure| failure.count).sum(),
+            failed: self.failures.total(),
             failures: self.failures,
         }
     }
+}
 
-    fn count_failure(&mut self, cause: &str, count: u64, example: impl FnOnce() -> String) {
-        let known = self.failures.contains_key(cause) || self.failures.len() < MAX_CAUSES;
+impl Failures {
+    /// Counts failures of one cause; `example` is kept if it is the first.
+    pub(super) fn count(&mut self, cause: &str, count: u64, example: impl FnOnce() -> String) {
+        let known = self.0.contains_key(cause) || self.0.len() < MAX_CAUSES;
         let cause = if known { cause } else { "other causes" };
-        let failure = self.failures.entry(cause.to_owned()).or_insert_with(|| Failure { count: 0, example: example() });
+        let failure = self.0.entry(cause.to_owned()).or_insert_with(|| Failure { count: 0, example: example() });
         failure.count += count;
+    }
+
+    pub(super) fn add(&mut self, other: &Failures) {
+        for (cause, failure) in &other.0 {
+            self.count(cause, failure.count, || failure.example.clone());
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.0.values().map(|failure| failure.count).sum()
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\n{} failed:", self.total())?;
+        for (cause, failure) in &self.0 {
+            writeln!(f, "{:>10}  {cause}: {}", failure.count, failure.example)?;
+        }
+        Ok(())
     }
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
         Self {
             count: histogram.len(),
             mean_us: histogram.mean(),
@@ -169,21 +205,20 @@ impl Latency {
     }
 }
 
-impl Report {
-    fn fmt_latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f)?;
-        let titles = ["latency", "count", "mean", "p50", "p90", "p99", "p99.9", "max"];
-        for title in titles {
-            write!(f, "{title:>10}")?;
-        }
-        writeln!(f, "  (ms)")?;
-        for (name, latency) in [("full", &self.full), ("resumed", &self.resumed)] {
-            if latency.count > 0 {
-                writeln!(f, "{name:>10}{latency}")?;
-            }
-        }
-        Ok(())
+/// A table of latencies, without the rows that have none.
+pub(super) fn fmt_latencies(f: &mut fmt::Formatter<'_>, rows: &[(&str, &Latency)]) -> fmt::Result {
+    if rows.iter().all(|(_, latency)| latency.count == 0) {
+        return Ok(());
     }
+    writeln!(f)?;
+    for title in ["latency", "count", "mean", "p50", "p90", "p99", "p99.9", "max"] {
+        write!(f, "{title:>12}")?;
+    }
+    writeln!(f, "  (ms)")?;
+    for (name, latency) in rows.iter().filter(|(_, latency)| latency.count > 0) {
+        writeln!(f, "{name:>12}{latency}")?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Report {
@@ -201,27 +236,19 @@ impl fmt::Display for Report {
         }
         writeln!(f, "concurrency   {}", self.concurrency)?;
         writeln!(f, "handshakes    {} in {:.2} s: {:.1}/s", self.handshakes, self.seconds, self.handshakes_per_second)?;
-        if self.handshakes > 0 {
-            self.fmt_latencies(f)?;
-        }
+        fmt_latencies(f, &[("full", &self.full), ("resumed", &self.resumed)])?;
         if self.without_session > 0 {
             writeln!(f, "\nafter {} connections the server had given no session to resume", self.without_session)?;
         }
-        if self.failed > 0 {
-            writeln!(f, "\n{} failed:", self.failed)?;
-            for (cause, failure) in &self.failures {
-                writeln!(f, "{:>10}  {cause}: {}", failure.count, failure.example)?;
-            }
-        }
-        Ok(())
+        write!(f, "{}", self.failures)
     }
 }
 
 impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>10}{:>10.3}", self.count, self.mean_us / 1000.0)?;
+        write!(f, "{:>12}{:>12.3}", self.count, self.mean_us / 1000.0)?;
         for micros in [self.p50_us, self.p90_us, self.p99_us, self.p99_9_us, self.max_us] {
-            write!(f, "{:>10.3}", micros as f64 / 1000.0)?;
+            write!(f, "{:>12.3}", micros as f64 / 1000.0)?;
         }
         Ok(())
     }
@@ -289,6 +316,6 @@ mod tests {
             tally.fail(&cause.to_string(), String::new);
         }
         let report = tally.into_report(run());
-        assert_eq!((report.failed, report.failures.len()), (1000, MAX_CAUSES + 1));
+        assert_eq!((report.failed, report.failures.0.len()), (1000, MAX_CAUSES + 1));
     }
 }

@@ -1,0 +1,141 @@
+//! `shangmq bench` as its users run it: a process of its own against a broker, over every transport, its numbers from its JSON.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::{Transport, over_every_transport};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::broker::{Setup, TestBroker, certificates};
+
+/// Longer than any of these runs takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn command(broker: &TestBroker, transport: Transport, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shangmq"));
+    let port = broker.address(transport).port().to_string();
+    command.arg("bench").args(arguments).args(["--json", "--threads", "1", "-h", "localhost", "-p", &port]);
+    if transport.is_websocket() {
+        command.arg("--ws");
+    }
+    let protocol = match transport {
+        Transport::Tcp | Transport::Ws => None,
+        Transport::Tls12 => Some("tls1.2"),
+        Transport::Tls13 | Transport::WssTls13 => Some("tls1.3"),
+        Transport::Rfc8998 => Some("rfc8998"),
+        Transport::Tlcp | Transport::WssTlcp => Some("tlcp"),
+    };
+    if let Some(protocol) = protocol {
+        command.args(["--protocol", protocol, "--cafile"]).arg(certificates().ca_bundle());
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+fn start(broker: &TestBroker, transport: Transport, arguments: &[&str]) -> Child {
+    command(broker, transport, arguments).spawn().unwrap()
+}
+
+async fn finish(child: Child) -> Output {
+    timeout(LIMIT, child.wait_with_output()).await.expect("bench ends in time").unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    let error = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON, but: {error}"))
+}
+
+async fn bench(broker: &TestBroker, transport: Transport, arguments: &[&str]) -> Value {
+    let output = finish(start(broker, transport, arguments)).await;
+    let report = report(&output);
+    assert!(output.status.success(), "{report:#}\n{}", String::from_utf8_lossy(&output.stderr));
+    report
+}
+
+fn numbers<const N: usize>(report: &Value, names: [&str; N]) -> [u64; N] {
+    names.map(|name| report[name].as_u64().unwrap_or_else(|| panic!("no {name} in {report:#}")))
+}
+
+const LOSSES: [&str; 5] = ["missing", "duplicates", "out_of_order", "unsequenced", "failed"];
+
+over_every_transport!(pairs_lose_nothing, |transport| async move {
+    let broker = Setup::new().every_transport().start().await;
+    let report = bench(&broker, transport, &["pair", "-c", "2", "-q", "1", "--count", "50"]).await;
+    assert_eq!(numbers(&report, ["sent", "acknowledged", "expected", "received"]), [100; 4]);
+    assert_eq!(numbers(&report, LOSSES), [0; 5]);
+});
+
+over_every_transport!(connections_are_counted, |transport| async move {
+    let broker = Setup::new().every_transport().start().await;
+    let report = bench(&broker, transport, &["conn", "-c", "2", "--count", "7"]).await;
+    assert_eq!(numbers(&report, ["connections", "failed"]), [7, 0]);
+});
+
+#[tokio::test]
+async fn subscribers_follow_publishers_of_another_process() {
+    let broker = TestBroker::start().await;
+    let subscribe = ["sub", "-t", "load/#", "-c", "2", "-q", "1", "--count", "120", "--duration", "60s"];
+    let subscribers = start(&broker, Transport::Tcp, &subscribe);
+    let subscribed = async {
+        while broker.server.broker().subscription_count() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, subscribed).await.expect("both subscribe");
+    let publish = ["pub", "-t", "load/%i", "-c", "3", "-q", "1", "--count", "20"];
+    let published = bench(&broker, Transport::Tcp, &publish).await;
+    assert_eq!(numbers(&published, ["sent", "acknowledged", "received", "failed"]), [60, 60, 0, 0]);
+    let output = finish(subscribers).await;
+    let received = report(&output);
+    assert!(output.status.success(), "{received:#}");
+    assert_eq!(numbers(&received, ["received", "sent"]), [120, 0]);
+    assert_eq!(numbers(&received, LOSSES), [0; 5]);
+    assert_eq!(received["delivery"]["count"], 0, "the clock of another process is no use");
+}
+
+#[tokio::test]
+async fn fan_out_and_fan_in_deliver_everything() {
+    let broker = TestBroker::start().await;
+    let fanout = ["fanout", "--publishers", "2", "--subscribers", "5", "-q", "1", "--count", "20", "-V", "5"];
+    let report = bench(&broker, Transport::Tcp, &fanout).await;
+    assert_eq!(numbers(&report, ["sent", "expected", "received", "missing"]), [40, 200, 200, 0]);
+    let fanin = ["fanin", "--publishers", "5", "--subscribers", "2", "-q", "2", "--count", "20"];
+    let report = bench(&broker, Transport::Tcp, &fanin).await;
+    assert_eq!(numbers(&report, ["sent", "expected", "received", "missing"]), [100, 200, 200, 0]);
+}
+
+#[tokio::test]
+async fn idle_connections_are_opened_and_weighed() {
+    let broker = TestBroker::start().await;
+    let pid = std::process::id().to_string();
+    let report = bench(&broker, Transport::Tcp, &["idle", "-c", "50", "--pid", &pid, "--duration", "100ms"]).await;
+    assert_eq!(numbers(&report, ["open", "ended", "failed"]), [50, 0, 0]);
+    assert!(report["kib_per_connection"].is_number(), "{report:#}");
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_run_with_what_was_measured() {
+    let broker = TestBroker::start().await;
+    let mut witness = broker.client("witness").await;
+    witness.subscribe("bench/#", 0).await;
+    let child = start(&broker, Transport::Tcp, &["pair", "-c", "1", "-q", "1", "--rate", "50", "--duration", "60m"]);
+    let _first = timeout(LIMIT, witness.recv_publish()).await.expect("a message comes");
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+    let output = finish(child).await;
+    let report = report(&output);
+    let [sent, received] = numbers(&report, ["sent", "received"]);
+    assert!(sent > 0 && sent == received, "{report:#}");
+    assert!(output.status.success());
+}
+
+#[tokio::test]
+async fn refused_clients_are_named_with_their_reason() {
+    let broker = Setup::new().auth("allow_anonymous = false").start().await;
+    let output = finish(start(&broker, Transport::Tcp, &["pair", "-c", "3", "--count", "1"])).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(error.contains("3 of 3 clients could not connect: the server refused the connection"), "{error}");
+}

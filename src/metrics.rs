@@ -4,6 +4,8 @@
 //! [`ListenerMetrics`]. What happens once for each connection may take a short lock. Labels are names from this
 //! program, never a peer's words, so the number of series is bounded.
 
+mod authorization;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use authorization::{AuthorizationCounters, Checked};
+
 /// The media type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -37,6 +41,8 @@ pub struct Metrics {
     pub dropped_expired: AtomicU64,
     /// Messages larger than the receiver's maximum packet size.
     pub dropped_too_large: AtomicU64,
+    /// Messages and wills dropped because rights to them were withdrawn after they had been accepted.
+    pub dropped_unauthorized: AtomicU64,
     /// Messages to be retained that a limit refused.
     pub retained_refused: AtomicU64,
     route_cache_hits: AtomicU64,
@@ -69,6 +75,7 @@ pub struct ListenerMetrics {
     received: [AtomicU64; 3],
     sent: [AtomicU64; 3],
     /// By the reason code's value.
+    pub authorization: AuthorizationCounters,
     connects: Labelled<u8>,
     refused: Labelled<&'static str>,
     handshakes: Labelled<Handshake>,
@@ -219,6 +226,7 @@ impl Collector for Scrape {
         let listeners = self.metrics.listeners.lock().clone();
         self.encode_broker(&mut encoder)?;
         encode_traffic(&mut encoder, &listeners)?;
+        authorization::encode(&mut encoder, &listeners)?;
         encode_connections(&mut encoder, &listeners)?;
         encode_handshakes(&mut encoder, &listeners)
     }
@@ -237,6 +245,7 @@ impl Scrape {
             ("expired", &metrics.dropped_expired),
             ("too_large", &metrics.dropped_too_large),
             ("session_ended", &metrics.dropped_session_ended),
+            ("unauthorized", &metrics.dropped_unauthorized),
         ];
         let dropped = dropped.map(|(reason, counter)| ([("reason", reason)], load(counter)));
         counters(encoder, "messages_dropped", "Messages not delivered to a subscriber", None, dropped)?;

@@ -3,8 +3,7 @@
 use crate::admin;
 use crate::auth::Auth;
 use crate::broker::Broker;
-use crate::causes::Causes;
-use crate::config::{Config, ConfigError, ConfigErrors, NodeConfig, Origin};
+use crate::config::{Config, ConfigError, ConfigErrors, NodeConfig};
 use crate::metrics::Metrics;
 use crate::net::{BindError, PreparedListener};
 use mqtt_codec::ReasonCode;
@@ -73,12 +72,8 @@ impl Prepared {
 
     fn examine(mut config: Config, mut errors: Vec<ConfigError>) -> Result<Prepared, ConfigErrors> {
         errors.extend(check_data_dir(&config.node));
-        let auth = Auth::new(&config.auth).map_err(|cause| {
-            let place = config.auth.password_file.as_ref();
-            let reason = Causes(&cause).to_string();
-            place.map_or_else(|| ConfigError::new(Origin::Default, "auth", &*reason), |file| file.error(&*reason))
-        });
-        errors.extend(auth.as_ref().err().cloned());
+        let auth = Auth::new(&config.auth);
+        errors.extend(auth.as_ref().err().into_iter().flat_map(|found| found.as_slice().iter().cloned()));
         let mut listeners = Vec::new();
         for listener in std::mem::take(&mut config.listeners) {
             match PreparedListener::new(listener) {
@@ -127,6 +122,7 @@ fn check_data_dir(node: &NodeConfig) -> Option<ConfigError> {
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,
+    auth: Arc<Auth>,
     addresses: Vec<(Arc<str>, SocketAddr)>,
     metrics_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
@@ -178,7 +174,7 @@ impl Server {
             addresses.push((Arc::clone(listener.id()), address));
             listeners.spawn(listener.run(socket, stopped.clone()));
         }
-        Ok(Server { broker, addresses, metrics_address, stop, listeners, helpers })
+        Ok(Server { broker, auth, addresses, metrics_address, stop, listeners, helpers })
     }
 
     /// Where each listener listens, by its id such as `ssl:default`.
@@ -196,6 +192,14 @@ impl Server {
 
     pub fn metrics(&self) -> &Arc<Metrics> {
         self.broker.metrics()
+    }
+
+    /// Reads the files of `[auth]` again; what they say holds from here, for clients that are connected as well.
+    ///
+    /// # Errors
+    /// When one cannot be read whole; everything then stays as it was.
+    pub fn reload_auth(&self) -> Result<(), ConfigErrors> {
+        self.auth.reload()
     }
 
     /// Stops accepting, tells MQTT 5 clients why, and waits a bounded time for them to go.

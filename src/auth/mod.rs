@@ -1,22 +1,32 @@
-//! Who may connect: authenticators behind one trait, and the policy that decides when none of them knows the client.
+//! Who may connect, and what a connected client may do: authenticators behind one trait, rules for topics behind one value.
 //!
 //! Nothing here speaks MQTT: a request comes in as plain values, a decision goes out.
 
+pub mod acl;
+mod identity;
 mod password_file;
 mod password_hash;
+mod rights;
 
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytestring::ByteString;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::config::AuthConfig;
+use crate::causes::Causes;
+use crate::config::{AuthConfig, ClientIdBinding, ConfigErrors, DenyAction, load_acl};
+use acl::Rules;
 
+pub use identity::{Identity, Owner, VerifiedCertificate};
 pub use password_file::{LineProblem, PasswordFile, PasswordFileError, UserNameError, set_password};
 pub use password_hash::{HashError, MAX_PASSWORD_BYTES, PasswordHash};
+pub use rights::{Access, Answer, Authorizer, Policy, Rights};
 
 /// What a client showed when it connected.
 #[derive(Clone, Copy)]
@@ -24,8 +34,8 @@ pub struct AuthRequest<'a> {
     pub client_id: &'a str,
     pub username: Option<&'a str>,
     pub password: Option<&'a [u8]>,
-    /// True when the transport verified a certificate of this client against a configured CA.
-    pub peer_verified: bool,
+    /// A certificate of this client that the transport verified against a configured CA.
+    pub certificate: Option<&'a Arc<VerifiedCertificate>>,
     pub remote: SocketAddr,
 }
 
@@ -35,17 +45,28 @@ impl fmt::Debug for AuthRequest<'_> {
             .field("client_id", &self.client_id)
             .field("username", &self.username)
             .field("password", &self.password.map(|_| "…"))
-            .field("peer_verified", &self.peer_verified)
+            .field("certificate", &self.certificate)
             .field("remote", &self.remote)
             .finish()
     }
 }
 
-/// What becomes of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    Allow,
-    Deny(DenyReason),
+/// What an authenticator vouches for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    pub username: Option<ByteString>,
+    /// Rules that came with the credentials.
+    pub rules: Option<Arc<Rules>>,
+    /// How long the credentials hold from here; `None` is without end.
+    pub valid_for: Option<Duration>,
+}
+
+/// A client that may connect.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    pub rights: Rights,
+    /// How long it may stay connected.
+    pub valid_for: Option<Duration>,
 }
 
 /// Why a client was refused. The peer is told no more than "bad user name or password" or "not authorized"; the
@@ -56,14 +77,16 @@ pub enum DenyReason {
     BadCredentials,
     #[error("no user name, and anonymous clients are not allowed")]
     AnonymousNotAllowed,
+    #[error("the client identifier is not the one that auth.clientid_binding asks of this client")]
+    ClientId,
     #[error("the check could not be made")]
     Unavailable,
 }
 
 /// What one authenticator says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    Accept,
+    Accept(Accepted),
     Reject,
     /// The client showed nothing that this authenticator judges.
     Ignore,
@@ -87,42 +110,119 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
 /// transport, or when `allow_anonymous` is set. Its user name, if it sent one, is then a claim and not an identity.
 #[derive(Debug)]
 pub struct Auth {
-    authenticators: Vec<Box<dyn Authenticator>>,
-    allow_anonymous: bool,
+    config: AuthConfig,
+    checks: Arc<Semaphore>,
+    authenticators: Mutex<Arc<Authenticators>>,
+    authorizer: Arc<Authorizer>,
 }
+
+type Authenticators = Vec<Box<dyn Authenticator>>;
 
 impl Auth {
     /// Reads what the configuration names.
     ///
     /// # Errors
-    /// When the password file cannot be read whole and without a mistake.
-    pub fn new(config: &AuthConfig) -> Result<Auth, PasswordFileError> {
+    /// Every mistake in the files: each must be read whole.
+    pub fn new(config: &AuthConfig) -> Result<Auth, ConfigErrors> {
         let checks = Arc::new(Semaphore::new(config.max_concurrent_checks));
-        let mut authenticators: Vec<Box<dyn Authenticator>> = Vec::new();
-        if let Some(file) = &config.password_file {
-            authenticators.push(Box::new(PasswordFile::load(file.path(), checks)?));
-        }
-        Ok(Auth { authenticators, allow_anonymous: config.allow_anonymous })
+        let (authenticators, policy) = load(config, &checks)?;
+        Ok(Auth {
+            authenticators: Mutex::new(Arc::new(authenticators)),
+            authorizer: Authorizer::new(policy),
+            checks,
+            config: config.clone(),
+        })
+    }
+
+    /// Reads the files again. Clients that connect from now on are judged by them, and the rules hold for all at once; nothing changes
+    /// when any of them cannot be read whole.
+    ///
+    /// # Errors
+    /// Every mistake in the files: each must be read whole.
+    pub fn reload(&self) -> Result<(), ConfigErrors> {
+        let (authenticators, policy) = load(&self.config, &self.checks)?;
+        *self.authenticators.lock() = Arc::new(authenticators);
+        self.authorizer.replace(policy);
+        Ok(())
+    }
+
+    pub fn deny_action(&self) -> DenyAction {
+        self.config.deny_action
+    }
+
+    /// To whom the session belongs that a client opens or takes over; nobody where sessions are not bound.
+    pub fn owner(&self, identity: &Identity) -> Option<Owner> {
+        (self.config.clientid_binding != ClientIdBinding::Disabled).then(|| identity.owner())
     }
 
     /// Decides about one client. The first authenticator that does not ignore it has the word.
-    pub async fn authenticate(&self, request: &AuthRequest<'_>) -> Decision {
-        for authenticator in &self.authenticators {
+    ///
+    /// # Errors
+    /// When the client may not connect.
+    pub async fn authenticate(&self, request: &AuthRequest<'_>) -> Result<Admitted, DenyReason> {
+        let authenticators = Arc::clone(&self.authenticators.lock());
+        let accepted = self.judge(&authenticators, request).await?;
+        self.admit(request, accepted)
+    }
+
+    async fn judge(&self, authenticators: &Authenticators, request: &AuthRequest<'_>) -> Result<Accepted, DenyReason> {
+        for authenticator in authenticators {
             match authenticator.verify(request).await {
-                Verdict::Accept => return Decision::Allow,
-                Verdict::Reject => return Decision::Deny(DenyReason::BadCredentials),
-                Verdict::Unavailable => return Decision::Deny(DenyReason::Unavailable),
+                Verdict::Accept(accepted) => return Ok(accepted),
+                Verdict::Reject => return Err(DenyReason::BadCredentials),
+                Verdict::Unavailable => return Err(DenyReason::Unavailable),
                 Verdict::Ignore => {}
             }
         }
-        if self.allow_anonymous || request.peer_verified {
-            return Decision::Allow;
+        if self.config.allow_anonymous || request.certificate.is_some() {
+            return Ok(Accepted::default());
         }
         match (request.username, request.password) {
-            (None, None) => Decision::Deny(DenyReason::AnonymousNotAllowed),
-            _ => Decision::Deny(DenyReason::BadCredentials),
+            (None, None) => Err(DenyReason::AnonymousNotAllowed),
+            _ => Err(DenyReason::BadCredentials),
         }
     }
+
+    fn admit(&self, request: &AuthRequest<'_>, accepted: Accepted) -> Result<Admitted, DenyReason> {
+        let Accepted { username, rules, valid_for } = accepted;
+        let identity = Identity {
+            client_id: request.client_id.into(),
+            username,
+            remote: request.remote.ip(),
+            certificate: request.certificate.cloned(),
+            rules,
+        };
+        let bound_to = match self.config.clientid_binding {
+            ClientIdBinding::Disabled | ClientIdBinding::Session => Some(request.client_id),
+            ClientIdBinding::Username => identity.username.as_deref(),
+            ClientIdBinding::CertCommonName => identity.common_name(),
+        };
+        if bound_to != Some(request.client_id) {
+            return Err(DenyReason::ClientId);
+        }
+        Ok(Admitted { rights: self.authorizer.rights(Arc::new(identity)), valid_for })
+    }
+}
+
+/// Reads every file, and says of all that are wrong what is wrong.
+fn load(config: &AuthConfig, checks: &Arc<Semaphore>) -> Result<(Authenticators, Policy), ConfigErrors> {
+    let mut errors = Vec::new();
+    let mut authenticators: Authenticators = Vec::new();
+    if let Some(file) = &config.password_file {
+        match PasswordFile::load(file.path(), Arc::clone(checks)) {
+            Ok(users) => authenticators.push(Box::new(users)),
+            Err(cause) => errors.push(file.error(Causes(&cause).to_string())),
+        }
+    }
+    let mut rules = None;
+    if let Some(file) = &config.acl_file {
+        match load_acl(file.path()) {
+            Ok(loaded) => rules = Some(loaded),
+            Err(found) => errors.extend(found.into_errors()),
+        }
+    }
+    ConfigErrors::check(errors)?;
+    Ok((authenticators, Policy::new(rules, config.no_match)))
 }
 
 #[cfg(test)]
@@ -134,53 +234,81 @@ mod tests {
 
     impl Authenticator for Always {
         fn verify<'a>(&'a self, _: &'a AuthRequest<'a>) -> VerdictFuture<'a> {
-            Box::pin(std::future::ready(self.0))
+            Box::pin(std::future::ready(self.0.clone()))
         }
     }
 
-    fn request(username: Option<&'static str>, peer_verified: bool) -> AuthRequest<'static> {
+    fn request(username: Option<&'static str>) -> AuthRequest<'static> {
         let remote = SocketAddr::from(([192, 0, 2, 1], 40000));
-        AuthRequest { client_id: "c", username, password: username.map(|_| &b"secret"[..]), peer_verified, remote }
+        AuthRequest { client_id: "c", username, password: username.map(|_| &b"secret"[..]), certificate: None, remote }
     }
 
-    fn auth(verdicts: &[Verdict], allow_anonymous: bool) -> Auth {
-        let authenticators =
-            verdicts.iter().map(|verdict| Box::new(Always(*verdict)) as Box<dyn Authenticator>).collect();
-        Auth { authenticators, allow_anonymous }
+    fn accept(username: &str) -> Verdict {
+        Verdict::Accept(Accepted { username: Some(username.into()), ..Accepted::default() })
+    }
+
+    fn auth(verdicts: &[Verdict], config: AuthConfig) -> Auth {
+        let auth = Auth::new(&config).unwrap();
+        let chain = verdicts.iter().map(|verdict| Box::new(Always(verdict.clone())) as Box<dyn Authenticator>);
+        *auth.authenticators.lock() = Arc::new(chain.collect());
+        auth
+    }
+
+    fn closed() -> AuthConfig {
+        AuthConfig::default()
+    }
+
+    fn open() -> AuthConfig {
+        AuthConfig { allow_anonymous: true, ..AuthConfig::default() }
+    }
+
+    async fn denied(auth: Auth, username: Option<&'static str>) -> Option<DenyReason> {
+        auth.authenticate(&request(username)).await.err()
     }
 
     #[tokio::test]
-    async fn anonymous_clients_need_permission_or_a_verified_certificate() {
-        let denied = Decision::Deny(DenyReason::AnonymousNotAllowed);
-        assert_eq!(auth(&[], false).authenticate(&request(None, false)).await, denied);
-        assert_eq!(auth(&[], false).authenticate(&request(None, true)).await, Decision::Allow);
-        assert_eq!(auth(&[], true).authenticate(&request(None, false)).await, Decision::Allow);
-        assert_eq!(auth(&[Verdict::Ignore], false).authenticate(&request(None, false)).await, denied);
+    async fn anonymous_clients_need_permission() {
+        assert_eq!(denied(auth(&[], closed()), None).await, Some(DenyReason::AnonymousNotAllowed));
+        assert_eq!(denied(auth(&[], open()), None).await, None);
+        assert_eq!(denied(auth(&[Verdict::Ignore], closed()), None).await, Some(DenyReason::AnonymousNotAllowed));
     }
 
     #[tokio::test]
-    async fn credentials_that_nobody_can_judge_are_refused() {
-        let denied = Decision::Deny(DenyReason::BadCredentials);
-        assert_eq!(auth(&[], false).authenticate(&request(Some("u"), false)).await, denied);
+    async fn credentials_that_nobody_can_judge_are_refused_or_name_nobody() {
+        assert_eq!(denied(auth(&[], closed()), Some("u")).await, Some(DenyReason::BadCredentials));
+        let admitted = auth(&[], open()).authenticate(&request(Some("u"))).await.unwrap();
+        assert_eq!(admitted.rights.identity().username, None);
     }
 
     #[tokio::test]
-    async fn a_wrong_password_is_refused_even_where_anonymous_clients_are_allowed() {
-        let denied = Decision::Deny(DenyReason::BadCredentials);
-        assert_eq!(auth(&[Verdict::Reject], true).authenticate(&request(Some("u"), true)).await, denied);
-        let later_accept = [Verdict::Reject, Verdict::Accept];
-        assert_eq!(auth(&later_accept, true).authenticate(&request(Some("u"), true)).await, denied);
+    async fn the_first_that_judges_has_the_word() {
+        let refused = Some(DenyReason::BadCredentials);
+        assert_eq!(denied(auth(&[Verdict::Reject], open()), Some("u")).await, refused);
+        assert_eq!(denied(auth(&[Verdict::Reject, accept("u")], open()), Some("u")).await, refused);
+        let chain = auth(&[Verdict::Ignore, accept("u"), Verdict::Reject], closed());
+        let admitted = chain.authenticate(&request(Some("u"))).await.unwrap();
+        assert_eq!(admitted.rights.identity().username.as_deref(), Some("u"));
     }
 
     #[tokio::test]
     async fn a_check_that_cannot_be_made_refuses() {
-        let denied = Decision::Deny(DenyReason::Unavailable);
-        assert_eq!(auth(&[Verdict::Unavailable], true).authenticate(&request(Some("u"), true)).await, denied);
+        assert_eq!(denied(auth(&[Verdict::Unavailable], open()), Some("u")).await, Some(DenyReason::Unavailable));
+    }
+
+    #[tokio::test]
+    async fn a_client_identifier_can_be_bound_to_the_user_name() {
+        let bound = || AuthConfig { clientid_binding: ClientIdBinding::Username, ..open() };
+        assert_eq!(denied(auth(&[accept("c")], bound()), Some("c")).await, None);
+        assert_eq!(denied(auth(&[accept("u")], bound()), Some("u")).await, Some(DenyReason::ClientId));
+        // A user name that nothing verified binds nothing.
+        assert_eq!(denied(auth(&[], bound()), Some("c")).await, Some(DenyReason::ClientId));
+        let certificate = AuthConfig { clientid_binding: ClientIdBinding::CertCommonName, ..open() };
+        assert_eq!(denied(auth(&[accept("c")], certificate), Some("c")).await, Some(DenyReason::ClientId));
     }
 
     #[test]
     fn debug_of_a_request_does_not_show_the_password() {
-        assert!(!format!("{:?}", request(Some("u"), false)).contains("115, 101"));
-        assert!(!format!("{:?}", request(Some("u"), false)).contains("secret"));
+        assert!(!format!("{:?}", request(Some("u"))).contains("115, 101"));
+        assert!(!format!("{:?}", request(Some("u"))).contains("secret"));
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::password_hash::{HashError, PasswordHash};
-use super::{AuthRequest, Authenticator, Verdict, VerdictFuture};
+use super::{Accepted, AuthRequest, Authenticator, Verdict, VerdictFuture};
 
 const MAX_FILE_BYTES: u64 = 64 << 20;
 const MAX_USERNAME_BYTES: usize = 1024;
@@ -93,7 +93,9 @@ impl PasswordFile {
             hash.verify(&password)
         });
         match check.await {
-            Ok(matches) if matches && known => Verdict::Accept,
+            Ok(matches) if matches && known => {
+                Verdict::Accept(Accepted { username: Some(username.into()), ..Accepted::default() })
+            }
             Ok(_) => Verdict::Reject,
             Err(_) => Verdict::Unavailable,
         }
@@ -229,6 +231,10 @@ mod tests {
 
     use super::*;
 
+    fn accepted(username: &str) -> Verdict {
+        Verdict::Accept(Accepted { username: Some(username.into()), ..Accepted::default() })
+    }
+
     fn cheap(password: &str) -> PasswordHash {
         PasswordHash::derive(password.as_bytes(), b"0123456789abcdef".to_vec(), 1_000).unwrap()
     }
@@ -249,14 +255,14 @@ mod tests {
     async fn verdict(users: &PasswordFile, username: Option<&str>, password: Option<&str>) -> Verdict {
         let remote = SocketAddr::from(([192, 0, 2, 1], 40000));
         let password = password.map(str::as_bytes);
-        users.verify(&AuthRequest { client_id: "c", username, password, peer_verified: false, remote }).await
+        users.verify(&AuthRequest { client_id: "c", username, password, certificate: None, remote }).await
     }
 
     #[tokio::test]
     async fn only_the_right_password_of_a_known_user_is_accepted() {
         let users = load(format!("# users\n\nada:{}\r\nbob:{}\n", cheap("a"), cheap("b")).as_bytes()).unwrap();
-        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Accept);
-        assert_eq!(verdict(&users, Some("bob"), Some("b")).await, Verdict::Accept);
+        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, accepted("ada"));
+        assert_eq!(verdict(&users, Some("bob"), Some("b")).await, accepted("bob"));
         for (username, password) in [
             (Some("ada"), Some("b")),
             (Some("eve"), Some("a")),
@@ -289,7 +295,7 @@ mod tests {
         let waiting = verdict(&users, Some("ada"), Some("a"));
         assert!(tokio::time::timeout(std::time::Duration::from_secs(3600), waiting).await.is_err());
         drop(busy);
-        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Accept);
+        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, accepted("ada"));
         assert_eq!(users.checks.available_permits(), 1);
     }
 
@@ -329,9 +335,9 @@ mod tests {
         set_password(&path, "ada", &cheap("new")).unwrap();
         let users = PasswordFile::load(&path, Arc::new(Semaphore::new(1))).unwrap();
         assert_eq!(users.users.len(), 2);
-        assert_eq!(verdict(&users, Some("ada"), Some("new")).await, Verdict::Accept);
+        assert_eq!(verdict(&users, Some("ada"), Some("new")).await, accepted("ada"));
         assert_eq!(verdict(&users, Some("ada"), Some("old")).await, Verdict::Reject);
-        assert_eq!(verdict(&users, Some("bob"), Some("b")).await, Verdict::Accept);
+        assert_eq!(verdict(&users, Some("bob"), Some("b")).await, accepted("bob"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
     }
 

@@ -79,13 +79,14 @@ impl Broker {
             return;
         }
         let will = parked.will.take_if(|(due, _)| *due <= now);
+        let rights = will.as_ref().and_then(|_| parked.rights.clone());
         let again = parked.attention();
         drop(state);
         if let Some(at) = again {
             self.schedule(at, slot);
         }
         if let Some((_, will)) = will {
-            self.publish_will(will);
+            self.publish_will(will, rights.as_ref());
         }
     }
 }

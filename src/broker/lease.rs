@@ -3,6 +3,7 @@
 use super::Broker;
 use super::registry::{Parked, Slot, SlotState};
 use super::subscriber::Subscriber;
+use crate::auth::{Owner, Rights};
 use crate::session::{Session, SessionExpiry, Will};
 use bytestring::ByteString;
 use mqtt_codec::ReasonCode;
@@ -19,6 +20,10 @@ pub struct OpenRequest {
     pub clean_start: bool,
     pub expiry: SessionExpiry,
     pub will: Option<Will>,
+    /// Who asks; `None` where sessions are not bound to who opened them.
+    pub owner: Option<Owner>,
+    /// Asked again when the will is published.
+    pub rights: Rights,
 }
 
 /// Why a session could not be opened.
@@ -28,6 +33,8 @@ pub enum OpenError {
     TooManySessions,
     #[error("the connection that owns the session did not let go of it in time")]
     Busy,
+    #[error("the session belongs to another user or certificate")]
+    NotOwner,
 }
 
 impl OpenError {
@@ -35,6 +42,7 @@ impl OpenError {
         match self {
             OpenError::TooManySessions => ReasonCode::QuotaExceeded,
             OpenError::Busy => ReasonCode::ServerBusy,
+            OpenError::NotOwner => ReasonCode::NotAuthorized,
         }
     }
 }
@@ -47,6 +55,7 @@ pub struct Lease {
     session: Session,
     subscriber: Arc<Subscriber>,
     will: Option<Will>,
+    rights: Option<Rights>,
 }
 
 /// A session for a connection, and whether it existed before, [MQTT-3.2.2-2].
@@ -63,6 +72,7 @@ impl Broker {
             Ok(acquired) => acquired.map(|(mut lease, present)| {
                 lease.session.expiry = request.expiry;
                 lease.will = request.will;
+                lease.rights = Some(request.rights);
                 Opened { lease, present }
             }),
             Err(_) => Err(OpenError::Busy),
@@ -79,19 +89,33 @@ impl Broker {
             tokio::pin!(released);
             // Listen before looking, so that a release in between is not missed.
             released.as_mut().enable();
-            match self.try_acquire(&slot, request.clean_start) {
+            match self.try_acquire(&slot, request) {
                 Attempt::Acquired(lease, present) => return Ok((*lease, present)),
                 Attempt::Owned(owner) => {
                     owner.kick(ReasonCode::SessionTakenOver);
                     released.await;
                 }
+                Attempt::NotOwner => return Err(OpenError::NotOwner),
                 Attempt::Dead => {}
             }
         }
     }
 
-    fn try_acquire(self: &Arc<Self>, slot: &Arc<Slot>, clean_start: bool) -> Attempt {
+    fn try_acquire(self: &Arc<Self>, slot: &Arc<Slot>, request: &OpenRequest) -> Attempt {
+        let clean_start = request.clean_start;
         let mut state = slot.state.lock();
+        // A clean start and a takeover end what another has: they are refused as well.
+        let owner = match &*state {
+            SlotState::Owned(subscriber) => Some(subscriber.owner()),
+            SlotState::Parked(parked) => Some(parked.subscriber.owner()),
+            SlotState::Vacant | SlotState::Dead => None,
+        };
+        if let (Some(owner), Some(asks)) = (owner, &request.owner)
+            && owner != asks
+        {
+            return Attempt::NotOwner;
+        }
+        let new_subscriber = || self.new_subscriber(slot, request.owner.clone().unwrap_or_default());
         let (session, subscriber, present, ended) = match std::mem::replace(&mut *state, SlotState::Dead) {
             SlotState::Dead => return Attempt::Dead,
             SlotState::Owned(owner) => {
@@ -104,9 +128,9 @@ impl Broker {
                 (session, subscriber, true, None)
             }
             SlotState::Parked(parked) => {
-                (Session::new(SessionExpiry::OnDisconnect), self.new_subscriber(slot), false, Some(parked))
+                (Session::new(SessionExpiry::OnDisconnect), new_subscriber(), false, Some(parked))
             }
-            SlotState::Vacant => (Session::new(SessionExpiry::OnDisconnect), self.new_subscriber(slot), false, None),
+            SlotState::Vacant => (Session::new(SessionExpiry::OnDisconnect), new_subscriber(), false, None),
         };
         subscriber.connect();
         *state = SlotState::Owned(Arc::clone(&subscriber));
@@ -114,12 +138,13 @@ impl Broker {
         if let Some(parked) = ended {
             self.end_session(*parked);
         }
-        let lease = Lease { broker: Arc::clone(self), slot: Arc::clone(slot), session, subscriber, will: None };
+        let lease =
+            Lease { broker: Arc::clone(self), slot: Arc::clone(slot), session, subscriber, will: None, rights: None };
         Attempt::Acquired(Box::new(lease), present)
     }
 
-    fn new_subscriber(&self, slot: &Slot) -> Arc<Subscriber> {
-        Arc::new(Subscriber::new(self.next_subscriber_id(), slot.client_id.clone(), self.queue_limits()))
+    fn new_subscriber(&self, slot: &Slot, owner: Owner) -> Arc<Subscriber> {
+        Arc::new(Subscriber::new(self.next_subscriber_id(), slot.client_id.clone(), owner, self.queue_limits()))
     }
 
     /// Ends a session for good: its subscriptions, its queue, and its will, which is now due whatever its delay, [MQTT-3.1.2-8].
@@ -130,19 +155,29 @@ impl Broker {
         let lost = parked.subscriber.discard();
         self.metrics.session_ended(lost);
         if let Some((_, will)) = parked.will {
-            self.publish_will(will);
+            self.publish_will(will, parked.rights.as_ref());
         }
     }
 
-    fn release(&self, slot: &Arc<Slot>, session: Session, subscriber: &Arc<Subscriber>, will: Option<Will>) {
+    fn release(
+        &self,
+        slot: &Arc<Slot>,
+        session: Session,
+        subscriber: &Arc<Subscriber>,
+        will: Option<Will>,
+        rights: Option<Rights>,
+    ) {
         subscriber.disconnect();
         let now = self.now();
         let ends_at = session.expiry.deadline(now);
+        // Without a will there is nothing to ask later.
+        let rights = rights.filter(|_| will.is_some());
         let mut parked = Parked {
             session,
             subscriber: Arc::clone(subscriber),
             ends_at,
             will: will.map(|w| (now.saturating_add(w.delay), w)),
+            rights,
         };
         if ends_at.is_some_and(|at| at <= now) {
             *slot.state.lock() = SlotState::Dead;
@@ -152,6 +187,7 @@ impl Broker {
             return;
         }
         let due_now = parked.will.take_if(|(due, _)| *due <= now);
+        let rights = due_now.as_ref().and_then(|_| parked.rights.take());
         let attention = parked.attention();
         *slot.state.lock() = SlotState::Parked(Box::new(parked));
         slot.released.notify_waiters();
@@ -159,7 +195,7 @@ impl Broker {
             self.schedule(at, slot);
         }
         if let Some((_, will)) = due_now {
-            self.publish_will(will);
+            self.publish_will(will, rights.as_ref());
         }
     }
 }
@@ -167,6 +203,7 @@ impl Broker {
 enum Attempt {
     Acquired(Box<Lease>, bool),
     Owned(Arc<Subscriber>),
+    NotOwner,
     Dead,
 }
 
@@ -197,6 +234,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let session = std::mem::replace(&mut self.session, Session::new(SessionExpiry::OnDisconnect));
-        self.broker.release(&self.slot, session, &self.subscriber, self.will.take());
+        self.broker.release(&self.slot, session, &self.subscriber, self.will.take(), self.rights.take());
     }
 }

@@ -10,6 +10,7 @@ mod publish;
 mod registry;
 mod subscribe;
 mod subscriber;
+mod withdraw;
 
 pub use lease::{Lease, OpenError, OpenRequest, Opened};
 pub use publish::{Published, RetainedStore};

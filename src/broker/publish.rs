@@ -1,6 +1,8 @@
 //! The path of a message: retain it, find its route, hand it to each subscriber's outbox.
 
 use super::{Broker, Cache, Subscriber, SubscriberId};
+use crate::auth::Rights;
+use crate::auth::acl::Publishing;
 use crate::router::{Choice, Fit, Match, RetainedError, Route, Stored};
 use crate::session::{Delivery, Message, Push, SubscriptionOptions, Will};
 use std::sync::Arc;
@@ -40,9 +42,15 @@ impl Broker {
         self.publish_on(&route, Some(from), Arc::new(message), retain, deliver_anyway)
     }
 
-    /// Publishes the will of a connection that is gone.
-    pub(super) fn publish_will(&self, will: Will) {
+    /// Publishes the will of a connection that is gone, if its client may still publish it: rights may have been withdrawn since
+    /// CONNECT.
+    pub(super) fn publish_will(&self, will: Will, rights: Option<&Rights>) {
         let Will { mut message, retain, .. } = will;
+        let wish = Publishing { topic: &message.topic, qos: message.qos, retain };
+        if rights.is_some_and(|rights| !rights.may_publish(wish)) {
+            self.metrics.dropped_unauthorized.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         // The lifetime of a will's message begins with its publication, MQTT 5 section 3.1.3.2.4.
         message = Message::new(message.topic, message.payload, message.qos, message.properties, self.now());
         let route = self.router.route(&message.topic);

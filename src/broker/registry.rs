@@ -1,6 +1,7 @@
 //! Who owns which session: one slot per client identifier, sharded, so that no lock is global.
 
 use super::subscriber::Subscriber;
+use crate::auth::Rights;
 use crate::session::{Millis, Session, Will};
 use bytestring::ByteString;
 use hashbrown::{DefaultHashBuilder, HashMap};
@@ -22,6 +23,8 @@ pub(super) struct Parked {
     pub ends_at: Option<Millis>,
     /// The will of the last connection and when it is due.
     pub will: Option<(Millis, Will)>,
+    /// Of the last connection, for its will.
+    pub rights: Option<Rights>,
 }
 
 impl Parked {

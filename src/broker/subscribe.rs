@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE against the shared index, and the retained messages that a new subscription brings.
 
 use super::{Broker, Subscriber};
+use crate::auth::Access;
 use crate::router::{InsertError, Inserted, RetainedWalk};
 use crate::session::{Delivery, Message, Session, SubscriptionOptions};
 use bytestring::ByteString;
@@ -29,10 +30,19 @@ pub struct SubscribeOutcome {
 /// Retained messages on their way to a new subscription, read in bounded batches.
 #[derive(Debug)]
 pub struct RetainedScan {
+    /// As the client sent it.
+    filter: ByteString,
     walk: RetainedWalk,
     qos: QoS,
     identifier: Option<SubscriptionId>,
     found: Vec<(ByteString, Arc<Message>)>,
+}
+
+impl RetainedScan {
+    /// The filter of the subscription it serves.
+    pub fn filter(&self) -> &ByteString {
+        &self.filter
+    }
 }
 
 impl Broker {
@@ -41,6 +51,7 @@ impl Broker {
         &self,
         subscriber: &Arc<Subscriber>,
         session: &mut Session,
+        access: &Access,
         request: SubscribeRequest,
     ) -> SubscribeOutcome {
         let refuse = |reason| SubscribeOutcome { reason, retained: None };
@@ -57,6 +68,10 @@ impl Broker {
         }
         if mqtt_codec::topic::levels(filter).count() > usize::from(self.config.max_topic_levels) {
             return refuse(ReasonCode::TopicFilterInvalid);
+        }
+        // The filter itself is judged, whatever group it is shared in.
+        if !access.may_subscribe(filter, request.qos) {
+            return refuse(ReasonCode::NotAuthorized);
         }
         if session.subscriptions.len() >= self.config.max_subscriptions
             && !session.subscriptions.contains_key(&request.filter)
@@ -85,6 +100,7 @@ impl Broker {
             RetainHandling::DoNotSend => false,
         };
         let retained = (wanted && group.is_none() && !self.retained.is_empty()).then(|| RetainedScan {
+            filter: request.filter.clone(),
             walk: RetainedWalk::new(filter),
             qos: options.qos,
             identifier: options.identifier,

@@ -1,5 +1,6 @@
 //! The handle by which publishers reach a session: its bounded outbox, the waker of the task that drains it, and a way to end that task.
 
+use crate::auth::Owner;
 use crate::session::{Delivery, Millis, Push, Queue, QueueLimits};
 use bytestring::ByteString;
 use futures_util::task::AtomicWaker;
@@ -28,6 +29,8 @@ pub struct Drained {
 pub struct Subscriber {
     id: SubscriberId,
     client_id: ByteString,
+    /// Who opened the session.
+    owner: Owner,
     limits: QueueLimits,
     outbox: Mutex<Outbox>,
     waker: AtomicWaker,
@@ -41,8 +44,8 @@ struct Outbox {
 }
 
 impl Subscriber {
-    pub fn new(id: SubscriberId, client_id: ByteString, limits: QueueLimits) -> Subscriber {
-        Subscriber { id, client_id, limits, outbox: Mutex::new(Outbox::default()), waker: AtomicWaker::new() }
+    pub fn new(id: SubscriberId, client_id: ByteString, owner: Owner, limits: QueueLimits) -> Subscriber {
+        Subscriber { id, client_id, owner, limits, outbox: Mutex::new(Outbox::default()), waker: AtomicWaker::new() }
     }
 
     pub fn id(&self) -> SubscriberId {
@@ -51,6 +54,10 @@ impl Subscriber {
 
     pub fn client_id(&self) -> &ByteString {
         &self.client_id
+    }
+
+    pub fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// Whether a connection drains the outbox now.
@@ -101,6 +108,11 @@ impl Subscriber {
         queue.len()
     }
 
+    /// Drops what waits and is not to be kept; returns how many messages that were.
+    pub(super) fn retain(&self, keep: impl FnMut(&Delivery) -> bool) -> usize {
+        self.outbox.lock().queue.retain(keep)
+    }
+
     /// Who is to be woken when something arrives. Register before [`drain`](Self::drain), or a message may be missed.
     pub fn register(&self, waker: &Waker) {
         self.waker.register(waker);
@@ -147,7 +159,7 @@ mod tests {
     const LIMITS: QueueLimits = QueueLimits { max_messages: 10, max_bytes: 1 << 20, store_qos0: false };
 
     fn subscriber() -> Subscriber {
-        Subscriber::new(1, "c".into(), LIMITS)
+        Subscriber::new(1, "c".into(), Owner::default(), LIMITS)
     }
 
     #[test]

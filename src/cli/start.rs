@@ -14,7 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -56,6 +56,7 @@ async fn serve(prepared: Prepared, development: bool) -> Outcome {
     // Installed before anything listens, so that no signal finds the default action.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let kinds: Vec<(String, ListenerKind)> =
         prepared.listeners().iter().map(|listener| (listener.config().id(), listener.config().kind.clone())).collect();
     let server = Server::run(prepared).await?;
@@ -64,9 +65,20 @@ async fn serve(prepared: Prepared, development: bool) -> Outcome {
         std::io::stdout().lock().write_all(banner.as_bytes())?;
     }
     info!("ready");
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM received"),
-        _ = interrupt.recv() => info!("SIGINT received"),
+    loop {
+        // Every branch is cancel-safe: a signal that is not received here is received in the next round.
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM received"),
+            _ = interrupt.recv() => info!("SIGINT received"),
+            _ = hangup.recv() => {
+                match server.reload_auth() {
+                    Ok(()) => info!("SIGHUP received: the files of [auth] are read again"),
+                    Err(cause) => error!(%cause, "SIGHUP received: the files of [auth] stay as they were"),
+                }
+                continue;
+            }
+        }
+        break;
     }
     server.shutdown().await;
     Ok(ExitCode::SUCCESS)

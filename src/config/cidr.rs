@@ -14,6 +14,14 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// The addresses by which a machine speaks to itself.
+    pub fn loopback() -> Vec<Cidr> {
+        vec![
+            Cidr { network: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), prefix_len: 8 },
+            Cidr { network: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix_len: 128 },
+        ]
+    }
+
     /// True when the address lies in the block. An IPv4 address mapped into IPv6 (`::ffff:10.0.0.1`), which is how a
     /// dual-stack socket shows IPv4 peers, is taken as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {

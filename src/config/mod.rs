@@ -3,6 +3,7 @@
 //! Files mirror the runtime: `listener.rs` and `tls.rs` describe what `net` opens, `mqtt.rs` what `session` keeps.
 //! Nothing here opens a certificate, a socket or a database.
 
+mod acl;
 mod auth;
 mod cidr;
 mod error;
@@ -21,7 +22,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-pub use auth::AuthConfig;
+pub use acl::{load_acl, parse_acl};
+pub use auth::{AuthConfig, ClientIdBinding, DenyAction};
 pub use cidr::Cidr;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use listener::{ListenerConfig, ListenerKind, ProxyProtocolConfig, TcpConfig, TcpKeepalive, WsConfig};

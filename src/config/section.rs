@@ -85,6 +85,16 @@ impl<'a> Section<'a> {
         self.node(key).is_some()
     }
 
+    /// True when the key was written with a text as its value.
+    pub(super) fn is_text(&self, key: &str) -> bool {
+        self.node(key).is_some_and(|node| matches!(node.value, Value::String(_) | Value::Untyped(_)))
+    }
+
+    /// Reads a key whose value is a list or, where one is enough, what the list would hold; an absent key is an empty list.
+    pub(super) fn one_or_more<T: FromValue>(&mut self, key: &'static str) -> Vec<T> {
+        if self.is_text(key) { self.optional::<T>(key).into_iter().collect() } else { self.read(key, Vec::new()) }
+    }
+
     /// Where a key was written, else where the table is.
     pub(super) fn place(&self, key: &str) -> Origin {
         self.node(key).map_or_else(|| self.origin.clone(), |node| node.key.clone())

@@ -50,7 +50,7 @@ impl Close {
             Close::Malformed(error) => Some(error.reason_code()),
             Close::Protocol(_) => Some(ReasonCode::ProtocolError),
             Close::Denied(DenyReason::BadCredentials) => Some(ReasonCode::BadUserNameOrPassword),
-            Close::Denied(DenyReason::AnonymousNotAllowed) => Some(ReasonCode::NotAuthorized),
+            Close::Denied(DenyReason::AnonymousNotAllowed | DenyReason::ClientId) => Some(ReasonCode::NotAuthorized),
             // A check that cannot be made refuses, and says that it may go better later.
             Close::Denied(DenyReason::Unavailable) => Some(ReasonCode::ServerUnavailable),
             Close::Refused(reason, _) | Close::Kicked(reason) => Some(*reason),

@@ -4,9 +4,11 @@ use super::established::{Established, Negotiated};
 use super::input::{Flow, Input};
 use super::output::Output;
 use super::{Close, Context, Io};
-use crate::auth::{AuthRequest, Decision};
+use crate::auth::acl::Publishing;
+use crate::auth::{Access, Admitted, AuthRequest, VerifiedCertificate};
 use crate::broker::{OpenRequest, Opened};
 use crate::config::MqttConfig;
+use crate::metrics::Checked;
 use crate::session::{Message, SessionExpiry, Will, millis};
 use bytestring::ByteString;
 use mqtt_codec::{
@@ -15,6 +17,7 @@ use mqtt_codec::{
 };
 use std::future::poll_fn;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -116,27 +119,44 @@ impl AwaitAuth {
         }
         let assigned = connect.client_id.is_empty().then(assigned_client_id).transpose()?;
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
+        let certificate = self.context.peer.as_ref().and_then(|peer| peer.signing.clone());
+        let certificate = certificate.map(|certificate| Arc::new(VerifiedCertificate::new(certificate)));
         let request = AuthRequest {
             client_id: &client_id,
             username: connect.username.as_deref(),
             password: connect.password.as_ref().map(|secret| secret.as_bytes()),
-            peer_verified: self.context.peer.as_ref().is_some_and(|peer| peer.signing.is_some()),
+            certificate: certificate.as_ref(),
             remote: self.context.remote,
         };
-        match self.context.auth.authenticate(&request).await {
-            Decision::Allow => {}
-            Decision::Deny(reason) => return Err(Close::Denied(reason)),
-        }
-        let will = self.will(config)?;
+        let Admitted { rights, valid_for } = self.context.auth.authenticate(&request).await.map_err(Close::Denied)?;
+        let mut access = Access::new(rights.clone());
+        let will = self.will(config, &mut access)?;
         let expiry = session_expiry(connect, config);
-        let opened = broker
-            .open(OpenRequest { client_id: client_id.clone(), clean_start: connect.clean_start, expiry, will })
-            .await?;
-        Ok((opened, Accepted { client_id, assigned, expiry }))
+        let request = OpenRequest {
+            client_id: client_id.clone(),
+            clean_start: connect.clean_start,
+            expiry,
+            will,
+            owner: self.context.auth.owner(rights.identity()),
+            rights,
+        };
+        let mut opened = broker.open(request).await?;
+        // Rights may have been withdrawn while the client was away, and the identity may have others than the last.
+        if opened.present {
+            let (broker, subscriber, session) = opened.lease.parts();
+            for filter in broker.withdraw_resumed(subscriber, session, &access) {
+                tracing::info!(
+                    client_id = &*client_id,
+                    filter = &*filter,
+                    "a stored subscription is not allowed any more and ended"
+                );
+            }
+        }
+        Ok((opened, Accepted { client_id, assigned, expiry, access, valid_for }))
     }
 
-    /// Checks the will as if it were published now: it cannot be refused later.
-    fn will(&self, config: &MqttConfig) -> Result<Option<Will>, Close> {
+    /// Checks the will as if it were published now: later nobody could be told. Whether it may be published is asked again then.
+    fn will(&self, config: &MqttConfig, access: &mut Access) -> Result<Option<Will>, Close> {
         let Some(will) = &self.connect.will else { return Ok(None) };
         if will.qos > config.max_qos() {
             return Err(Close::Refused(ReasonCode::QoSNotSupported, "the will's QoS is above mqtt.max_qos_allowed"));
@@ -148,6 +168,12 @@ impl AwaitAuth {
             ));
         }
         super::handle::check_topic(&will.topic, config)?;
+        let wish = Publishing { topic: &will.topic, qos: will.qos, retain: will.retain };
+        let allowed = access.may_publish(wish).allowed;
+        self.context.metrics.authorization.count(Checked::Will, allowed);
+        if !allowed {
+            return Err(Close::Refused(ReasonCode::NotAuthorized, "the client may not publish its will"));
+        }
         let p = &will.properties;
         let properties = PublishProperties {
             payload_format: p.payload_format,
@@ -189,6 +215,7 @@ impl AwaitAuth {
                 connect.properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(config.max_inflight),
             ),
             max_packet_size: connect.properties.maximum_packet_size.map_or(usize::MAX, |size| size.get() as usize),
+            valid_until: accepted.valid_for.map(|time| context.broker.now().saturating_add(millis(time))),
             connected_without_expiry: accepted.expiry == SessionExpiry::OnDisconnect,
         };
         let ack = ConnAck {
@@ -213,7 +240,7 @@ impl AwaitAuth {
         );
         let mut output = Output::default();
         output.push(&ack, connect.version)?;
-        Ok(Established::new(io, context, input, output, opened.lease, negotiated))
+        Ok(Established::new(io, context, input, output, opened.lease, accepted.access, negotiated))
     }
 }
 
@@ -222,6 +249,8 @@ struct Accepted {
     client_id: ByteString,
     assigned: Option<ByteString>,
     expiry: SessionExpiry,
+    access: Access,
+    valid_for: Option<Duration>,
 }
 
 /// Sends a CONNACK that refuses. Whether it arrives changes nothing.

@@ -5,6 +5,7 @@ use super::handle::Aliases;
 use super::input::Input;
 use super::output::Output;
 use super::{Context, Io};
+use crate::auth::Access;
 use crate::broker::{Cache, Lease, RetainedScan};
 use crate::session::{Delivery, Millis, Resend};
 use bytestring::ByteString;
@@ -42,6 +43,8 @@ pub(super) struct Negotiated {
     pub window: usize,
     /// Largest packet the client takes, in bytes.
     pub max_packet_size: usize,
+    /// When the credentials of the client end.
+    pub valid_until: Option<Millis>,
     /// CONNECT asked for no session expiry, so DISCONNECT must not either, MQTT 5 section 3.14.2.2.2.
     pub connected_without_expiry: bool,
 }
@@ -64,6 +67,8 @@ pub(super) struct Established {
 /// What packets are handled with: everything but the stream.
 pub(super) struct State {
     pub lease: Lease,
+    /// What the client may do.
+    pub access: Access,
     pub output: Output,
     pub cache: Cache,
     pub aliases: Aliases,
@@ -78,6 +83,7 @@ impl Established {
         input: Input,
         output: Output,
         mut lease: Lease,
+        access: Access,
         negotiated: Negotiated,
     ) -> Established {
         let resend = lease.session().inflight.resend().into();
@@ -87,7 +93,15 @@ impl Established {
             io,
             context,
             input,
-            state: State { lease, output, cache, aliases: Aliases::default(), scans: VecDeque::new(), negotiated },
+            state: State {
+                lease,
+                access,
+                output,
+                cache,
+                aliases: Aliases::default(),
+                scans: VecDeque::new(),
+                negotiated,
+            },
             resend,
             timer: None,
             last_heard,
@@ -134,6 +148,10 @@ impl Established {
 
     /// Reads, drains and writes once; `true` if there may be more to do at once.
     fn poll_round(&mut self, cx: &mut task::Context<'_>) -> Result<bool, Close> {
+        // Before anything is delivered or granted by rules that have been replaced.
+        if self.state.access.refresh() {
+            self.state.withdraw();
+        }
         let read = self.poll_input(cx)?;
         let drained = self.poll_outbox(cx)?;
         let was_full = self.state.output.is_full();
@@ -202,7 +220,10 @@ impl Established {
     fn poll_timer(&mut self, cx: &mut task::Context<'_>) -> Option<Close> {
         loop {
             let now = self.context.broker.now();
-            let Negotiated { keep_alive, write_timeout, .. } = self.state.negotiated;
+            let Negotiated { keep_alive, write_timeout, valid_until, .. } = self.state.negotiated;
+            if valid_until.is_some_and(|at| at <= now) {
+                return Some(Close::Refused(ReasonCode::MaximumConnectTime, "the client's credentials have expired"));
+            }
             let silence = keep_alive.map(|limit| self.last_heard.saturating_add(limit));
             let stall = self.stalled_since.map(|since| since.saturating_add(write_timeout));
             if stall.is_some_and(|at| at <= now) {
@@ -212,7 +233,7 @@ impl Established {
             if silence.is_some_and(|at| at <= now) && !self.state.output.is_full() {
                 return Some(Close::KeepAlive);
             }
-            let Some(at) = [silence.filter(|at| *at > now), stall].into_iter().flatten().min() else {
+            let Some(at) = [silence.filter(|at| *at > now), stall, valid_until].into_iter().flatten().min() else {
                 self.timer = None;
                 return None;
             };
@@ -278,6 +299,20 @@ impl State {
             }
             None => Ok(false),
         }
+    }
+
+    /// Ends what the rules in force refuse, and the retained messages on their way for it.
+    fn withdraw(&mut self) {
+        let (broker, subscriber, session) = self.lease.parts();
+        let refused = broker.withdraw(subscriber, session, &self.access);
+        for filter in &refused {
+            tracing::info!(
+                client_id = &**self.lease.subscriber().client_id(),
+                filter = &**filter,
+                "a subscription is not allowed any more and ended"
+            );
+        }
+        self.scans.retain(|scan| !refused.contains(scan.filter()));
     }
 
     fn kicked(&mut self) -> Result<(), Close> {

@@ -3,8 +3,10 @@
 use super::established::State;
 use super::input::Flow;
 use super::{Close, Context};
+use crate::auth::acl::Publishing;
 use crate::broker::{RetainedStore, SubscribeRequest};
-use crate::config::MqttConfig;
+use crate::config::{DenyAction, MqttConfig};
+use crate::metrics::Checked;
 use crate::session::{Acknowledged, Begin, Message, SessionExpiry, millis};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -144,6 +146,15 @@ impl State {
                 }
             }
         }
+        if !self.may_publish(Publishing { topic: &topic, qos, retain }, context) {
+            if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
+                self.lease.session().awaiting_release.release(id);
+            }
+            return match context.auth.deny_action() {
+                DenyAction::Ignore => self.answer_publish(qos, packet_id, ReasonCode::NotAuthorized),
+                DenyAction::Disconnect => Err(Close::Refused(ReasonCode::NotAuthorized, "publish that is not allowed")),
+            };
+        }
         let message = Message::new(topic, payload, qos, properties, now);
         let from = self.lease.subscriber().id();
         let published =
@@ -159,6 +170,14 @@ impl State {
             self.lease.session().awaiting_release.release(id);
         }
         self.answer_publish(qos, packet_id, reason)
+    }
+
+    fn may_publish(&mut self, wish: Publishing<'_>, context: &Context) -> bool {
+        let answer = self.access.may_publish(wish);
+        if answer.asked || !answer.allowed {
+            context.metrics.authorization.count(Checked::Publish, answer.allowed);
+        }
+        answer.allowed
     }
 
     /// PUBACK or PUBREC. MQTT 3 has no way to refuse a message and is told that it was taken, 3.1.1 section 3.3.5.
@@ -212,7 +231,12 @@ impl State {
                 identifier,
             };
             let (broker, subscriber, session) = self.lease.parts();
-            let outcome = broker.subscribe(subscriber, session, request);
+            let outcome = broker.subscribe(subscriber, session, &self.access, request);
+            let allowed = outcome.reason != ReasonCode::NotAuthorized;
+            context.metrics.authorization.count(Checked::Subscribe, allowed);
+            if !allowed && context.auth.deny_action() == DenyAction::Disconnect {
+                return Err(Close::Refused(ReasonCode::NotAuthorized, "subscription that is not allowed"));
+            }
             self.scans.extend(outcome.retained);
             reasons.push(outcome.reason);
         }

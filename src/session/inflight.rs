@@ -149,6 +149,16 @@ impl Inflight {
             .collect()
     }
 
+    /// Forgets messages that were not received yet and are not to be kept; returns how many that were.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Delivery) -> bool) -> usize {
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| match &entry.pending {
+            Pending::Publish(delivery) => keep(delivery),
+            Pending::Released => true,
+        });
+        before - self.entries.len()
+    }
+
     /// Forgets an exchange; a large table gives its memory back once it is empty.
     pub fn forget(&mut self, id: NonZeroU16) {
         self.entries.remove(&id);

@@ -52,6 +52,20 @@ impl Queue {
         self.bytes
     }
 
+    /// Drops what is not to be kept; returns how many messages that were.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Delivery) -> bool) -> usize {
+        let before = self.deliveries.len();
+        let bytes = &mut self.bytes;
+        self.deliveries.retain(|delivery| {
+            let kept = keep(delivery);
+            if !kept {
+                *bytes = bytes.saturating_sub(delivery.cost());
+            }
+            kept
+        });
+        before - self.deliveries.len()
+    }
+
     /// Appends `delivery`; `away` says that no connection drains the queue.
     pub fn push(&mut self, delivery: Delivery, away: bool, limits: &QueueLimits) -> Push {
         if away && delivery.qos == QoS::AtMostOnce && !limits.store_qos0 {
@@ -153,6 +167,17 @@ mod tests {
         assert_eq!(queue.bytes(), 2 * cost);
         let tiny = QueueLimits { max_bytes: cost - 1, ..limits };
         assert_eq!(queue.push(delivery("d", QoS::AtLeastOnce), false, &tiny), Push::DroppedFull);
+    }
+
+    #[test]
+    fn what_is_not_kept_leaves_with_its_bytes() {
+        let mut queue = Queue::new();
+        for topic in ["a", "b", "c"] {
+            queue.push(delivery(topic, QoS::AtLeastOnce), false, &LIMITS);
+        }
+        assert_eq!(queue.retain(|delivery| delivery.message.topic == "b"), 2);
+        assert_eq!(queue.bytes(), delivery("b", QoS::AtLeastOnce).cost());
+        assert_eq!(topics(&mut queue), ["b"]);
     }
 
     #[test]

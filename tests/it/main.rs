@@ -10,9 +10,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
 mod bench;
 mod broker;
 mod check_config;
+mod client_ids;
 mod connect;
 mod delivery;
 mod flow;

@@ -1,6 +1,7 @@
 //! Connections over pipes in memory, so that a test's clock can be paused: waiting costs no time and is exact.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct SimulatedBroker {
     auth: Arc<Auth>,
     metrics: Arc<ListenerMetrics>,
     connect_timeout: Duration,
+    /// Holds the directory with the files of the configuration.
+    setup: Setup,
     /// The janitor.
     _tasks: JoinSet<()>,
 }
@@ -39,11 +42,20 @@ impl SimulatedBroker {
         let broker = Broker::new(config.mqtt, config.retainer, metrics);
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&broker).run_janitor());
-        SimulatedBroker { broker, auth, metrics: listener, connect_timeout, _tasks: tasks }
+        SimulatedBroker { broker, auth, metrics: listener, connect_timeout, setup, _tasks: tasks }
     }
 
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    pub fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    /// The directory from which relative paths of the configuration start.
+    pub fn dir(&self) -> &Path {
+        self.setup.dir()
     }
 
     /// A client that has said nothing yet.

@@ -1,0 +1,230 @@
+//! Rules in order, each allowing or refusing some clients some topics: the first that fits a message decides.
+//!
+//! Pure. A subscription stands for every topic its filter can match, so it is granted only when the rules allow each of them: whatever one
+//! rule refuses must have been allowed by those before it.
+
+mod filter;
+mod pattern;
+
+use bytestring::ByteString;
+use mqtt_codec::QoS;
+
+use crate::auth::Identity;
+use crate::config::Cidr;
+use filter::{Filter, covered};
+use pattern::Bound;
+
+pub use pattern::{PatternError, TopicPattern};
+
+/// What a rule says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permit {
+    Allow,
+    Deny,
+}
+
+/// What a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleAction {
+    Publish,
+    Subscribe,
+    All,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub permit: Permit,
+    pub who: Who,
+    pub action: RuleAction,
+    /// Only messages or subscriptions with one of these QoS.
+    pub qos: Option<Vec<QoS>>,
+    /// Only messages with this retain flag; says nothing about subscriptions.
+    pub retain: Option<bool>,
+    pub topics: Vec<TopicPattern>,
+}
+
+/// Whom a rule concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    Everyone,
+    /// Clients that meet every condition that is not empty; a condition lists the values that meet it.
+    These(Box<Conditions>),
+}
+
+/// Values of a client; an empty list asks nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conditions {
+    pub usernames: Vec<String>,
+    pub client_ids: Vec<String>,
+    pub addresses: Vec<Cidr>,
+    pub cert_common_names: Vec<String>,
+    /// Subjects as RFC 4514 writes them.
+    pub cert_subjects: Vec<String>,
+    pub cert_fingerprints: Vec<Fingerprint>,
+}
+
+/// The digest of a certificate in lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fingerprint {
+    Sha256(String),
+    Sm3(String),
+}
+
+/// A message that a client wants to publish, or its will.
+#[derive(Debug, Clone, Copy)]
+pub struct Publishing<'a> {
+    pub topic: &'a str,
+    pub qos: QoS,
+    pub retain: bool,
+}
+
+/// Rules in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules(Vec<Rule>);
+
+impl Rules {
+    pub fn new(rules: Vec<Rule>) -> Rules {
+        Rules(rules)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.0.iter()
+    }
+
+    /// What the broker's own topics are protected by when nothing else names them: `$SYS` is for clients on the same machine.
+    pub fn built_in() -> Rules {
+        let rule = |permit, who| Rule {
+            permit,
+            who,
+            action: RuleAction::Subscribe,
+            qos: None,
+            retain: None,
+            topics: TopicPattern::verbatim("$SYS/#").into_iter().collect(),
+        };
+        let local = Conditions { addresses: Cidr::loopback(), ..Conditions::default() };
+        Rules(vec![rule(Permit::Allow, Who::These(Box::new(local))), rule(Permit::Deny, Who::Everyone)])
+    }
+}
+
+/// The rights that a token lists: what it names is allowed, everything else is refused.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    pub publish: Vec<TopicPattern>,
+    pub subscribe: Vec<TopicPattern>,
+    pub all: Vec<TopicPattern>,
+}
+
+impl From<Granted> for Rules {
+    fn from(granted: Granted) -> Rules {
+        let rule =
+            |permit, action, topics| Rule { permit, who: Who::Everyone, action, qos: None, retain: None, topics };
+        let everything = ["#", "$SYS/#"].iter().filter_map(|filter| TopicPattern::verbatim(filter).ok()).collect();
+        Rules(vec![
+            rule(Permit::Allow, RuleAction::Publish, granted.publish),
+            rule(Permit::Allow, RuleAction::Subscribe, granted.subscribe),
+            rule(Permit::Allow, RuleAction::All, granted.all),
+            rule(Permit::Deny, RuleAction::All, everything),
+        ])
+    }
+}
+
+/// Whether a client may publish a message. `None`: no rule says anything about it.
+pub fn publish<'r>(rules: impl Iterator<Item = &'r Rule>, client: &Identity, wish: Publishing<'_>) -> Option<Permit> {
+    for rule in rules {
+        let concerned = rule.action != RuleAction::Subscribe
+            && rule.retain.is_none_or(|retain| retain == wish.retain)
+            && rule.concerns(client, wish.qos);
+        let cautious = rule.permit == Permit::Deny;
+        if concerned && rule.topics.iter().any(|topic| topic.matches(client, cautious, wish.topic)) {
+            return Some(rule.permit);
+        }
+    }
+    None
+}
+
+/// Whether a client may subscribe to a filter, from which `$share/GROUP/` has been taken off. `None`: no rule says anything about some of
+/// the topics it matches, and none refuses any.
+pub fn subscribe<'r>(
+    rules: impl Iterator<Item = &'r Rule>,
+    client: &Identity,
+    filter: &str,
+    qos: QoS,
+) -> Option<Permit> {
+    let wanted = Filter::of(filter);
+    let mut allowed: Vec<Filter<'_>> = Vec::new();
+    for rule in rules {
+        if rule.action == RuleAction::Publish || !rule.concerns(client, qos) {
+            continue;
+        }
+        for topic in &rule.topics {
+            match (rule.permit, topic.bind(client, rule.permit == Permit::Deny)) {
+                (_, Bound::Nothing) => {}
+                (permit, Bound::ExactFilter(text)) if text == filter => return Some(permit),
+                (_, Bound::ExactFilter(_)) => {}
+                (Permit::Allow, Bound::Topics(topics)) => {
+                    let whole = covered(&wanted, std::iter::once(&topics));
+                    allowed.push(topics);
+                    if whole {
+                        return Some(Permit::Allow);
+                    }
+                }
+                (Permit::Deny, Bound::Topics(topics)) => {
+                    let refused = wanted.intersection(&topics);
+                    if refused.is_some_and(|refused| !covered(&refused, allowed.iter())) {
+                        return Some(Permit::Deny);
+                    }
+                }
+                (Permit::Allow, Bound::Everything) => {}
+                (Permit::Deny, Bound::Everything) => {
+                    return Some(if covered(&wanted, allowed.iter()) { Permit::Allow } else { Permit::Deny });
+                }
+            }
+        }
+    }
+    covered(&wanted, allowed.iter()).then_some(Permit::Allow)
+}
+
+impl Rule {
+    fn concerns(&self, client: &Identity, qos: QoS) -> bool {
+        self.qos.as_ref().is_none_or(|listed| listed.contains(&qos)) && self.who.is(client)
+    }
+}
+
+impl Who {
+    fn is(&self, client: &Identity) -> bool {
+        match self {
+            Who::Everyone => true,
+            Who::These(conditions) => conditions.meets(client),
+        }
+    }
+}
+
+impl Conditions {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        *self == Conditions::default()
+    }
+
+    fn meets(&self, client: &Identity) -> bool {
+        let certificate = client.certificate.as_deref();
+        let one_of = |listed: &[String], value: Option<&str>| {
+            listed.is_empty() || value.is_some_and(|value| listed.iter().any(|one| one == value))
+        };
+        one_of(&self.usernames, client.username.as_ref().map(ByteString::as_ref))
+            && one_of(&self.client_ids, Some(&client.client_id))
+            && (self.addresses.is_empty() || self.addresses.iter().any(|block| block.contains(client.remote)))
+            && one_of(&self.cert_common_names, client.common_name())
+            && one_of(&self.cert_subjects, certificate.map(|certificate| certificate.subject()))
+            && (self.cert_fingerprints.is_empty()
+                || certificate.is_some_and(|certificate| {
+                    self.cert_fingerprints.iter().any(|fingerprint| match fingerprint {
+                        Fingerprint::Sha256(digest) => *digest == certificate.fingerprint_sha256(),
+                        Fingerprint::Sm3(digest) => *digest == certificate.fingerprint_sm3(),
+                    })
+                }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

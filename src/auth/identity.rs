@@ -1,0 +1,124 @@
+//! Who a client is, as far as something vouched for it, and what a session remembers of its owner.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use gm_tls::cert::Certificate;
+
+use super::acl::Rules;
+
+/// Who a connected client is. A user name that nothing verified is not here.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Chosen by the client.
+    pub client_id: ByteString,
+    /// A user name that an authenticator accepted.
+    pub username: Option<ByteString>,
+    pub remote: IpAddr,
+    /// A certificate that the transport verified; over TLCP the signing certificate.
+    pub certificate: Option<Arc<VerifiedCertificate>>,
+    /// Rules that came with the credentials and go before all others.
+    pub rules: Option<Arc<Rules>>,
+}
+
+/// What rules can ask of a verified certificate.
+#[derive(Debug)]
+pub struct VerifiedCertificate {
+    certificate: Certificate,
+    common_name: Option<String>,
+    subject: String,
+}
+
+impl VerifiedCertificate {
+    pub fn new(certificate: Certificate) -> VerifiedCertificate {
+        VerifiedCertificate {
+            // A name that different programs read differently names nobody.
+            common_name: certificate.common_name().ok().flatten(),
+            subject: certificate.subject(),
+            certificate,
+        }
+    }
+
+    /// As RFC 4514 writes it.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Lower-case hexadecimal.
+    pub fn fingerprint_sha256(&self) -> String {
+        self.certificate.fingerprint_sha256()
+    }
+
+    /// Lower-case hexadecimal.
+    pub fn fingerprint_sm3(&self) -> String {
+        self.certificate.fingerprint_sm3()
+    }
+}
+
+impl Identity {
+    /// The certificate's common name, if it has exactly one.
+    pub fn common_name(&self) -> Option<&str> {
+        self.certificate.as_ref()?.common_name.as_deref()
+    }
+
+    /// To whom a session that this client opens belongs.
+    pub fn owner(&self) -> Owner {
+        match (&self.username, &self.certificate) {
+            (Some(username), _) => Owner(format!("user {username}").into()),
+            // Not the fingerprint: a renewed certificate is the same owner.
+            (None, Some(certificate)) => {
+                Owner(format!("certificate {} of {}", certificate.subject, certificate.certificate.issuer()).into())
+            }
+            (None, None) => Owner(ByteString::new()),
+        }
+    }
+}
+
+/// To whom a session belongs: a verified user name, a verified certificate's subject and issuer, or nobody. Compared, never parsed.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Owner(ByteString);
+
+impl Owner {
+    /// The text that a store keeps; empty is nobody.
+    pub fn as_text(&self) -> &ByteString {
+        &self.0
+    }
+
+    /// From the text that a store kept.
+    pub fn from_text(text: ByteString) -> Owner {
+        Owner(text)
+    }
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "nobody" } else { &self.0 })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn identity(client_id: &str, username: Option<&str>) -> Identity {
+        Identity {
+            client_id: client_id.into(),
+            username: username.map(ByteString::from),
+            remote: [192, 0, 2, 1].into(),
+            certificate: None,
+            rules: None,
+        }
+    }
+
+    #[test]
+    fn owners_differ_by_what_was_verified() {
+        assert_eq!(identity("a", Some("u")).owner(), identity("b", Some("u")).owner());
+        assert_ne!(identity("a", Some("u")).owner(), identity("a", Some("v")).owner());
+        assert_ne!(identity("a", Some("u")).owner(), identity("a", None).owner());
+        assert_eq!(identity("a", None).owner(), Owner::default());
+        let owner = identity("a", Some("u")).owner();
+        assert_eq!(Owner::from_text(owner.as_text().clone()), owner);
+    }
+}

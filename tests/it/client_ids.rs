@@ -1,0 +1,79 @@
+//! Attack 27: nobody takes over, ends or empties the session of another by its client identifier.
+
+use testkit::{Client, ConnectExt, ReasonCode, Transport, connect, in_both_versions, publish};
+
+use crate::access::{user, with_users};
+use crate::broker::Setup;
+
+in_both_versions!(another_user_s_session_is_refused_while_it_is_connected, |version| async move {
+    let broker = with_users(&["ada", "eve"], "").start().await;
+    let mut ada = broker.connect(user("meter", "ada").version(version)).await;
+    ada.subscribe("t", 1).await;
+    for attempt in [user("meter", "eve"), user("meter", "eve").persistent()] {
+        broker.raw().await.expect_refusal(attempt.version(version), ReasonCode::NotAuthorized).await;
+    }
+    ada.publish(publish("t", 1, "still here")).await;
+    ada.expect_message("t", "still here").await;
+    // Its owner may take it over.
+    broker.connect(user("meter", "ada").version(version)).await;
+    ada.expect_disconnect(ReasonCode::SessionTakenOver).await;
+});
+
+in_both_versions!(another_user_s_session_is_refused_while_it_is_away, |version| async move {
+    let broker = with_users(&["ada", "eve"], "").start().await;
+    let mut ada = broker.connect(user("meter", "ada").version(version).persistent()).await;
+    ada.subscribe("t", 1).await;
+    ada.disconnect().await;
+    let mut publisher = broker.connect(user("p", "ada").version(version)).await;
+    publisher.publish(publish("t", 1, "for ada")).await;
+    // A clean start would empty it.
+    for attempt in [user("meter", "eve"), user("meter", "eve").persistent()] {
+        broker.raw().await.expect_refusal(attempt.version(version), ReasonCode::NotAuthorized).await;
+    }
+    let mut ada = broker.connect(user("meter", "ada").version(version).persistent()).await;
+    ada.expect_message("t", "for ada").await;
+});
+
+#[tokio::test]
+async fn an_identifier_is_free_again_when_its_session_has_ended() {
+    let broker = with_users(&["ada", "eve"], "").start().await;
+    broker.connect(user("meter", "ada")).await.disconnect().await;
+    broker.connect(user("meter", "eve")).await;
+}
+
+#[tokio::test]
+async fn sessions_are_not_bound_where_configured() {
+    let broker = with_users(&["ada", "eve"], "clientid_binding = \"disabled\"").start().await;
+    let mut ada = broker.connect(user("meter", "ada")).await;
+    broker.connect(user("meter", "eve")).await;
+    ada.expect_disconnect(ReasonCode::SessionTakenOver).await;
+}
+
+#[tokio::test]
+async fn a_certificate_s_session_is_not_for_clients_without_it() {
+    let broker = Setup::new().every_transport().start().await;
+    for transport in [Transport::Tls13, Transport::Tlcp] {
+        let mut owner: Client = broker.open_with_identity(transport).await;
+        owner.connect(connect("meter")).await;
+        broker.raw().await.expect_refusal(connect("meter"), ReasonCode::NotAuthorized).await;
+        broker.open(transport).await.expect_refusal(connect("meter"), ReasonCode::NotAuthorized).await;
+        // The same certificate on a new connection is its owner.
+        let mut again: Client = broker.open_with_identity(transport).await;
+        again.connect(connect("meter")).await;
+        owner.expect_disconnect(ReasonCode::SessionTakenOver).await;
+        again.disconnect().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_identifier_can_be_held_to_the_user_name_or_the_certificate() {
+    let broker = with_users(&["ada"], "clientid_binding = \"username\"").start().await;
+    broker.connect(user("ada", "ada")).await;
+    broker.raw().await.expect_refusal(user("meter", "ada"), ReasonCode::NotAuthorized).await;
+
+    let binding = "allow_anonymous = true\nclientid_binding = \"cert_common_name\"";
+    let broker = Setup::new().every_transport().auth(binding).start().await;
+    broker.raw().await.expect_refusal(connect("meter"), ReasonCode::NotAuthorized).await;
+    let mut client = broker.open_with_identity(Transport::Tls13).await;
+    client.expect_refusal(connect("meter"), ReasonCode::NotAuthorized).await;
+}

@@ -171,6 +171,7 @@ impl Server {
         let mut listeners = JoinSet::new();
         let mut addresses = Vec::new();
         for (listener, socket, address) in opened {
+            info!(listener = &**listener.id(), %address, "listening");
             addresses.push((Arc::clone(listener.id()), address));
             listeners.spawn(listener.run(socket, stopped.clone()));
         }

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 /// Pause after an error of accept() that concerns the process and not one connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
@@ -103,7 +103,6 @@ impl Listener {
 
     /// Accepts until `stop` says so. Connections go on after that.
     pub async fn run(self: Arc<Self>, socket: TcpListener, mut stop: watch::Receiver<bool>) {
-        info!(listener = &*self.id, address = ?socket.local_addr().ok(), "listening");
         loop {
             tokio::select! {
                 // Cancel safe: a connection is either returned or still in the kernel's queue.

@@ -20,11 +20,11 @@ mod subscriber;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::Broker;
 use history::Logs;
 use publisher::Publisher;
 use random::Random;
 use subscriber::Subscriber;
+use testkit::BrokerProcess;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -47,11 +47,11 @@ pub enum Phase {
 }
 
 /// Runs the load while `disturb` does its worst to the broker, waits until all is quiet, and judges.
-async fn run(name: &str, disturb: impl AsyncFnOnce(&mut Broker, &mut Random)) {
+async fn run(name: &str, disturb: impl AsyncFnOnce(&mut BrokerProcess, &mut Random)) {
     let seed = Random::seed();
     println!("{name}: CRASH_SEED={seed}");
     let mut random = Random::new(seed);
-    let mut broker = Broker::start().await;
+    let (mut broker, address) = broker::start().await;
     let logs = Arc::new(Logs::new(&PUBLISHERS, &SUBSCRIBERS));
     let (phase, watching) = watch::channel(Phase::Load);
 
@@ -60,7 +60,7 @@ async fn run(name: &str, disturb: impl AsyncFnOnce(&mut Broker, &mut Random)) {
     for (index, (filter, qos)) in SUBSCRIBERS.into_iter().enumerate() {
         let (tell, told) = tokio::sync::oneshot::channel();
         subscribed.push(told);
-        let subscriber = Subscriber::new(index, broker.address(), filter, qos, Arc::clone(&logs), random.fork());
+        let subscriber = Subscriber::new(index, address, filter, qos, Arc::clone(&logs), random.fork());
         subscribers.spawn(subscriber.run(watching.clone(), tell));
     }
     for told in subscribed {
@@ -68,7 +68,7 @@ async fn run(name: &str, disturb: impl AsyncFnOnce(&mut Broker, &mut Random)) {
     }
     let mut publishers = JoinSet::new();
     for (index, qos) in PUBLISHERS.into_iter().enumerate() {
-        let publisher = Publisher::new(index, broker.address(), qos, Arc::clone(&logs), random.fork());
+        let publisher = Publisher::new(index, address, qos, Arc::clone(&logs), random.fork());
         publishers.spawn(publisher.run(watching.clone()));
     }
 

@@ -4,6 +4,7 @@
 
 mod client;
 mod packets;
+mod process;
 mod transport;
 
 pub use client::{AnyStream, Client, Stream};
@@ -15,6 +16,7 @@ pub use packets::{
     AckExt, ConnectExt, PublishExt, SubscribeExt, WillExt, connect, disconnect, packet_id, puback, pubcomp, publish,
     pubrec, pubrel, qos, suback, subscribe, unsubscribe, will,
 };
+pub use process::BrokerProcess;
 pub use transport::Transport;
 
 /// Makes a module with one test for each [`Transport`] from one body, named `name::tcp`, `name::tlcp` and so on:

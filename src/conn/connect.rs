@@ -50,7 +50,8 @@ impl AwaitConnect {
         match tokio::time::timeout(deadline, self.read_connect()).await {
             Ok(Ok((connect, input))) => {
                 let waiting = AwaitAuth { io: self.io, context: self.context, input, connect };
-                waiting.decide().await
+                // Boxed, so that a connection that still waits for CONNECT is not as large as all that deciding takes.
+                Box::pin(waiting.decide()).await
             }
             Ok(Err(close)) => Err(close),
             Err(_) => Err(Close::ConnectTimeout),

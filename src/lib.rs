@@ -5,6 +5,7 @@
 //! - [`cli`] parses arguments; [`config`] turns TOML into valid types; [`server`] starts and stops everything.
 //! - [`net`] accepts connections and secures them; [`conn`] runs one task for each.
 //! - [`broker`] owns sessions and routes; [`session`] and [`router`] are its pure state.
+//! - [`store`] keeps sessions, messages under way and retained messages on disk.
 //! - [`client`] is the MQTT client of the command line.
 //! - [`auth`] decides who may connect; [`admin`] and [`metrics`] let operators look inside; [`causes`] shows errors.
 
@@ -22,4 +23,5 @@ pub mod net;
 pub mod router;
 pub mod server;
 pub mod session;
+pub mod store;
 pub mod telemetry;

@@ -45,6 +45,7 @@ pub struct Metrics {
     pub dropped_unauthorized: AtomicU64,
     /// Messages to be retained that a limit refused.
     pub retained_refused: AtomicU64,
+    pub store: StoreMetrics,
     route_cache_hits: AtomicU64,
     route_cache_misses: AtomicU64,
     dropped_session_ended: AtomicU64,
@@ -52,6 +53,34 @@ pub struct Metrics {
     /// By the limit's name, as in the configuration where it is there.
     limits_hit: Labelled<&'static str>,
     listeners: Mutex<Vec<Arc<ListenerMetrics>>>,
+}
+
+/// What the durable store counts.
+#[derive(Debug)]
+pub struct StoreMetrics {
+    pub commits: AtomicU64,
+    /// Commits that failed.
+    pub failures: AtomicU64,
+    /// Durable publishes that were refused because the store could not take them.
+    pub refused: AtomicU64,
+    /// Bytes of changes that wait to be written.
+    pub pending_bytes: AtomicU64,
+    pub commit_seconds: Histogram,
+    /// Rows of each table, in the order of [`crate::store::Table::ALL`].
+    pub rows: [AtomicU64; 5],
+}
+
+impl Default for StoreMetrics {
+    fn default() -> Self {
+        Self {
+            commits: AtomicU64::default(),
+            failures: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            pending_bytes: AtomicU64::default(),
+            commit_seconds: Histogram::new(HANDSHAKE_BUCKETS),
+            rows: Default::default(),
+        }
+    }
 }
 
 /// The counters of one listener, held by each of its connections.
@@ -225,6 +254,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let listeners = self.metrics.listeners.lock().clone();
         self.encode_broker(&mut encoder)?;
+        encode_store(&mut encoder, &self.metrics.store)?;
         encode_traffic(&mut encoder, &listeners)?;
         authorization::encode(&mut encoder, &listeners)?;
         encode_connections(&mut encoder, &listeners)?;
@@ -262,6 +292,26 @@ impl Scrape {
         let limits = metrics.limits_hit.all().into_iter().map(|(name, value)| ([("limit", name)], value));
         counters(encoder, "limits_hit", "Times a limit refused or cut something", None, limits)
     }
+}
+
+fn encode_store(encoder: &mut DescriptorEncoder<'_>, store: &StoreMetrics) -> fmt::Result {
+    let pending = usize::try_from(load(&store.pending_bytes)).unwrap_or(usize::MAX);
+    gauge(encoder, "store_pending_bytes", "Bytes of durable state that wait to be written", pending)?;
+    let single = [
+        ("store_commits", "Transactions of the durable store", &store.commits),
+        ("store_failures", "Transactions of the durable store that failed", &store.failures),
+        ("store_refused", "Durable messages refused because the store could not take them", &store.refused),
+    ];
+    for (name, help, counter) in single {
+        let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        encoder.encode_counter::<NoLabelSet, _, f64>(&load(counter), None)?;
+    }
+    let rows = crate::store::Table::ALL.iter().zip(&store.rows);
+    let rows = rows.map(|(table, rows)| ([("table", table.name())], i64::try_from(load(rows)).unwrap_or(i64::MAX)));
+    families(encoder, "store_rows", "Rows of the durable store", None, MetricType::Gauge, rows, encode_gauge)?;
+    let (unit, help) = (Unit::Seconds, "Time to write and sync one transaction");
+    let encoder = encoder.encode_descriptor("store_commit_duration", help, Some(&unit), MetricType::Histogram)?;
+    EncodeMetric::encode(&store.commit_seconds, encoder)
 }
 
 fn encode_traffic(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {

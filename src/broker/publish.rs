@@ -4,7 +4,7 @@ use super::{Broker, Cache, Subscriber, SubscriberId};
 use crate::auth::Rights;
 use crate::auth::acl::Publishing;
 use crate::router::{Choice, Fit, Match, RetainedError, Route, Stored};
-use crate::session::{Delivery, Message, Push, SubscriptionOptions, Will};
+use crate::session::{Delivery, Message, Push, StoredAs, SubscriptionOptions, Will};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -98,6 +98,7 @@ impl Broker {
             // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
             retain: retain && merged.retain_as_published,
             subscription_ids: merged.ids,
+            stored: StoredAs::default(),
         });
         match push {
             Push::Queued => 1,

@@ -3,7 +3,7 @@
 use super::{Broker, Subscriber};
 use crate::auth::Access;
 use crate::router::{InsertError, Inserted, RetainedWalk};
-use crate::session::{Delivery, Message, Session, SubscriptionOptions};
+use crate::session::{Delivery, Message, Session, StoredAs, SubscriptionOptions};
 use bytestring::ByteString;
 use mqtt_codec::topic::SharedFilter;
 use mqtt_codec::{QoS, ReasonCode, RetainHandling, SubscriptionId};
@@ -124,6 +124,7 @@ impl Broker {
                 retain: true,
                 subscription_ids: scan.identifier.into_iter().collect(),
                 message,
+                stored: StoredAs::default(),
             });
         }
         if !more {

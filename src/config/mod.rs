@@ -11,6 +11,7 @@ mod listener;
 mod mqtt;
 mod node;
 mod section;
+mod store;
 mod tls;
 mod tree;
 mod value;
@@ -30,6 +31,7 @@ pub use listener::{ListenerConfig, ListenerKind, ProxyProtocolConfig, TcpConfig,
 pub use mqtt::{MaxQos, MqttConfig, RetainerConfig};
 pub use node::{LogConfig, LogFormat, LogLevel, MetricsConfig, NodeConfig};
 pub use section::{FileRef, Place};
+pub use store::{Durability, StoreConfig};
 pub use tls::{
     ClientAuth, IdentityFiles, Names, Rfc8998Options, TlcpOptions, TlsConfig, TlsOptions, TlsVersion, TlsVersions,
     TrustFiles,
@@ -54,6 +56,7 @@ pub struct Config {
     pub metrics: MetricsConfig,
     pub mqtt: MqttConfig,
     pub retainer: RetainerConfig,
+    pub store: StoreConfig,
     pub auth: AuthConfig,
     /// The enabled listeners; never empty, no two on one address.
     pub listeners: Vec<ListenerConfig>,
@@ -140,10 +143,11 @@ impl Config {
         let metrics = MetricsConfig::read(root.section("metrics"));
         let mqtt = MqttConfig::read(root.section("mqtt"));
         let retainer = RetainerConfig::read(root.section("retainer"));
+        let store = StoreConfig::read(root.section("store"), mqtt.max_inflight);
         let auth = AuthConfig::read(root.section("auth"));
         let listeners = listener::read(root.section("listeners"), &mqtt, metrics.enable.then_some(metrics.bind));
         root.finish();
-        Config { node, log, metrics, mqtt, retainer, auth, listeners }
+        Config { node, log, metrics, mqtt, retainer, store, auth, listeners }
     }
 }
 

@@ -1,8 +1,12 @@
 //! The sending half of QoS 1 and 2: packet identifiers, the window, and what is sent again after a reconnect.
 
-use super::Delivery;
+use super::{Delivery, Ticket};
 use hashbrown::HashMap;
+use std::collections::VecDeque;
 use std::num::NonZeroU16;
+
+/// Packet identifiers that there are.
+const IDS: u64 = u16::MAX as u64;
 
 /// Where an outgoing message stands.
 ///
@@ -41,16 +45,32 @@ pub enum Resend {
 
 #[derive(Debug)]
 struct Entry {
+    /// Of the first sending; the number of its row for a stored delivery.
     order: u64,
     pending: Pending,
 }
 
 /// The window of unacknowledged QoS 1 and 2 messages towards a client.
+///
+/// The packet identifier of a stored delivery is a function of its number, so that it is the same after a crash without having been
+/// written. The numbers in flight, and those whose rows may still be on disk, span fewer than there are identifiers.
 #[derive(Debug)]
 pub struct Inflight {
     entries: HashMap<NonZeroU16, Entry>,
     next_id: u16,
     next_order: u64,
+    /// Numbers of stored deliveries in flight, rising; those that are done leave when they come to the front.
+    stored: VecDeque<u64>,
+    /// No row below this number can be on disk.
+    floor: u64,
+    /// What `floor` becomes when this ticket is durable.
+    rising: Option<(u64, Ticket)>,
+}
+
+/// The packet identifier of a stored delivery.
+fn id_of(seq: u64) -> NonZeroU16 {
+    let id = u16::try_from(seq.saturating_sub(1) % IDS + 1).ok();
+    id.and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN)
 }
 
 impl Default for Inflight {
@@ -61,7 +81,7 @@ impl Default for Inflight {
 
 impl Inflight {
     pub fn new() -> Inflight {
-        Inflight { entries: HashMap::new(), next_id: 1, next_order: 0 }
+        Inflight { entries: HashMap::new(), next_id: 1, next_order: 0, stored: VecDeque::new(), floor: 1, rising: None }
     }
 
     pub fn len(&self) -> usize {
@@ -77,6 +97,9 @@ impl Inflight {
         if self.entries.len() >= window.min(usize::from(u16::MAX)) {
             return None;
         }
+        if delivery.is_stored() {
+            return self.begin_stored(delivery.stored.seq, Pending::Publish(delivery));
+        }
         // A free identifier exists, since fewer than 65,535 are taken.
         let id = loop {
             let candidate = NonZeroU16::new(self.next_id);
@@ -90,6 +113,79 @@ impl Inflight {
         self.next_order = order.wrapping_add(1);
         self.entries.insert(id, Entry { order, pending: Pending::Publish(delivery) });
         Some(id)
+    }
+
+    fn begin_stored(&mut self, seq: u64, pending: Pending) -> Option<NonZeroU16> {
+        if !self.has_id_for(seq) {
+            return None;
+        }
+        let id = id_of(seq);
+        self.entries.insert(id, Entry { order: seq, pending });
+        self.stored.push_back(seq);
+        self.next_order = seq.saturating_add(1);
+        Some(id)
+    }
+
+    /// Whether the packet identifier of a stored delivery can belong to no other.
+    pub fn has_id_for(&self, seq: u64) -> bool {
+        seq.saturating_sub(self.floor) < IDS && !self.entries.contains_key(&id_of(seq))
+    }
+
+    /// A stored exchange that had come to PUBREC: PUBREL is to be sent again with this identifier.
+    pub fn restore_released(&mut self, seq: u64) -> Option<NonZeroU16> {
+        self.begin_stored(seq, Pending::Released)
+    }
+
+    /// For a session that was recovered: the lowest number whose row is on disk.
+    pub fn set_floor(&mut self, floor: u64) {
+        self.floor = floor;
+    }
+
+    /// Takes note of what is durable: `last_change` is the last change to rows of this window, made before the call.
+    pub fn settle(&mut self, last_change: Ticket, durable: Ticket) {
+        if let Some((floor, ticket)) = self.rising
+            && ticket <= durable
+        {
+            self.floor = floor;
+            self.rising = None;
+        }
+        if self.rising.is_none() {
+            let lowest = self.lowest_stored().unwrap_or(self.next_order);
+            if lowest > self.floor {
+                self.rising = Some((lowest, last_change));
+            }
+        }
+    }
+
+    /// The lowest number in flight of a stored delivery.
+    pub fn lowest_stored(&mut self) -> Option<u64> {
+        while let Some(seq) = self.stored.front() {
+            if self.entries.get(&id_of(*seq)).is_some_and(|entry| entry.order == *seq) {
+                return Some(*seq);
+            }
+            self.stored.pop_front();
+        }
+        None
+    }
+
+    /// The number of the row behind an identifier in flight, for a session whose deliveries are stored.
+    pub fn row(&self, id: NonZeroU16) -> Option<u64> {
+        self.entries.get(&id).map(|entry| entry.order)
+    }
+
+    /// Bytes of the messages in flight.
+    pub fn bytes(&self) -> usize {
+        let cost = |entry: &Entry| match &entry.pending {
+            Pending::Publish(delivery) => delivery.cost(),
+            Pending::Released => 0,
+        };
+        self.entries.values().map(cost).sum()
+    }
+
+    /// Forgets what is in flight, since the store has it, and keeps what tells identifiers apart.
+    pub fn park(&mut self) {
+        self.entries = HashMap::new();
+        self.stored = VecDeque::new();
     }
 
     /// PUBACK.
@@ -230,6 +326,28 @@ mod tests {
         let id = inflight.begin(delivery("t", QoS::AtLeastOnce), 2).unwrap();
         assert_eq!(inflight.received(id, false), Acknowledged::Unexpected);
         assert_eq!(inflight.len(), 1);
+    }
+
+    fn stored(seq: u64) -> Delivery {
+        let mut delivery = delivery("t", QoS::AtLeastOnce);
+        delivery.stored.seq = seq;
+        delivery
+    }
+
+    #[test]
+    fn the_identifier_of_a_stored_delivery_follows_from_its_number() {
+        let mut inflight = Inflight::new();
+        let id = |inflight: &mut Inflight, seq| inflight.begin(stored(seq), 10).map(NonZeroU16::get);
+        assert_eq!(id(&mut inflight, 1), Some(1));
+        assert_eq!(id(&mut inflight, 65_535), Some(65_535));
+        // The first one is still in flight.
+        assert_eq!(id(&mut inflight, 65_536), None);
+        assert_eq!(inflight.acknowledge(id_of(1)), Acknowledged::Done);
+        // Its row may still be on disk: after a crash both would have one identifier.
+        inflight.settle(7, 6);
+        assert_eq!(id(&mut inflight, 65_536), None);
+        inflight.settle(7, 7);
+        assert_eq!(id(&mut inflight, 65_536), Some(1));
     }
 
     #[test]

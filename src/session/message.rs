@@ -88,9 +88,32 @@ pub struct Delivery {
     pub retain: bool,
     /// Of every subscription it matched, [MQTT-3.3.4-3] to [MQTT-3.3.4-5].
     pub subscription_ids: Vec<SubscriptionId>,
+    pub stored: StoredAs,
+}
+
+/// Where a delivery stands in its session's durable queue; the default is nowhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoredAs {
+    /// Its number, from 1; 0 for a delivery that is not stored. For QoS 0 the number of the next stored delivery when it came, which
+    /// keeps its place among them.
+    pub seq: u64,
+    /// The store's ticket for its row.
+    pub ticket: u64,
+    /// It may have been sent before.
+    pub again: bool,
 }
 
 impl Delivery {
+    /// A delivery that is not retained, matched no identifier and is not stored.
+    pub fn new(qos: QoS, message: Arc<Message>) -> Delivery {
+        Delivery { message, qos, retain: false, subscription_ids: Vec::new(), stored: StoredAs::default() }
+    }
+
+    /// Whether a row of the store stands for it.
+    pub fn is_stored(&self) -> bool {
+        self.stored.seq != 0 && self.qos != QoS::AtMostOnce
+    }
+
     pub fn cost(&self) -> usize {
         self.message.cost()
     }
@@ -129,6 +152,14 @@ impl Delivery {
             return Ok(());
         }
         self.encode_into(version, packet_id, dup, now, out)
+    }
+
+    /// Appends the packet as the store keeps it: MQTT 5, without a lifetime, which would be that of this moment.
+    pub fn encode_stored(&self, packet_id: Option<NonZeroU16>, out: &mut BytesMut) -> Result<(), EncodeError> {
+        let header = PublishHeader { message_expiry_interval: None, ..self.header(packet_id, false, 0) };
+        header.encode(ProtocolVersion::V5, out)?;
+        out.put_slice(&self.message.payload);
+        Ok(())
     }
 
     /// Whether the packet is the same for every receiver of one protocol version.
@@ -175,7 +206,7 @@ pub(crate) mod tests {
 
     pub(crate) fn delivery(topic: &'static str, qos: QoS) -> Delivery {
         let message = Message::new(topic.into(), Bytes::from_static(b"payload"), qos, PublishProperties::default(), 0);
-        Delivery { message: Arc::new(message), qos, retain: false, subscription_ids: Vec::new() }
+        Delivery::new(qos, Arc::new(message))
     }
 
     pub(crate) fn expiring(topic: &'static str, at: Millis) -> Delivery {

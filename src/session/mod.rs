@@ -3,14 +3,16 @@
 //! Time is an argument ([`Millis`]); what must be sent comes out as values. A [`Session`] is owned by one connection's task at a
 //! time; the [`Queue`] in front of it is what publishers fill.
 
+mod backlog;
 mod inbound;
 mod inflight;
 mod message;
 mod queue;
 
+pub use backlog::{Backlog, LoadedRow, Rows, Ticket};
 pub use inbound::{AwaitingRelease, Begin};
 pub use inflight::{Acknowledged, Inflight, Pending, Resend};
-pub use message::{Delivery, Message};
+pub use message::{Delivery, Message, StoredAs};
 pub use queue::{Push, Queue, QueueLimits};
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
-//! What the integration tests speak with: a raw MQTT packet client over any byte stream, shorthand for packets, and the transports.
+//! What the integration tests speak with: a raw MQTT packet client over any byte stream, shorthand for packets, the transports,
+//! and a disk that fails.
 //!
 //! It knows nothing of the broker: a test hands it an address or a stream. Failures panic with the packets that differ.
 
 mod client;
+mod faulty_disk;
 mod packets;
 mod process;
 mod transport;
 
 pub use client::{AnyStream, Client, Stream};
+pub use faulty_disk::{Dice, FaultyDisk, FaultyFile};
 pub use mqtt_codec::{
     ConnAck, Connect, Disconnect, Packet, ProtocolVersion, PubAck, PubComp, PubRec, PubRel, Publish, QoS, ReasonCode,
     RetainHandling, SubAck, Subscribe, SubscriptionId, UnsubAck, Unsubscribe, Will,

@@ -1,0 +1,310 @@
+//! The database: five tables of checked rows and a count of commits. The only file that knows redb's transactions.
+//!
+//! redb verifies its own pages only when asked, and may panic on a file that was changed behind its back: the whole file is checked when
+//! it is opened, every row is checked when it is read, and a panic becomes a [`Fault`].
+
+use super::key::{Key, Seq, SessionId, Table};
+use super::row::{Row, RowError, WallClock};
+use super::watch::{Fault, Faults, Watched};
+use crate::session::LoadedRow;
+use bytes::BytesMut;
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+type Bytes2 = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const META: Bytes2 = TableDefinition::new("meta");
+const COMMITS: &[u8] = b"commits";
+const FORMAT: &[u8] = b"format";
+/// Raised when an older version could not read what this one writes.
+const FORMAT_VERSION: u64 = 1;
+
+fn definition(table: Table) -> Bytes2 {
+    TableDefinition::new(table.name())
+}
+
+/// What a transaction does, in the order of tables and keys.
+pub(super) type Changes = BTreeMap<Key, Change>;
+
+/// What a transaction does to one key.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// `None` deletes it.
+    pub row: Option<Row>,
+    /// The key came into being with this change: deleting it before it was written leaves nothing to do.
+    pub fresh: bool,
+}
+
+/// Rows of each table after a commit, in the order of [`Table::ALL`].
+pub(super) type RowCounts = [u64; 5];
+
+#[derive(Debug)]
+pub(super) struct Disk {
+    database: Database,
+    faults: Faults,
+    clock: WallClock,
+}
+
+/// How much one read returns: at least one row, if there is one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadLimit {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+impl Disk {
+    /// Opens or makes the database and checks every page of it.
+    pub fn open(
+        backend: Box<dyn redb::StorageBackend>,
+        cache_bytes: usize,
+        clock: WallClock,
+        progress: impl Fn(f64) + 'static,
+    ) -> Result<Disk, Fault> {
+        let faults = Faults::default();
+        let watched = Watched::new(backend, faults.clone());
+        let database = contained(&faults, || {
+            Database::builder()
+                .set_cache_size(cache_bytes)
+                .set_check_integrity_on_open(true)
+                .set_repair_callback(move |session| progress(session.progress()))
+                .create_with_backend(watched)
+                .map_err(redb::Error::from)
+        })?;
+        let disk = Disk { database, faults, clock };
+        let format = disk.meta(FORMAT)?;
+        if format.is_some_and(|format| format != FORMAT_VERSION) {
+            return Err(Fault::Io(format!(
+                "it is of format {}, which this version does not read",
+                format.unwrap_or(0)
+            )));
+        }
+        if format.is_none() {
+            if disk.meta(COMMITS)?.is_some() {
+                return Err(Fault::Damaged("its format is missing".to_owned()));
+            }
+            disk.contained(|| {
+                let transaction = disk.database.begin_write()?;
+                {
+                    let mut meta = transaction.open_table(META)?;
+                    meta.insert(FORMAT, meta_value(FORMAT, FORMAT_VERSION).as_slice())?;
+                    meta.insert(COMMITS, meta_value(COMMITS, 0).as_slice())?;
+                    for table in Table::ALL {
+                        transaction.open_table(definition(table))?;
+                    }
+                }
+                Ok(transaction.commit()?)
+            })?;
+        }
+        Ok(disk)
+    }
+
+    /// Commits since the database was made.
+    pub fn commits(&self) -> Result<u64, Fault> {
+        self.meta(COMMITS)?.ok_or_else(|| Fault::Damaged("its count of commits is missing".to_owned()))
+    }
+
+    /// Applies everything or nothing. Without `sync` the changes become durable with a later commit that has it.
+    pub fn commit(&self, ended: &BTreeSet<SessionId>, changes: &Changes, sync: bool) -> Result<RowCounts, Fault> {
+        self.contained(|| {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(if sync { Durability::Immediate } else { Durability::None })?;
+            let mut counts = RowCounts::default();
+            let mut key_bytes = Vec::new();
+            let mut value = BytesMut::new();
+            let mut changes = changes.iter().peekable();
+            for (table, count) in Table::ALL.into_iter().zip(&mut counts) {
+                let mut rows = transaction.open_table(definition(table))?;
+                if Table::OF_SESSIONS.contains(&table) {
+                    for id in ended {
+                        let (from, to) = session_range(*id);
+                        rows.retain_in::<&[u8], _>(
+                            (bound(&from), to.as_deref().map_or(Bound::Unbounded, Bound::Excluded)),
+                            |_, _| false,
+                        )?;
+                    }
+                }
+                while let Some((key, change)) = changes.next_if(|(key, _)| key.table() == table) {
+                    key_bytes.clear();
+                    key.encode(&mut key_bytes);
+                    match &change.row {
+                        Some(row) => {
+                            value.clear();
+                            row.encode(table, &key_bytes, self.clock, &mut value);
+                            rows.insert(&*key_bytes, &*value)?;
+                        }
+                        None => {
+                            rows.remove(&*key_bytes)?;
+                        }
+                    }
+                }
+                *count = rows.len()?;
+            }
+            {
+                let mut meta = transaction.open_table(META)?;
+                let before = meta.get(COMMITS)?.and_then(|found| meta_number(COMMITS, found.value()));
+                let before = before.ok_or_else(|| damaged("its count of commits is damaged"))?;
+                meta.insert(COMMITS, meta_value(COMMITS, before + 1).as_slice())?;
+            }
+            transaction.commit()?;
+            Ok(counts)
+        })
+    }
+
+    /// The deliveries of a session from a number on, and whether there are no more than these.
+    pub fn deliveries(
+        &self,
+        session: SessionId,
+        from: Seq,
+        limit: ReadLimit,
+    ) -> Result<(Vec<(Seq, LoadedRow)>, bool), Fault> {
+        let first = Key::Delivery(session, from).to_bytes();
+        let last = Key::Delivery(session, Seq::MAX).to_bytes();
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        let mut all = true;
+        self.scan(Table::Deliveries, (Bound::Included(&first), Bound::Included(&last)), |key, row| {
+            let (Key::Delivery(_, seq), row) = (key, row) else { return true };
+            if found.len() >= limit.rows.max(1) || (bytes >= limit.bytes && !found.is_empty()) {
+                all = false;
+                return false;
+            }
+            match row {
+                Row::Delivery(delivery) => {
+                    bytes += delivery.cost();
+                    found.push((seq, LoadedRow::Publish(delivery)));
+                }
+                _ => found.push((seq, LoadedRow::Released)),
+            }
+            true
+        })?;
+        Ok((found, all))
+    }
+
+    /// Calls `each` for every row of a table in the order of its keys, until it says no.
+    pub fn for_each(&self, table: Table, each: impl FnMut(Key, Row) -> bool) -> Result<(), Fault> {
+        self.scan(table, (Bound::Unbounded, Bound::Unbounded), each)
+    }
+
+    /// Calls `each` with the key and the length of every row of a table, whose checksum is verified and whose contents are not read.
+    pub fn for_each_key(&self, table: Table, mut each: impl FnMut(Key, usize)) -> Result<(), Fault> {
+        self.contained(|| {
+            let rows = self.database.begin_read()?.open_table(definition(table))?;
+            for entry in rows.iter()? {
+                let (key_bytes, value) = entry?;
+                let (key, value) = (decode_key(table, key_bytes.value())?, value.value());
+                Row::verify(table, key_bytes.value(), value).map_err(|error| damaged_row(&key, error))?;
+                each(key, value.len());
+            }
+            Ok(())
+        })
+    }
+
+    /// Closes the database in order, so that the next start need not repair it.
+    pub fn close(self) -> Result<(), Fault> {
+        let Disk { database, faults, .. } = self;
+        contained(&faults, || Ok(database.close()?))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: (Bound<&Vec<u8>>, Bound<&Vec<u8>>),
+        mut each: impl FnMut(Key, Row) -> bool,
+    ) -> Result<(), Fault> {
+        let range = (range.0.map(Vec::as_slice), range.1.map(Vec::as_slice));
+        self.contained(|| {
+            let rows = self.database.begin_read()?.open_table(definition(table))?;
+            for entry in rows.range::<&[u8]>(range)? {
+                let (key_bytes, value) = entry?;
+                let (key_bytes, value) = (key_bytes.value(), value.value());
+                let key = decode_key(table, key_bytes)?;
+                let row = Row::decode(&key, key_bytes, value, self.clock).map_err(|error| damaged_row(&key, error))?;
+                if !each(key, row) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn meta(&self, name: &'static [u8]) -> Result<Option<u64>, Fault> {
+        self.contained(|| {
+            let meta = match self.database.begin_read()?.open_table(META) {
+                Ok(meta) => meta,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let Some(found) = meta.get(name)? else { return Ok(None) };
+            meta_number(name, found.value()).map(Some).ok_or_else(|| damaged("its description of itself is damaged"))
+        })
+    }
+
+    fn contained<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Fault> {
+        contained(&self.faults, work)
+    }
+}
+
+/// Runs `work` on the database. Whatever goes wrong comes out as a [`Fault`], a panic too.
+fn contained<T>(faults: &Faults, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Fault> {
+    let error = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            return Err(faults.take().unwrap_or_else(|| Fault::Damaged(format!("the database gave up on it: {text}"))));
+        }
+    };
+    let fault = match &error {
+        redb::Error::Corrupted(what) => Fault::Damaged(what.clone()),
+        // Not a database, or one of another version.
+        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => Fault::Damaged(io.to_string()),
+        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Fault::Damaged(format!("it ends before its contents do: {io}"))
+        }
+        other => Fault::Io(other.to_string()),
+    };
+    let noted = faults.take();
+    Err(match (fault, noted) {
+        (Fault::Damaged(what), _) => Fault::Damaged(what),
+        (_, Some(noted)) => noted,
+        (fault, None) => fault,
+    })
+}
+
+fn damaged(what: &str) -> redb::Error {
+    redb::Error::Corrupted(what.to_owned())
+}
+
+fn decode_key(table: Table, bytes: &[u8]) -> Result<Key, redb::Error> {
+    Key::decode(table, bytes).ok_or_else(|| damaged(&format!("a key of table {} is not one", table.name())))
+}
+
+fn damaged_row(key: &Key, error: RowError) -> redb::Error {
+    damaged(&format!("the row of {key:?}: {error}"))
+}
+
+fn bound(bytes: &[u8]) -> Bound<&[u8]> {
+    Bound::Included(bytes)
+}
+
+/// The keys of one session's rows in each table; no end for the last session there can be.
+fn session_range(id: SessionId) -> (Vec<u8>, Option<Vec<u8>>) {
+    (id.to_be_bytes().to_vec(), id.checked_add(1).map(|next| next.to_be_bytes().to_vec()))
+}
+
+fn meta_value(name: &[u8], number: u64) -> [u8; 12] {
+    let mut value = [0; 12];
+    let (head, tail) = value.split_at_mut(8);
+    head.copy_from_slice(&number.to_le_bytes());
+    tail.copy_from_slice(&crc32c::crc32c_append(crc32c::crc32c(name), &number.to_le_bytes()).to_le_bytes());
+    value
+}
+
+fn meta_number(name: &[u8], value: &[u8]) -> Option<u64> {
+    let (number, sum) = value.split_first_chunk::<8>()?;
+    let expected = crc32c::crc32c_append(crc32c::crc32c(name), number).to_le_bytes();
+    (sum == expected).then(|| u64::from_le_bytes(*number))
+}

@@ -1,0 +1,311 @@
+//! What a row holds and its bytes. Every row carries a checksum over its table, its key and its contents, so that damage is found
+//! when it is read, whatever let it through.
+//!
+//! ```text
+//!   CRC-32C of all that follows, of the table's name and of the key (4 bytes, little-endian) · format (1 byte) · contents
+//! ```
+//! Messages are stored as the MQTT 5 PUBLISH packet that carries them. Times are written as milliseconds of the wall clock.
+
+use super::key::{Key, Table};
+use crate::session::{Delivery, Message, Millis, SessionExpiry, SubscriptionOptions, Will};
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+use mqtt_codec::{Packet, ProtocolVersion, QoS, SubscriptionId, decode};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+const FORMAT: u8 = 1;
+const HEADER: usize = 5;
+/// Larger messages cannot be stored: their packet would not be one.
+pub const MAX_STORED_PAYLOAD: usize = 268_000_000;
+
+/// The contents of one row.
+#[derive(Debug, Clone)]
+pub enum Row {
+    Session(Box<SessionRow>),
+    Subscription(SubscriptionOptions),
+    /// A message for a session that was not acknowledged.
+    Delivery(Delivery),
+    /// The same after PUBREC: only the identifier is still needed.
+    Released,
+    Inbound,
+    Retained(Arc<Message>),
+}
+
+/// A session as it is stored.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    pub client_id: ByteString,
+    pub expiry: SessionExpiry,
+    /// When its connection ended; `None` while it has one.
+    pub left_at: Option<Millis>,
+    /// When the will is due, if the connection has ended, and the will.
+    pub will: Option<(Option<Millis>, Will)>,
+    /// Deliveries below this number may have been sent before.
+    pub sent_below: u64,
+    /// The number of the next delivery.
+    pub next_seq: u64,
+}
+
+/// Why bytes are not a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    #[error("its checksum does not fit")]
+    Checksum,
+    #[error("its checksum fits, but its contents are not what this version writes")]
+    Contents,
+}
+
+/// Translates between the broker's clock and the wall clock of stored times. The offset is fixed when the store is opened, so that a
+/// clock that is set while the broker runs moves nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WallClock {
+    /// Wall clock at moment 0 of the broker's clock.
+    pub origin: Millis,
+}
+
+impl WallClock {
+    fn to_wall(self, at: Millis) -> u64 {
+        at.saturating_add(self.origin)
+    }
+
+    fn to_broker(self, wall: u64) -> Millis {
+        if wall == u64::MAX { u64::MAX } else { wall.saturating_sub(self.origin) }
+    }
+}
+
+impl Row {
+    /// Bytes that the row takes while it waits to be written.
+    pub fn cost(&self) -> usize {
+        const SMALL: usize = 96;
+        match self {
+            Row::Session(row) => SMALL + row.client_id.len() + row.will.as_ref().map_or(0, |(_, w)| w.message.cost()),
+            Row::Delivery(delivery) => delivery.cost(),
+            Row::Retained(message) => message.cost(),
+            Row::Subscription(_) | Row::Released | Row::Inbound => SMALL,
+        }
+    }
+
+    /// Appends the row's bytes to the empty `out`.
+    pub fn encode(&self, table: Table, key: &[u8], clock: WallClock, out: &mut BytesMut) {
+        out.put_bytes(0, HEADER - 1);
+        out.put_u8(FORMAT);
+        match self {
+            Row::Session(row) => encode_session(row, clock, out),
+            Row::Subscription(options) => encode_options(options, out),
+            Row::Delivery(delivery) => {
+                out.put_u8(KIND_DELIVERY);
+                encode_delivery(delivery, clock, out);
+            }
+            Row::Released => out.put_u8(KIND_RELEASED),
+            Row::Inbound => {}
+            Row::Retained(message) => {
+                encode_delivery(&whole(Arc::clone(message)), clock, out);
+            }
+        }
+        let sum = checksum(table, key, out.get(4..).unwrap_or_default());
+        if let Some(place) = out.first_chunk_mut::<4>() {
+            *place = sum.to_le_bytes();
+        }
+    }
+
+    /// Checks the checksum and returns what it covers.
+    pub fn verify<'a>(table: Table, key: &[u8], value: &'a [u8]) -> Result<&'a [u8], RowError> {
+        let (sum, rest) = value.split_first_chunk::<4>().ok_or(RowError::Checksum)?;
+        match checksum(table, key, rest) == u32::from_le_bytes(*sum) {
+            true => Ok(rest),
+            false => Err(RowError::Checksum),
+        }
+    }
+
+    /// Reads the row that `key` had in `table`.
+    pub fn decode(key: &Key, key_bytes: &[u8], value: &[u8], clock: WallClock) -> Result<Row, RowError> {
+        let rest = Row::verify(key.table(), key_bytes, value)?;
+        let (format, contents) = rest.split_first().ok_or(RowError::Contents)?;
+        if *format != FORMAT {
+            return Err(RowError::Contents);
+        }
+        let mut reader = Reader { rest: contents };
+        let row = match key.table() {
+            Table::Sessions => decode_session(&mut reader, clock).map(|row| Row::Session(Box::new(row))),
+            Table::Subscriptions => decode_options(&mut reader).map(Row::Subscription),
+            Table::Deliveries => match reader.u8() {
+                Some(KIND_DELIVERY) => decode_delivery(&mut reader, clock).map(Row::Delivery),
+                Some(KIND_RELEASED) => Some(Row::Released),
+                _ => None,
+            },
+            Table::Inbound => Some(Row::Inbound),
+            Table::Retained => decode_delivery(&mut reader, clock).map(|stored| Row::Retained(stored.message)),
+        };
+        row.filter(|_| reader.rest.is_empty()).ok_or(RowError::Contents)
+    }
+}
+
+const KIND_DELIVERY: u8 = 0;
+const KIND_RELEASED: u8 = 1;
+
+fn checksum(table: Table, key: &[u8], contents: &[u8]) -> u32 {
+    let sum = crc32c::crc32c(table.name().as_bytes());
+    let sum = crc32c::crc32c_append(sum, &(key.len() as u64).to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, key);
+    crc32c::crc32c_append(sum, contents)
+}
+
+/// A message by itself, as a delivery of it to nobody in particular.
+fn whole(message: Arc<Message>) -> Delivery {
+    Delivery::new(message.qos, message)
+}
+
+fn encode_session(row: &SessionRow, clock: WallClock, out: &mut BytesMut) {
+    put_bytes(out, row.client_id.as_bytes());
+    let expiry = match row.expiry {
+        SessionExpiry::OnDisconnect => 0,
+        SessionExpiry::After(ms) => ms.clamp(1, u64::MAX - 1),
+        SessionExpiry::Never => u64::MAX,
+    };
+    out.put_u64_le(expiry);
+    put_moment(out, row.left_at, clock);
+    out.put_u64_le(row.sent_below);
+    out.put_u64_le(row.next_seq);
+    match &row.will {
+        None => out.put_u8(0),
+        Some((due, will)) => {
+            out.put_u8(1);
+            put_moment(out, *due, clock);
+            out.put_u8(u8::from(will.retain));
+            out.put_u64_le(will.delay);
+            // The lifetime of a will's message begins when it is published, so the interval is kept and not the moment.
+            out.put_u64_le(will.message.properties.message_expiry_interval.map_or(u64::MAX, u64::from));
+            let mut message = will.message.clone();
+            message.expires_at = None;
+            encode_delivery(&whole(Arc::new(message)), clock, out);
+        }
+    }
+}
+
+fn decode_session(reader: &mut Reader<'_>, clock: WallClock) -> Option<SessionRow> {
+    let client_id = reader.text()?;
+    let expiry = match reader.u64()? {
+        0 => SessionExpiry::OnDisconnect,
+        u64::MAX => SessionExpiry::Never,
+        ms => SessionExpiry::After(ms),
+    };
+    let left_at = reader.moment(clock)?;
+    let sent_below = reader.u64()?;
+    let next_seq = reader.u64()?;
+    let will = match reader.u8()? {
+        0 => None,
+        1 => {
+            let due = reader.moment(clock)?;
+            let retain = reader.u8()? != 0;
+            let delay = reader.u64()?;
+            let interval = reader.u64()?;
+            let mut message = (*decode_delivery(reader, clock)?.message).clone();
+            message.properties.message_expiry_interval = match interval {
+                u64::MAX => None,
+                secs => Some(u32::try_from(secs).ok()?),
+            };
+            Some((due, Will { message, retain, delay }))
+        }
+        _ => return None,
+    };
+    Some(SessionRow { client_id, expiry, left_at, will, sent_below, next_seq })
+}
+
+fn encode_options(options: &SubscriptionOptions, out: &mut BytesMut) {
+    out.put_u8(options.qos as u8 | u8::from(options.no_local) << 2 | u8::from(options.retain_as_published) << 3);
+    out.put_u32_le(options.identifier.map_or(0, SubscriptionId::get));
+}
+
+fn decode_options(reader: &mut Reader<'_>) -> Option<SubscriptionOptions> {
+    let bits = reader.u8()?;
+    let identifier = match reader.u32()? {
+        0 => None,
+        id => Some(SubscriptionId::new(id)?),
+    };
+    Some(SubscriptionOptions {
+        qos: qos(bits & 3)?,
+        no_local: bits & 4 != 0,
+        retain_as_published: bits & 8 != 0,
+        identifier,
+    })
+}
+
+fn encode_delivery(delivery: &Delivery, clock: WallClock, out: &mut BytesMut) {
+    out.put_u8(delivery.message.qos as u8);
+    put_moment(out, delivery.message.expires_at, clock);
+    let id = (delivery.qos != QoS::AtMostOnce).then_some(NonZeroU16::MIN);
+    // Cannot fail: the message came as such a packet, and the caller bounds its payload.
+    let _encodes = delivery.encode_stored(id, out);
+}
+
+/// The rest of the row is the packet.
+fn decode_delivery(reader: &mut Reader<'_>, clock: WallClock) -> Option<Delivery> {
+    let published = qos(reader.u8()?)?;
+    let expires_at = reader.moment(clock)?;
+    let frame = Bytes::copy_from_slice(std::mem::take(&mut reader.rest));
+    let Ok(Packet::Publish(publish)) = decode(frame, ProtocolVersion::V5) else { return None };
+    let mut properties = publish.properties;
+    let subscription_ids = std::mem::take(&mut properties.subscription_ids);
+    let mut message = Message::new(publish.topic, publish.payload, published, properties, 0);
+    message.expires_at = expires_at;
+    let mut delivery = Delivery::new(publish.qos, Arc::new(message));
+    delivery.retain = publish.retain;
+    delivery.subscription_ids = subscription_ids.into_iter().collect();
+    Some(delivery)
+}
+
+fn qos(bits: u8) -> Option<QoS> {
+    match bits {
+        0 => Some(QoS::AtMostOnce),
+        1 => Some(QoS::AtLeastOnce),
+        2 => Some(QoS::ExactlyOnce),
+        _ => None,
+    }
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    // Strings of MQTT are shorter than 64 KiB.
+    out.put_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    out.put_slice(bytes);
+}
+
+/// A moment as its wall clock plus one; 0 is none.
+fn put_moment(out: &mut BytesMut, moment: Option<Millis>, clock: WallClock) {
+    out.put_u64_le(moment.map_or(0, |at| clock.to_wall(at).saturating_add(1)));
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*head)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn moment(&mut self, clock: WallClock) -> Option<Option<Millis>> {
+        Some(self.u64()?.checked_sub(1).map(|wall| clock.to_broker(wall)))
+    }
+
+    fn text(&mut self) -> Option<ByteString> {
+        let len = self.u32()? as usize;
+        let (head, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        std::str::from_utf8(head).ok().map(ByteString::from)
+    }
+}

@@ -1,10 +1,10 @@
 # Thin wrappers: each target is one command that works without make too.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench ci e2e lint
+.PHONY: help run test bench bench-brokers ci e2e lint
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: ## build the broker and start it; without a configuration it serves loopback for development (ARGS="--config FILE")
 	@scripts/preflight build
@@ -29,6 +29,11 @@ lint: ## formatting, lints and banned packages only
 bench: ## run the benchmarks and print the handshake table
 	@scripts/preflight build
 	cargo bench --locked --workspace --benches
+
+bench-brokers: ## compare with an installed mosquitto and write benches/results (ARGS="--rounds 5")
+	@scripts/preflight build brokers
+	cargo build --locked --release --bin shangmq
+	@scripts/bench-brokers $(ARGS)
 
 ci: ## what CI runs
 	.ci/run

@@ -15,7 +15,7 @@ mod withdraw;
 pub use lease::{Lease, OpenError, OpenRequest, Opened};
 pub use publish::{Published, RetainedStore};
 pub use subscribe::{RetainedScan, SubscribeOutcome, SubscribeRequest};
-pub use subscriber::{Drained, Subscriber, SubscriberId};
+pub use subscriber::{Drained, Subscriber, SubscriberId, Turn};
 
 use crate::config::{MqttConfig, RetainerConfig};
 use crate::metrics::Metrics;

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What became of a published message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// Subscribers it was handed to.
     pub receivers: usize,
     pub retained: RetainedStore,
+    /// One of them that the publisher is to wait for before its next message.
+    pub crowded: Option<Arc<Subscriber>>,
 }
 
 /// What became of the wish to retain it.
@@ -67,12 +69,14 @@ impl Broker {
     ) -> Published {
         let retained = if retain { self.retain(&message) } else { RetainedStore::NotAsked };
         if retained == RetainedStore::Refused && !deliver_anyway {
-            return Published { receivers: 0, retained };
+            return Published { receivers: 0, retained, crowded: None };
         }
         let mut receivers = 0;
+        let mut crowded = None;
         // One copy at the highest QoS, with every identifier, [MQTT-3.3.4-2].
         for (subscriber, subscriptions) in route.receivers() {
-            receivers += self.deliver(subscriber, Merged::of(subscriber, subscriptions, from), &message, retain);
+            let merged = Merged::of(subscriber, subscriptions, from);
+            receivers += self.deliver(subscriber, merged, &message, retain, &mut crowded);
         }
         for group in route.groups() {
             let fit = |member: &Match<Arc<Subscriber>, SubscriptionOptions>| {
@@ -84,15 +88,23 @@ impl Broker {
                     Merged::of(&member.subscriber, std::slice::from_ref(&member.options), from),
                     &message,
                     retain,
+                    &mut crowded,
                 );
             }
         }
-        Published { receivers, retained }
+        Published { receivers, retained, crowded }
     }
 
-    fn deliver(&self, subscriber: &Subscriber, merged: Merged, message: &Arc<Message>, retain: bool) -> usize {
+    fn deliver(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        merged: Merged,
+        message: &Arc<Message>,
+        retain: bool,
+        crowded: &mut Option<Arc<Subscriber>>,
+    ) -> usize {
         let Some(granted) = merged.qos else { return 0 };
-        let push = subscriber.push(Delivery {
+        let pushed = subscriber.push(Delivery {
             message: Arc::clone(message),
             qos: granted.min(message.qos),
             // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
@@ -100,7 +112,10 @@ impl Broker {
             subscription_ids: merged.ids,
             stored: StoredAs::default(),
         });
-        match push {
+        if pushed.crowded && crowded.is_none() {
+            *crowded = Some(Arc::clone(subscriber));
+        }
+        match pushed.push {
             Push::Queued => 1,
             Push::Evicted(count) => {
                 self.metrics.dropped_queue_full.fetch_add(count as u64, Ordering::Relaxed);

@@ -24,6 +24,21 @@ pub struct Drained {
     pub kick: Option<ReasonCode>,
 }
 
+/// Messages and bytes in an outbox above which its publishers wait, and below which they go on; within half of the outbox's own limits.
+/// Enough for full batches, and little enough that a message does not grow old in the queue.
+const CROWDED_MESSAGES: usize = 1024;
+const CROWDED_BYTES: usize = 1 << 20;
+
+/// Which of the waits for a subscriber a publisher takes part in; it changes with each release.
+pub type Turn = u64;
+
+/// What became of a message, and whether its publisher is to wait before the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    pub push: Push,
+    pub crowded: bool,
+}
+
 /// One session as publishers see it. It is compared and hashed by its id.
 #[derive(Debug)]
 pub struct Subscriber {
@@ -41,6 +56,29 @@ struct Outbox {
     queue: Queue,
     connected: bool,
     kick: Option<ReasonCode>,
+    /// The client does not take what waits for it: its socket is full, or its window. Nobody waits for such a one.
+    blocked: bool,
+    /// Publishers that wait until the outbox is no longer crowded; each connection once at most.
+    waiting: Vec<Waker>,
+    turn: Turn,
+}
+
+impl Outbox {
+    fn is_crowded(&self, limits: &QueueLimits, divisor: usize) -> bool {
+        let messages = CROWDED_MESSAGES.min(limits.max_messages / 2) / divisor;
+        let bytes = CROWDED_BYTES.min(limits.max_bytes / 2) / divisor;
+        self.connected && !self.blocked && (self.queue.len() > messages || self.queue.bytes() > bytes)
+    }
+
+    /// The publishers to wake, if there is no reason any more to wait.
+    fn release(&mut self, limits: &QueueLimits) -> Vec<Waker> {
+        // Later than they were stopped, so that they do not stop again with the next message.
+        if self.waiting.is_empty() || self.is_crowded(limits, 2) {
+            return Vec::new();
+        }
+        self.turn += 1;
+        std::mem::take(&mut self.waiting)
+    }
 }
 
 impl Subscriber {
@@ -66,16 +104,40 @@ impl Subscriber {
     }
 
     /// Hands a message over. The task is woken only by the first message of an empty outbox: it keeps looking until it has emptied it.
-    pub fn push(&self, delivery: Delivery) -> Push {
+    pub fn push(&self, delivery: Delivery) -> Pushed {
         let mut outbox = self.outbox.lock();
         let was_empty = outbox.queue.is_empty();
         let away = !outbox.connected;
         let push = outbox.queue.push(delivery, away, &self.limits);
+        let crowded = outbox.is_crowded(&self.limits, 1);
         drop(outbox);
         if was_empty && !away {
             self.waker.wake();
         }
-        push
+        Pushed { push, crowded }
+    }
+
+    /// Whether a publisher is to wait for this subscriber: its connection has more to send than it has come to, and is not kept from it
+    /// by its client. `waker` is called when that is over. `turn` is the answer of the call before, if the wait goes on.
+    pub fn wait(&self, turn: Option<Turn>, waker: &Waker) -> Option<Turn> {
+        let mut outbox = self.outbox.lock();
+        if turn == Some(outbox.turn) {
+            return turn;
+        }
+        if !outbox.is_crowded(&self.limits, 1) {
+            return None;
+        }
+        outbox.waiting.push(waker.clone());
+        Some(outbox.turn)
+    }
+
+    /// The connection cannot send now: the client takes no bytes. Those who wait for it go on.
+    pub fn block(&self) {
+        let mut outbox = self.outbox.lock();
+        outbox.blocked = true;
+        let released = outbox.release(&self.limits);
+        drop(outbox);
+        wake_all(released);
     }
 
     /// Asks the connection that owns the session to end with `reason`. The first reason stands.
@@ -93,12 +155,17 @@ impl Subscriber {
     pub(super) fn connect(&self) {
         let mut outbox = self.outbox.lock();
         outbox.connected = true;
+        outbox.blocked = false;
         outbox.kick = None;
     }
 
     /// The connection is gone.
     pub(super) fn disconnect(&self) {
-        self.outbox.lock().connected = false;
+        let mut outbox = self.outbox.lock();
+        outbox.connected = false;
+        let released = outbox.release(&self.limits);
+        drop(outbox);
+        wake_all(released);
         self.waker.take();
     }
 
@@ -133,7 +200,18 @@ impl Subscriber {
             }
         }
         drained.more = !outbox.queue.is_empty();
+        // A message that was left although there was room in the batch waits for the window.
+        outbox.blocked = drained.more && batch.len() < limit;
+        let released = outbox.release(&self.limits);
+        drop(outbox);
+        wake_all(released);
         drained
+    }
+}
+
+fn wake_all(released: Vec<Waker>) {
+    for waker in released {
+        waker.wake();
     }
 }
 
@@ -155,6 +233,8 @@ impl Hash for Subscriber {
 mod tests {
     use super::*;
     use crate::session::message_for_tests as delivery;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     const LIMITS: QueueLimits = QueueLimits { max_messages: 10, max_bytes: 1 << 20, store_qos0: false };
 
@@ -190,7 +270,79 @@ mod tests {
     #[test]
     fn qos_0_is_not_kept_for_an_absent_client() {
         let s = subscriber();
-        assert_eq!(s.push(delivery("t", QoS::AtMostOnce)), Push::DroppedAway);
-        assert_eq!(s.push(delivery("t", QoS::AtLeastOnce)), Push::Queued);
+        assert_eq!(s.push(delivery("t", QoS::AtMostOnce)).push, Push::DroppedAway);
+        assert_eq!(s.push(delivery("t", QoS::AtLeastOnce)).push, Push::Queued);
+    }
+
+    /// A waker, and how often it was called.
+    fn counted() -> (Waker, Arc<AtomicUsize>) {
+        struct Count(Arc<AtomicUsize>);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let calls = Arc::new(AtomicUsize::new(0));
+        (Waker::from(Arc::new(Count(Arc::clone(&calls)))), calls)
+    }
+
+    fn crowded() -> Subscriber {
+        let s = subscriber();
+        s.connect();
+        for _ in 0..5 {
+            assert!(!s.push(delivery("t", QoS::AtMostOnce)).crowded);
+        }
+        assert!(s.push(delivery("t", QoS::AtMostOnce)).crowded);
+        s
+    }
+
+    #[test]
+    fn publishers_wait_for_a_crowded_outbox_and_go_on_when_it_is_half_empty() {
+        let s = crowded();
+        let (waker, calls) = counted();
+        let turn = s.wait(None, &waker);
+        assert!(turn.is_some());
+        assert_eq!(s.wait(turn, &waker), turn, "asked again, it still waits, once");
+        let mut batch = Vec::new();
+        s.drain(&mut batch, 3, 10, 0);
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+        s.drain(&mut batch, 4, 10, 0);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        assert_eq!(s.wait(turn, &waker), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_client_that_takes_nothing() {
+        let s = crowded();
+        let (waker, calls) = counted();
+        let turn = s.wait(None, &waker);
+        s.block();
+        assert_eq!((calls.load(Ordering::Relaxed), s.wait(turn, &waker)), (1, None));
+        assert!(!s.push(delivery("t", QoS::AtMostOnce)).crowded);
+        // Bytes are taken again.
+        s.drain(&mut Vec::new(), 1, 10, 0);
+        assert!(s.push(delivery("t", QoS::AtMostOnce)).crowded);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_closed_window() {
+        let s = subscriber();
+        s.connect();
+        for _ in 0..10 {
+            s.push(delivery("t", QoS::AtLeastOnce));
+        }
+        let (waker, calls) = counted();
+        assert!(s.wait(None, &waker).is_some());
+        s.drain(&mut Vec::new(), 10, 2, 0);
+        assert_eq!((calls.load(Ordering::Relaxed), s.wait(None, &waker)), (1, None));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_client_that_has_gone() {
+        let s = crowded();
+        let (waker, calls) = counted();
+        let turn = s.wait(None, &waker);
+        s.disconnect();
+        assert_eq!((calls.load(Ordering::Relaxed), s.wait(turn, &waker)), (1, None));
     }
 }

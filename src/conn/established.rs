@@ -6,7 +6,7 @@ use super::input::Input;
 use super::output::Output;
 use super::{Context, Io};
 use crate::auth::Access;
-use crate::broker::{Cache, Lease, RetainedScan};
+use crate::broker::{Cache, Lease, RetainedScan, Subscriber, Turn};
 use crate::session::{Delivery, Millis, Resend};
 use bytestring::ByteString;
 use mqtt_codec::{Disconnect, ProtocolVersion, PubRel, QoS, ReasonCode};
@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU16;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -73,6 +74,8 @@ pub(super) struct State {
     pub cache: Cache,
     pub aliases: Aliases,
     pub scans: VecDeque<RetainedScan>,
+    /// A subscriber that has to catch up before more is read from this publisher, and its turn.
+    pub crowded: Option<(Arc<Subscriber>, Option<Turn>)>,
     pub negotiated: Negotiated,
 }
 
@@ -100,6 +103,7 @@ impl Established {
                 cache,
                 aliases: Aliases::default(),
                 scans: VecDeque::new(),
+                crowded: None,
                 negotiated,
             },
             resend,
@@ -167,12 +171,15 @@ impl Established {
             }
             Poll::Pending => {}
         }
+        if self.state.output.is_full() {
+            self.state.lease.subscriber().block();
+        }
         let room_again = was_full && !self.state.output.is_full();
         Ok(read || drained || room_again)
     }
 
     fn poll_input(&mut self, cx: &mut task::Context<'_>) -> Result<bool, Close> {
-        if self.state.output.is_full() {
+        if self.state.output.is_full() || self.state.waits(cx.waker()) {
             return Ok(false);
         }
         let max_packet_size = self.context.broker.config().max_packet_size;
@@ -180,7 +187,7 @@ impl Established {
         if !input.is_empty() {
             input.resume(max_packet_size, |frame| state.handle_next(frame, context))?;
         }
-        if state.output.is_full() {
+        if state.output.is_full() || state.crowded.is_some() {
             return Ok(true);
         }
         match input.poll_read(cx, &mut **io, max_packet_size, |frame| state.handle_next(frame, context)) {
@@ -313,6 +320,16 @@ impl State {
             );
         }
         self.scans.retain(|scan| !refused.contains(scan.filter()));
+    }
+
+    /// Whether a subscriber has to catch up before this publisher is read again.
+    fn waits(&mut self, waker: &task::Waker) -> bool {
+        let Some((subscriber, turn)) = &mut self.crowded else { return false };
+        *turn = subscriber.wait(*turn, waker);
+        if turn.is_none() {
+            self.crowded = None;
+        }
+        self.crowded.is_some()
     }
 
     fn kicked(&mut self) -> Result<(), Close> {

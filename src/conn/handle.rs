@@ -69,7 +69,7 @@ impl State {
     /// Handles one packet and says whether the peer's answers leave room for another.
     pub(super) fn handle_next(&mut self, frame: Bytes, context: &Context) -> Result<Flow, Close> {
         self.handle_frame(frame, context)?;
-        Ok(if self.output.is_full() { Flow::Stop } else { Flow::Continue })
+        Ok(if self.output.is_full() || self.crowded.is_some() { Flow::Stop } else { Flow::Continue })
     }
 
     fn handle_frame(&mut self, frame: Bytes, context: &Context) -> Result<(), Close> {
@@ -159,6 +159,7 @@ impl State {
         let from = self.lease.subscriber().id();
         let published =
             context.broker.publish(from, &mut self.cache, message, retain, !self.negotiated.version.is_v5());
+        self.crowded = published.crowded.map(|subscriber| (subscriber, None));
         let reason = match published.retained {
             RetainedStore::Refused => ReasonCode::QuotaExceeded,
             _ if published.receivers == 0 => ReasonCode::NoMatchingSubscribers,

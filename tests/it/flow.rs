@@ -1,10 +1,14 @@
 //! Limits that both sides set on each other: receive maximum, packet size, topic aliases, and peers that do not read.
 
+use std::num::NonZeroU16;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use mqtt_codec::Encode;
 use testkit::{
-    ConnectExt, ProtocolVersion, PublishExt, ReasonCode, connect, in_both_versions, puback, pubcomp, publish, pubrec,
-    pubrel,
+    ConnectExt, Packet, ProtocolVersion, PublishExt, ReasonCode, connect, in_both_versions, puback, pubcomp, publish,
+    pubrec, pubrel,
 };
 
 use crate::broker::{Setup, TestBroker};
@@ -258,4 +262,45 @@ async fn a_slow_reader_holds_nobody_else_up() {
         publisher.publish(publish("t", 0, payload.clone())).await;
         reader.expect_message("t", &payload).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_waits_for_the_subscriber_instead_of_being_dropped() {
+    // Far more messages in one read than the queue holds, QoS 0 which would be dropped and QoS 1 for which the oldest would be.
+    for (level, count) in [(0, 1000), (1, 30)] {
+        let broker = SimulatedBroker::start(Setup::new().mqtt("max_mqueue_len = 10").mqtt("max_inflight = 100"));
+        let mut subscriber = broker.connect(connect("s")).await;
+        subscriber.subscribe("t", level).await;
+        let mut publisher = broker.connect(connect("p")).await;
+        let mut burst = BytesMut::new();
+        for n in 1..=count {
+            let mut packet = publish("t", level, format!("{n}"));
+            packet.packet_id = NonZeroU16::new(n).filter(|_| level > 0);
+            Packet::from(packet).encode(ProtocolVersion::V5, &mut burst).unwrap();
+        }
+        publisher.send_raw(&burst).await;
+        for n in 1..=count {
+            assert_eq!(subscriber.recv_publish().await.payload, format!("{n}"), "QoS {level}");
+        }
+        assert_eq!(broker.broker().metrics().dropped_queue_full.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_subscriber_that_does_not_read() {
+    let broker = SimulatedBroker::start(Setup::new().mqtt("max_mqueue_len = 10").mqtt("write_timeout = \"1h\""));
+    let mut deaf = broker.connect(connect("deaf")).await;
+    deaf.subscribe("t", 0).await;
+    let mut reader = broker.connect(connect("reader")).await;
+    reader.subscribe("t", 0).await;
+    let mut publisher = broker.connect(connect("p")).await;
+    let begun = tokio::time::Instant::now();
+    // More than the pipe and the broker's buffers take for one client.
+    for n in 0..1000 {
+        publisher.send(publish("t", 0, format!("{n:0>1024}"))).await;
+        assert_eq!(reader.recv_publish().await.payload, format!("{n:0>1024}"));
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO, "the publisher or the reader had to wait");
+    assert!(broker.broker().metrics().dropped_queue_full.load(Ordering::Relaxed) > 0);
+    drop(deaf);
 }

@@ -304,7 +304,7 @@ fn classify(code: i32, words: &str, pair: bool) -> (HandshakeFailure, String) {
     (reason, detail)
 }
 
-/// Names of RFC 8446 section 6.2 and GB/T 38636-2020 table 1.
+/// Names of RFC 8446 section 6.2 and of the alert protocol of GB/T 38636-2020.
 pub fn alert_name(alert: u8) -> &'static str {
     match alert {
         0 => "close_notify",

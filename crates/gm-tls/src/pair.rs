@@ -1,7 +1,7 @@
 //! The two certificates of TLCP, a signing and an encryption one, as one value that cannot be wrong: halves, keys that
 //! do not belong, certificates of different subjects or authorities and swapped roles are refused where it is built.
 //!
-//! Source: GB/T 38636-2020 section 5 and its certificate message, GM/T 0015 (keyUsage of the two certificates).
+//! Source: GB/T 38636-2020 and its certificate message, GM/T 0015 (keyUsage of the two certificates).
 
 pub use crate::cert::Source;
 use crate::cert::{Certificate, CertificateChain, KeyKind, KeyUsage, same_name};

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// `AlertDescription` values of RFC 8446 section 6 and GB/T 38636-2020 clause 6.4.2 that a refused hello is answered with.
+/// `AlertDescription` values of RFC 8446 section 6 and GB/T 38636-2020 that a refused hello is answered with.
 pub mod alert {
     pub const UNEXPECTED_MESSAGE: u8 = 10;
     pub const RECORD_OVERFLOW: u8 = 22;

@@ -11,7 +11,7 @@ mod record;
 pub(crate) use error::fatal_alert;
 pub use error::{HelloError, alert, alert_record};
 
-/// The version in record headers and hellos of TLCP, GB/T 38636-2020 clause 6.4.5.2.
+/// The version in record headers and hellos of TLCP, GB/T 38636-2020 clause 6.4.5.2.1.
 pub const TLCP_VERSION: u16 = 0x0101;
 /// Longest ClientHello accepted, without its handshake header.
 pub const MAX_HELLO_LEN: usize = 16 * 1024;

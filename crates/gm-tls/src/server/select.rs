@@ -54,7 +54,7 @@ impl Refusal {
         Self { kind, record_version: hello.record_version }
     }
 
-    /// The alert to send before closing: its code (RFC 8446 section 6.2, GB/T 38636-2020 table 1).
+    /// The alert to send before closing: its code (RFC 8446 section 6.2, GB/T 38636-2020).
     pub fn alert(&self) -> u8 {
         match self.kind {
             RefusalKind::TlcpNotEnabled | RefusalKind::TlsNotEnabled | RefusalKind::VersionsDisagree { .. } => {

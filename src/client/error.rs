@@ -24,7 +24,9 @@ pub enum ClientError {
     Disconnected { reason: ReasonCode, text: Option<ByteString> },
     #[error("the server closed the connection without a word")]
     Closed,
-    #[error("the server closed the connection instead of answering CONNECT")]
+    #[error(
+        "the server closed the connection instead of answering CONNECT; is another protocol spoken there (--protocol, --ws)?"
+    )]
     ClosedBeforeConnAck,
     #[error("the server sent {0:?} where MQTT does not allow it")]
     Unexpected(PacketType),

@@ -80,9 +80,11 @@ cacertfile = 'none.crt'
 
 fn with_mistakes() -> TempDir {
     let dir = directory(MISTAKES);
-    for (name, mode) in [("users", 0o600), ("open.key", 0o644)] {
-        fs::write(dir.path().join(name), "nothing of use\n").unwrap();
-        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    let (users, open) = (dir.path().join("users"), dir.path().join("open.key"));
+    fs::write(&users, "nothing of use\n").unwrap();
+    fs::copy(certificates().client_enc().key, &open).unwrap();
+    for (path, mode) in [(users, 0o600), (open, 0o644)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
     dir
 }

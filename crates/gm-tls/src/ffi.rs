@@ -27,3 +27,17 @@ unsafe extern "C" {
     /// The parameters of one verification, owned by it.
     pub(crate) fn X509_STORE_CTX_get0_param(ctx: *const X509_STORE_CTX) -> *mut X509_VERIFY_PARAM;
 }
+
+/// `TONGSUO_VERSION` of `openssl/crypto.h`.
+const TONGSUO_VERSION: c_int = 11;
+
+/// Name and version of the linked library.
+pub(crate) fn tongsuo_version() -> String {
+    // SAFETY: the function takes any number and gives a static string.
+    let text = unsafe { openssl_sys::OpenSSL_version(TONGSUO_VERSION) };
+    if text.is_null() {
+        return "unknown library".to_owned();
+    }
+    // SAFETY: checked for null above; the string is static and ends with a zero byte.
+    unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}

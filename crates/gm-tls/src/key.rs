@@ -81,7 +81,12 @@ impl PrivateKey {
         let origin = Source::file(field, path);
         match pem::read_file(path, MAX_FILE_BYTES) {
             Ok(Some(contents)) if contents.mode & 0o077 != 0 => {
-                Err(KeyError::TooOpen { origin, path: path.display().to_string(), mode: contents.mode })
+                let mode = contents.mode;
+                match PrivateKey::from_pem(origin.clone(), &contents.bytes, password) {
+                    // What is no key need not be hidden.
+                    Err(error @ KeyError::NotAKey { .. }) => Err(error),
+                    _ => Err(KeyError::TooOpen { origin, path: path.display().to_string(), mode }),
+                }
             }
             Ok(Some(contents)) => PrivateKey::from_pem(origin, &contents.bytes, password),
             Ok(None) => Err(KeyError::TooLarge { origin }),

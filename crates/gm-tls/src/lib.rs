@@ -44,3 +44,9 @@ pub use {
     identity::{PeerIdentity, Protocol},
     stream::TlsStream,
 };
+
+/// Name and version of the linked library and of the OpenSSL that it is based on, as it says them.
+#[cfg(feature = "tongsuo")]
+pub fn library_version() -> String {
+    format!("{}, based on {}", ffi::tongsuo_version(), openssl::version::version())
+}

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use gm_tls::cert::Certificate;
+use gm_tls::cert::CertError;
+use gm_tls::identity::PeerCertificate;
 
 use super::acl::Rules;
 
@@ -26,19 +27,26 @@ pub struct Identity {
 /// What rules can ask of a verified certificate.
 #[derive(Debug)]
 pub struct VerifiedCertificate {
-    certificate: Certificate,
+    certificate: PeerCertificate,
     common_name: Option<String>,
     subject: String,
+    issuer: String,
 }
 
 impl VerifiedCertificate {
-    pub fn new(certificate: Certificate) -> VerifiedCertificate {
-        VerifiedCertificate {
+    /// Reads what rules ask most, so that nothing decoded is kept.
+    ///
+    /// # Errors
+    /// There is no memory to decode it.
+    pub fn new(certificate: &PeerCertificate) -> Result<VerifiedCertificate, CertError> {
+        let decoded = certificate.decode()?;
+        Ok(VerifiedCertificate {
             // A name that different programs read differently names nobody.
-            common_name: certificate.common_name().ok().flatten(),
-            subject: certificate.subject(),
-            certificate,
-        }
+            common_name: decoded.common_name().ok().flatten(),
+            subject: decoded.subject(),
+            issuer: decoded.issuer(),
+            certificate: certificate.clone(),
+        })
     }
 
     /// As RFC 4514 writes it.
@@ -69,7 +77,7 @@ impl Identity {
             (Some(username), _) => Owner(format!("user {username}").into()),
             // Not the fingerprint: a renewed certificate is the same owner.
             (None, Some(certificate)) => {
-                Owner(format!("certificate {} of {}", certificate.subject, certificate.certificate.issuer()).into())
+                Owner(format!("certificate {} of {}", certificate.subject, certificate.issuer).into())
             }
             (None, None) => Owner(ByteString::new()),
         }

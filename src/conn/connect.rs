@@ -5,7 +5,7 @@ use super::input::{Flow, Input};
 use super::output::Output;
 use super::{Close, Context, Io};
 use crate::auth::acl::Publishing;
-use crate::auth::{Access, Admitted, AuthRequest, VerifiedCertificate};
+use crate::auth::{Access, Admitted, AuthRequest, DenyReason, VerifiedCertificate};
 use crate::broker::{OpenRequest, Opened};
 use crate::config::MqttConfig;
 use crate::metrics::Checked;
@@ -120,8 +120,9 @@ impl AwaitAuth {
         }
         let assigned = connect.client_id.is_empty().then(assigned_client_id).transpose()?;
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
-        let certificate = self.context.peer.as_ref().and_then(|peer| peer.signing.clone());
-        let certificate = certificate.map(|certificate| Arc::new(VerifiedCertificate::new(certificate)));
+        let certificate = self.context.peer.as_ref().and_then(|peer| peer.signing.as_ref());
+        let certificate = certificate.map(VerifiedCertificate::new).transpose();
+        let certificate = certificate.map_err(|_| Close::Denied(DenyReason::Unavailable))?.map(Arc::new);
         let request = AuthRequest {
             client_id: &client_id,
             username: connect.username.as_deref(),

@@ -15,7 +15,7 @@ pub use crate::context::Identity;
 use crate::{
     cert::{Certificate, KeyKind},
     context::{self, Mutual, TlcpMeans},
-    engine::{Engine, Role},
+    engine::{Engine, Role, Sessions},
     error::{ContextError, HandshakeError},
     ffi,
     pair::CertificatePair,
@@ -168,7 +168,7 @@ impl Connector {
     /// [`HandshakeError`] if the library has no memory for it.
     pub fn engine(&self, session: Option<&Session>) -> Result<Engine, HandshakeError> {
         let ssl = self.ssl(session).map_err(HandshakeError::setup)?;
-        Engine::new(ssl, Role::Client, Bytes::new())
+        Engine::new(ssl, Role::Client, Sessions::Kept, Bytes::new())
     }
 
     /// Runs a handshake over `io`. There is no deadline here: the caller puts one around this.

@@ -22,7 +22,8 @@ use openssl::{
 use crate::{
     client::Session,
     error::{HandshakeError, HandshakeFailure, alert_name},
-    identity::{PeerIdentity, Protocol},
+    forget,
+    identity::{PeerCertificates, PeerIdentity, Protocol},
     pair, verify,
 };
 
@@ -57,11 +58,21 @@ pub(crate) enum Role {
     Client,
 }
 
+/// Whether anybody but the connection may use its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sessions {
+    /// It is the connection's own. What was to be resumed has gone to the client in a ticket.
+    Private,
+    /// It is kept to be resumed: in a server's cache, or by a client.
+    Kept,
+}
+
 /// A connection without IO.
 #[derive(Debug)]
 pub struct Engine {
     stream: SslStream<Buffers>,
     role: Role,
+    sessions: Sessions,
     identity: Option<Arc<PeerIdentity>>,
 }
 
@@ -77,14 +88,14 @@ struct Buffers {
 }
 
 impl Engine {
-    pub(crate) fn new(ssl: Ssl, role: Role, prefix: Bytes) -> Result<Self, HandshakeError> {
+    pub(crate) fn new(ssl: Ssl, role: Role, sessions: Sessions, prefix: Bytes) -> Result<Self, HandshakeError> {
         let mut stream =
             SslStream::new(ssl, Buffers { prefix, ..Buffers::default() }).map_err(HandshakeError::setup)?;
         match role {
             Role::Server => stream.ssl_mut().set_accept_state(),
             Role::Client => stream.ssl_mut().set_connect_state(),
         }
-        Ok(Self { stream, role, identity: None })
+        Ok(Self { stream, role, sessions, identity: None })
     }
 
     /// Takes bytes that came from the peer.
@@ -140,8 +151,12 @@ impl Engine {
                 return Err(HandshakeError::from_library(error, refused, pair));
             }
         }
-        let identity = PeerIdentity::of(self.stream.ssl_mut());
-        check_identity(&identity)?;
+        let certificates = PeerCertificates::of(self.stream.ssl_mut());
+        let identity = PeerIdentity::of(self.stream.ssl_mut(), &certificates).map_err(HandshakeError::setup)?;
+        check_identity(&identity, &certificates)?;
+        if self.sessions == Sessions::Private && certificates.signing.is_some() {
+            forget::peer_certificates(self.stream.ssl_mut()).map_err(HandshakeError::setup)?;
+        }
         self.identity = Some(Arc::new(identity));
         Ok(Progress::Done)
     }
@@ -250,9 +265,9 @@ impl Drop for Engine {
 
 /// Rules for a complete handshake. The pair was bound when it was verified; a resumed session brings back certificates that
 /// were, and whose time may have run out since.
-fn check_identity(identity: &PeerIdentity) -> Result<(), HandshakeError> {
+fn check_identity(identity: &PeerIdentity, certificates: &PeerCertificates) -> Result<(), HandshakeError> {
     if identity.protocol == Protocol::Tlcp {
-        match (&identity.signing, &identity.encryption) {
+        match (&certificates.signing, &certificates.encryption) {
             (None, None) => {}
             (Some(_), Some(_)) if !identity.resumed => {}
             (Some(sign), Some(enc)) => pair::check_peer_pair(sign, enc)
@@ -265,7 +280,7 @@ fn check_identity(identity: &PeerIdentity) -> Result<(), HandshakeError> {
     }
     if identity.resumed {
         let now = unix_now();
-        for certificate in identity.signing.iter().chain(&identity.encryption) {
+        for certificate in certificates.signing.iter().chain(&certificates.encryption) {
             if certificate.not_after() < now {
                 let detail = format!("the resumed session's certificate \"{}\" has expired", certificate.subject());
                 return Err(HandshakeError::new(HandshakeFailure::Expired, detail));

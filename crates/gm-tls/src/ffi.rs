@@ -24,6 +24,8 @@ unsafe extern "C" {
     pub(crate) fn SSL_SESSION_is_resumable(session: *const SSL_SESSION) -> c_int;
     /// The certificates a peer sent, leaf first, as the verification sees them.
     pub(crate) fn X509_STORE_CTX_get0_untrusted(ctx: *const X509_STORE_CTX) -> *mut stack_st_X509;
+    /// Replaces the chain that a verification built, which the connection would keep. Takes `chain` over.
+    pub(crate) fn X509_STORE_CTX_set0_verified_chain(ctx: *mut X509_STORE_CTX, chain: *mut stack_st_X509);
     /// The parameters of one verification, owned by it.
     pub(crate) fn X509_STORE_CTX_get0_param(ctx: *const X509_STORE_CTX) -> *mut X509_VERIFY_PARAM;
 }

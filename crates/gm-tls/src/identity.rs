@@ -1,11 +1,18 @@
 //! What is known of a peer after its handshake: the one value by which the rest of the broker knows how a connection is
 //! secured.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use openssl::ssl::{NameType, SslRef, SslVersion};
+use openssl::{
+    error::ErrorStack,
+    hash::{MessageDigest, hash},
+    ssl::{NameType, SslRef, SslVersion},
+};
 
-use crate::{cert::Certificate, suites};
+use crate::{
+    cert::{CertError, Certificate, Source, hex},
+    suites,
+};
 
 /// The protocol that secures a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +43,73 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// A peer's certificate as a connection keeps it: encoded, since decoded it would take some times the memory for as long as the
+/// connection lives. Clones share the bytes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PeerCertificate {
+    der: Arc<[u8]>,
+}
+
+impl PeerCertificate {
+    fn of(certificate: &Certificate) -> Result<Self, ErrorStack> {
+        Ok(Self { der: certificate.x509().to_der()?.into() })
+    }
+
+    pub fn as_der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// SM3 of the encoding, lower-case hexadecimal.
+    pub fn fingerprint_sm3(&self) -> String {
+        self.fingerprint(MessageDigest::sm3())
+    }
+
+    /// SHA-256 of the encoding, lower-case hexadecimal.
+    pub fn fingerprint_sha256(&self) -> String {
+        self.fingerprint(MessageDigest::sha256())
+    }
+
+    fn fingerprint(&self, digest: MessageDigest) -> String {
+        hash(digest, &self.der).map(|digest| hex(&digest)).unwrap_or_default()
+    }
+
+    /// The certificate to be read.
+    ///
+    /// # Errors
+    /// Only when there is no memory for it: it was decoded before, in the handshake.
+    pub fn decode(&self) -> Result<Certificate, CertError> {
+        Certificate::from_der(&Source::new("the peer's certificate"), &self.der)
+    }
+}
+
+impl fmt::Debug for PeerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.decode() {
+            Ok(certificate) => certificate.fmt(f),
+            Err(_) => write!(f, "PeerCertificate({} bytes)", self.der.len()),
+        }
+    }
+}
+
+/// The peer's certificates as the library holds them.
+#[derive(Debug)]
+pub(crate) struct PeerCertificates {
+    pub(crate) signing: Option<Certificate>,
+    pub(crate) encryption: Option<Certificate>,
+}
+
+impl PeerCertificates {
+    pub(crate) fn of(ssl: &mut SslRef) -> Self {
+        let owned = |x509: &openssl::x509::X509Ref| Certificate::from_x509(x509.to_owned());
+        if ssl.is_ntls() {
+            let signing = ssl.ntls_peer_sign_certificate().map(owned);
+            Self { signing, encryption: ssl.ntls_peer_enc_certificate().map(owned) }
+        } else {
+            Self { signing: ssl.peer_certificate().map(Certificate::from_x509), encryption: None }
+        }
+    }
+}
+
 /// A peer after its handshake.
 #[derive(Debug, Clone)]
 pub struct PeerIdentity {
@@ -47,16 +121,16 @@ pub struct PeerIdentity {
     /// Application protocol agreed upon (RFC 7301).
     pub alpn: Option<Vec<u8>>,
     /// The peer's certificate; over TLCP its signing certificate.
-    pub signing: Option<Certificate>,
+    pub signing: Option<PeerCertificate>,
     /// The peer's encryption certificate, TLCP only.
-    pub encryption: Option<Certificate>,
+    pub encryption: Option<PeerCertificate>,
     /// Whether an earlier session was resumed, so that the certificates were verified then and not now.
     pub resumed: bool,
 }
 
 impl PeerIdentity {
     /// Reads the identity from a connection whose handshake is complete.
-    pub(crate) fn of(ssl: &mut SslRef) -> Self {
+    pub(crate) fn of(ssl: &mut SslRef, certificates: &PeerCertificates) -> Result<Self, ErrorStack> {
         let tlcp = ssl.is_ntls();
         let cipher = ssl.current_cipher();
         let id = cipher.map(|cipher| u16::from_be_bytes(cipher.protocol_id()));
@@ -74,20 +148,15 @@ impl PeerIdentity {
         } else {
             Protocol::Tls12
         };
-        let owned = |x509: &openssl::x509::X509Ref| Certificate::from_x509(x509.to_owned());
-        let (signing, encryption) = if tlcp {
-            (ssl.ntls_peer_sign_certificate().map(owned), ssl.ntls_peer_enc_certificate().map(owned))
-        } else {
-            (ssl.peer_certificate().map(Certificate::from_x509), None)
-        };
-        Self {
+        let kept = |certificate: &Option<Certificate>| certificate.as_ref().map(PeerCertificate::of).transpose();
+        Ok(Self {
             protocol,
             suite,
             sni: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
             alpn: ssl.selected_alpn_protocol().map(<[u8]>::to_vec),
-            signing,
-            encryption,
+            signing: kept(&certificates.signing)?,
+            encryption: kept(&certificates.encryption)?,
             resumed: ssl.session_reused(),
-        }
+        })
     }
 }

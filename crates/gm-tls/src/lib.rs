@@ -22,6 +22,8 @@ pub mod error;
 #[cfg(feature = "tongsuo")]
 mod ffi;
 #[cfg(feature = "tongsuo")]
+mod forget;
+#[cfg(feature = "tongsuo")]
 pub mod identity;
 #[cfg(feature = "tongsuo")]
 pub mod key;

@@ -153,6 +153,11 @@ unsafe fn run(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
     {
         return refuse(context, Some(openssl_sys::X509_V_ERR_CERT_REJECTED), VerifyFailure::of_pair(&error));
     }
+    if verifier.is_server() {
+        // The library would keep the chain, decoded, for the life of the connection; nothing asks a server for it.
+        // SAFETY: the store context is live and frees the chain that it has.
+        unsafe { ffi::X509_STORE_CTX_set0_verified_chain(store, ptr::null_mut()) };
+    }
     1
 }
 

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     cert::KeyKind,
     context::{self, Mutual, TlcpMeans},
+    engine::Sessions,
     error::ContextError,
     pair::CertificatePair,
     verify::{self, Verifier},
@@ -136,7 +137,8 @@ fn finish(
     builder.set_servername_callback(|_, _| Ok(()));
     let context = builder.build();
     let suites = suites.unwrap_or_else(|| context::suite_ids(&context));
-    Ok(ServerContext { context, kind, suites })
+    let sessions = if resumption.ids { Sessions::Kept } else { Sessions::Private };
+    Ok(ServerContext { context, kind, suites, sessions })
 }
 
 fn set_client_auth(

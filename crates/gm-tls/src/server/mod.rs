@@ -16,7 +16,7 @@ pub use self::select::{Refusal, RefusalKind};
 pub use crate::context::Identity;
 use crate::{
     cert::Certificate,
-    engine::{Engine, Role},
+    engine::{Engine, Role, Sessions},
     error::{ContextError, HandshakeError},
     pair::CertificatePair,
     stream::{self, TlsStream},
@@ -223,6 +223,7 @@ pub struct ServerContext {
     context: SslContext,
     kind: ContextKind,
     suites: Vec<u16>,
+    sessions: Sessions,
 }
 
 impl ServerContexts {
@@ -268,7 +269,7 @@ impl ServerContext {
     /// [`HandshakeError`] if the library has no memory for it.
     pub fn engine(&self, prefix: Bytes) -> Result<Engine, HandshakeError> {
         let ssl = Ssl::new(&self.context).map_err(HandshakeError::setup)?;
-        Engine::new(ssl, Role::Server, prefix)
+        Engine::new(ssl, Role::Server, self.sessions, prefix)
     }
 
     /// Runs a handshake over `io`. `prefix` holds bytes of the client that were read already, such as its hello.

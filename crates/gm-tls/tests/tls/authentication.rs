@@ -61,11 +61,11 @@ over_every_protocol!(accepts_a_client_with_its_certificates, |protocol| async mo
     let (mut accepted, mut connected) = meet_well(&contexts, &mutual_options(protocol)).await;
     send(&mut connected, &mut accepted, b"hello").await;
     let identity = accepted.peer_identity();
-    assert_eq!(identity.signing.as_ref().unwrap().common_name().unwrap().unwrap(), "client");
+    assert_eq!(identity.signing.as_ref().unwrap().decode().unwrap().common_name().unwrap().unwrap(), "client");
     assert_eq!(identity.encryption.is_some(), protocol == ClientProtocol::Tlcp);
     assert_eq!(identity.sni.as_deref(), Some(SERVER));
     let server = connected.peer_identity();
-    assert_eq!(server.signing.as_ref().unwrap().common_name().unwrap().unwrap(), SERVER);
+    assert_eq!(server.signing.as_ref().unwrap().decode().unwrap().common_name().unwrap().unwrap(), SERVER);
     assert_eq!(server.encryption.is_some(), protocol == ClientProtocol::Tlcp);
 });
 

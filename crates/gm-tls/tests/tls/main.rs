@@ -12,6 +12,7 @@
 mod authentication;
 mod certificates;
 mod data;
+mod forget;
 mod harness;
 mod port;
 mod raw;

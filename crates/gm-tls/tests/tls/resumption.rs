@@ -28,7 +28,7 @@ async fn visit(contexts: &ServerContexts, connector: &Connector, session: Option
     send(&mut connected, &mut accepted, b"back").await;
     let (here, there) = (accepted.peer_identity(), connected.peer_identity());
     assert_eq!(here.resumed, there.resumed);
-    let name = here.signing.as_ref().unwrap().common_name().unwrap();
+    let name = here.signing.as_ref().unwrap().decode().unwrap().common_name().unwrap();
     assert_eq!(name.as_deref(), Some("client"), "a resumed session keeps the client's certificate");
     assert_eq!(here.encryption.is_some(), here.protocol == gm_tls::Protocol::Tlcp);
     (here.resumed, connected.session())

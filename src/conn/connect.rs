@@ -45,7 +45,7 @@ impl AwaitConnect {
     }
 
     /// Goes through all states up to an accepted CONNECT.
-    pub async fn establish(mut self) -> Result<Established, Close> {
+    pub async fn establish(mut self) -> Result<Box<Established>, Close> {
         let deadline = self.context.connect_timeout;
         match tokio::time::timeout(deadline, self.read_connect()).await {
             Ok(Ok((connect, input))) => {
@@ -93,7 +93,7 @@ impl AwaitConnect {
 }
 
 impl AwaitAuth {
-    async fn decide(mut self) -> Result<Established, Close> {
+    async fn decide(mut self) -> Result<Box<Established>, Close> {
         match self.open().await {
             Ok((opened, accepted)) => self.accept(opened, accepted).await,
             Err(close) => {
@@ -205,7 +205,7 @@ impl AwaitAuth {
         }))
     }
 
-    async fn accept(self, opened: Opened, accepted: Accepted) -> Result<Established, Close> {
+    async fn accept(self, opened: Opened, accepted: Accepted) -> Result<Box<Established>, Close> {
         let AwaitAuth { io, context, input, connect } = self;
         let config = context.broker.config();
         let keep_alive_secs = config.server_keepalive.unwrap_or(connect.keep_alive_secs);

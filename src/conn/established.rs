@@ -50,7 +50,8 @@ pub(super) struct Negotiated {
     pub connected_without_expiry: bool,
 }
 
-/// A connection with a session.
+/// A connection with a session. It lives in a box, so that the connection's task holds it once, and not once for each state that it
+/// could be moved through.
 pub(super) struct Established {
     pub(super) io: Box<dyn Io>,
     pub(super) context: Context,
@@ -88,11 +89,11 @@ impl Established {
         mut lease: Lease,
         access: Access,
         negotiated: Negotiated,
-    ) -> Established {
+    ) -> Box<Established> {
         let resend = lease.session().inflight.resend().into();
         let last_heard = context.broker.now();
         let cache = context.broker.route_cache();
-        Established {
+        Box::new(Established {
             io,
             context,
             input,
@@ -111,7 +112,7 @@ impl Established {
             last_heard,
             stalled_since: None,
             bytes_out: 0,
-        }
+        })
     }
 
     pub fn client_id(&self) -> &ByteString {
@@ -119,16 +120,20 @@ impl Established {
     }
 
     /// Runs to the end of the connection; the session goes back to the broker when `self` is dropped.
-    pub async fn run(mut self) -> Close {
+    pub async fn run(mut self: Box<Self>) -> Close {
         let close = poll_fn(|cx| self.poll(cx)).await;
+        Box::pin(self.end(close)).await
+    }
+
+    async fn end(mut self: Box<Self>, close: Close) -> Close {
         self.report_routes();
         if matches!(close, Close::Disconnected) {
             self.state.lease.forget_will();
         }
-        let Established { io, context, state: State { lease, output, negotiated, .. }, .. } = self;
+        let Established { io, context, state: State { lease, output, negotiated, .. }, .. } = *self;
         // The session is free for the next connection before this one's last bytes are written.
         drop(lease);
-        Box::pin(farewell(io, output, &close, negotiated.version)).await;
+        farewell(io, output, &close, negotiated.version).await;
         drop(context);
         close
     }

@@ -51,9 +51,8 @@ pub struct Context {
 pub async fn serve(io: Box<dyn Io>, context: Context) {
     let remote = context.remote;
     let listener = Arc::clone(&context.listener);
-    let waiting = AwaitConnect::new(io, context);
     // Boxed, so that an idle connection's task is not as large as the largest state it passed through.
-    let established = match Box::pin(waiting.establish()).await {
+    let established = match Box::pin(AwaitConnect::new(io, context).establish()).await {
         Ok(established) => established,
         Err(close) => {
             debug!(%remote, listener = &*listener, cause = %close, "connection ended before CONNECT was accepted");

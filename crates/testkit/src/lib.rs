@@ -20,7 +20,7 @@ pub use packets::{
     pubrec, pubrel, qos, suback, subscribe, unsubscribe, will,
 };
 pub use process::BrokerProcess;
-pub use transport::Transport;
+pub use transport::{Dialer, Transport};
 
 /// Makes a module with one test for each [`Transport`] from one body, named `name::tcp`, `name::tlcp` and so on:
 /// `over_every_transport!(publishes, |transport| async move { ... });`

@@ -77,23 +77,43 @@ impl Transport {
     /// Connects to the listener at `address` as a client without certificates; the server's are verified. WebSocket transports still
     /// need their upgrade.
     pub async fn open(self, address: SocketAddr, certificates: &DevCerts) -> AnyStream {
-        match self.protocol() {
-            Some(protocol) => self.secure(address, &client_options(protocol, certificates)).await,
-            None => Box::new(dial(address).await),
-        }
+        self.dialer(certificates, false).open(address).await
     }
 
     /// As [`open`](Self::open), with the client certificates of the development set where the transport is secured.
     pub async fn open_with_identity(self, address: SocketAddr, certificates: &DevCerts) -> AnyStream {
-        let Some(protocol) = self.protocol() else { return Box::new(dial(address).await) };
-        let identity = Some(client_identity(protocol, certificates));
-        self.secure(address, &ClientOptions { identity, ..client_options(protocol, certificates) }).await
+        self.dialer(certificates, true).open(address).await
     }
 
-    async fn secure(self, address: SocketAddr, options: &ClientOptions) -> AnyStream {
-        let connector = Connector::new(options).expect("client options of the development set are valid");
+    /// What opens many connections with one set-up, with or without client certificates.
+    pub fn dialer(self, certificates: &DevCerts, with_identity: bool) -> Dialer {
+        let connector = self.protocol().map(|protocol| {
+            let identity = with_identity.then(|| client_identity(protocol, certificates));
+            let options = ClientOptions { identity, ..client_options(protocol, certificates) };
+            Connector::new(&options).expect("client options of the development set are valid")
+        });
+        Dialer { transport: self, connector }
+    }
+}
+
+/// A client's set-up for one transport.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    transport: Transport,
+    connector: Option<Connector>,
+}
+
+impl Dialer {
+    /// As [`Transport::open`].
+    pub async fn open(&self, address: SocketAddr) -> AnyStream {
         let stream = dial(address).await;
-        Box::new(connector.connect(stream).await.unwrap_or_else(|error| panic!("{}: {error}", self.name())))
+        match &self.connector {
+            Some(connector) => {
+                let secured = connector.connect(stream).await;
+                Box::new(secured.unwrap_or_else(|error| panic!("{}: {error}", self.transport.name())))
+            }
+            None => Box::new(stream),
+        }
     }
 }
 

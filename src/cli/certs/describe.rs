@@ -33,7 +33,33 @@ pub(super) fn certificate(out: &mut impl Write, certificate: &Certificate, now: 
     writeln!(out, "  SHA-256       {}", certificate.fingerprint_sha256())
 }
 
-/// The same for programs. Times are unix seconds.
+/// Writes what a request asks for. The authority decides whether it is given.
+pub(super) fn request(out: &mut impl Write, wanted: &Certificate) -> io::Result<()> {
+    writeln!(out, "  subject       {}", wanted.subject())?;
+    let names = alternative_names(wanted);
+    if !names.is_empty() {
+        writeln!(out, "  names         {}", names.join(", "))?;
+    }
+    if let Some(usage) = wanted.key_usage() {
+        writeln!(out, "  key usage     {usage}")?;
+    }
+    writeln!(out, "  key           {}", wanted.key_kind())
+}
+
+/// What a request asks for, for programs.
+pub(super) fn request_json(wanted: &Certificate) -> Value {
+    json!({
+        "subject": wanted.subject(),
+        "dns": wanted.san_dns(),
+        "ip": wanted.san_ip(),
+        "uri": wanted.san_uri(),
+        "email": wanted.san_email(),
+        "key_usage": wanted.key_usage().map(|usage| usage.to_string()),
+        "key": wanted.key_kind().to_string(),
+    })
+}
+
+/// A certificate for programs. Times are unix seconds.
 pub(super) fn json(certificate: &Certificate, now: i64) -> Value {
     json!({
         "subject": certificate.subject(),

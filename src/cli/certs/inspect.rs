@@ -32,7 +32,8 @@ enum Item {
     Chain(CertificateChain),
     /// Certificates that are no chain, such as several authorities.
     Bundle(Vec<Certificate>),
-    Request(CertificateRequest),
+    /// What a request asks for.
+    Request(Certificate),
     Key(PrivateKey),
 }
 
@@ -81,7 +82,7 @@ impl Item {
             Err(error) => return Err(error.into()),
         }
         match CertificateRequest::from_file(path) {
-            Ok(request) => return Ok(Item::Request(request)),
+            Ok(request) => return Ok(Item::Request(request.wanted()?)),
             Err(PkiError::NotARequest { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -109,10 +110,9 @@ impl Item {
                     writeln!(out)?;
                 }
             }
-            Item::Request(request) => {
+            Item::Request(wanted) => {
                 writeln!(out, "{path}: certificate request, signed by its own key")?;
-                writeln!(out, "  subject       {}", request.subject())?;
-                writeln!(out, "  key           {}", request.key_kind())?;
+                describe::request(out, wanted)?;
             }
             Item::Key(key) => {
                 writeln!(out, "{path}: private key")?;
@@ -133,9 +133,8 @@ impl Item {
                 let all: Vec<Value> = certificates.iter().map(|certificate| describe::json(certificate, now)).collect();
                 json!({ "file": path, "type": "bundle", "certificates": all })
             }
-            Item::Request(request) => {
-                let (subject, key) = (request.subject(), request.key_kind().to_string());
-                json!({ "file": path, "type": "request", "subject": subject, "key": key })
+            Item::Request(wanted) => {
+                json!({ "file": path, "type": "request", "request": describe::request_json(wanted) })
             }
             Item::Key(key) => json!({ "file": path, "type": "key", "key": key.kind().to_string() }),
         }

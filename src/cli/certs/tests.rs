@@ -90,7 +90,17 @@ fn requests_of_a_pair_become_a_pair() {
     let dir = dir.path();
     good(dir, "ca --out @/ca --cn CA");
     good(dir, "csr --cn meter-7 --profile client --uri urn:meter:7 --out @/r --name meter");
-    assert!(good(dir, "inspect @/r/meter-sign.csr").contains("CN=meter-7"));
+    let asked = good(dir, "inspect @/r/meter-sign.csr");
+    assert!(
+        asked.contains(
+            "  subject       CN=meter-7\n  names         URI:urn:meter:7\n  key usage     digitalSignature\n"
+        ),
+        "{asked}"
+    );
+    assert!(
+        good(dir, "inspect @/r/meter-enc.csr")
+            .contains("  key usage     keyEncipherment, dataEncipherment, keyAgreement\n")
+    );
     let request = "issue --ca @/ca --profile client --csr @/r/meter-sign.csr --out @/i --name meter";
     assert!(bad(dir, request).contains("--enc-csr"));
     let out = good(dir, &format!("{request} --enc-csr @/r/meter-enc.csr"));

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use openssl::pkey::{PKey, Public};
 use openssl::stack::Stack;
-use openssl::x509::{X509Extension, X509Req};
+use openssl::x509::{X509, X509Extension, X509Req};
 
 use super::assemble::{digest_for, usage_extension};
 use super::{AlternativeNames, PkiError, Subject};
-use crate::cert::{KeyKind, KeyUsage};
+use crate::cert::{Certificate, KeyKind, KeyUsage};
 use crate::key::PrivateKey;
 use crate::pem;
 
@@ -94,6 +94,25 @@ impl CertificateRequest {
     /// The requested subject (RFC 4514).
     pub fn subject(&self) -> String {
         crate::cert::rfc4514(self.request.subject_name())
+    }
+
+    /// What is asked for, as a certificate that nobody issued: names and key usage can be read from it as from any other.
+    pub fn wanted(&self) -> Result<Certificate, PkiError> {
+        let mut builder = X509::builder()?;
+        builder.set_version(2)?;
+        builder.set_subject_name(self.request.subject_name())?;
+        builder.set_issuer_name(self.request.subject_name())?;
+        builder.set_pubkey(&self.public_key)?;
+        // A request without extensions has no attribute that holds them, which the library calls an error.
+        if let Ok(extensions) = self.request.extensions() {
+            for extension in extensions {
+                builder.append_extension(extension)?;
+            }
+        }
+        // The library reads extensions of complete certificates only. Whose signature it is does not matter.
+        let nobody = PrivateKey::generate(KeyKind::EcP256)?;
+        builder.sign(nobody.pkey(), digest_for(nobody.kind())?)?;
+        Ok(Certificate::from_x509(builder.build()))
     }
 
     pub(super) fn x509_req(&self) -> &X509Req {

@@ -8,6 +8,7 @@ use bytestring::ByteString;
 use gm_tls::cert::CertError;
 use gm_tls::identity::PeerCertificate;
 
+use super::Accepted;
 use super::acl::Rules;
 
 /// Who a connected client is. A user name that nothing verified is not here.
@@ -69,6 +70,11 @@ impl Identity {
     /// The certificate's common name, if it has exactly one.
     pub fn common_name(&self) -> Option<&str> {
         self.certificate.as_ref()?.common_name.as_deref()
+    }
+
+    /// The same client with what it was granted by authenticating again; `None` if it is somebody else now.
+    pub fn renewed(&self, accepted: Accepted) -> Option<Identity> {
+        (accepted.username == self.username).then(|| Identity { rules: accepted.rules, ..self.clone() })
     }
 
     /// To whom a session that this client opens belongs.

@@ -3,6 +3,7 @@
 //! Nothing here speaks MQTT: a request comes in as plain values, a decision goes out.
 
 pub mod acl;
+mod enhanced;
 mod identity;
 mod password_file;
 mod password_hash;
@@ -23,8 +24,9 @@ use crate::causes::Causes;
 use crate::config::{AuthConfig, ClientIdBinding, ConfigErrors, DenyAction, load_acl};
 use acl::Rules;
 
+pub use enhanced::{Exchange, MAX_STEPS, Method, ScramSha256, Step};
 pub use identity::{Identity, Owner, VerifiedCertificate};
-pub use password_file::{LineProblem, PasswordFile, PasswordFileError, UserNameError, set_password};
+pub use password_file::{LineProblem, PasswordFile, PasswordFileError, UserNameError, Users, set_password};
 pub use password_hash::{HashError, MAX_PASSWORD_BYTES, PasswordHash};
 pub use rights::{Access, Answer, Authorizer, Policy, Rights};
 
@@ -112,11 +114,16 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
 pub struct Auth {
     config: AuthConfig,
     checks: Arc<Semaphore>,
-    authenticators: Mutex<Arc<Authenticators>>,
+    chain: Mutex<Arc<Chain>>,
     authorizer: Arc<Authorizer>,
 }
 
-type Authenticators = Vec<Box<dyn Authenticator>>;
+/// What clients are judged by, in its order.
+#[derive(Debug, Default)]
+struct Chain {
+    authenticators: Vec<Box<dyn Authenticator>>,
+    methods: Vec<Arc<dyn Method>>,
+}
 
 impl Auth {
     /// Reads what the configuration names.
@@ -125,9 +132,9 @@ impl Auth {
     /// Every mistake in the files: each must be read whole.
     pub fn new(config: &AuthConfig) -> Result<Auth, ConfigErrors> {
         let checks = Arc::new(Semaphore::new(config.max_concurrent_checks));
-        let (authenticators, policy) = load(config, &checks)?;
+        let (chain, policy) = load(config, &checks)?;
         Ok(Auth {
-            authenticators: Mutex::new(Arc::new(authenticators)),
+            chain: Mutex::new(Arc::new(chain)),
             authorizer: Authorizer::new(policy),
             checks,
             config: config.clone(),
@@ -140,8 +147,8 @@ impl Auth {
     /// # Errors
     /// Every mistake in the files: each must be read whole.
     pub fn reload(&self) -> Result<(), ConfigErrors> {
-        let (authenticators, policy) = load(&self.config, &self.checks)?;
-        *self.authenticators.lock() = Arc::new(authenticators);
+        let (chain, policy) = load(&self.config, &self.checks)?;
+        *self.chain.lock() = Arc::new(chain);
         self.authorizer.replace(policy);
         Ok(())
     }
@@ -160,13 +167,18 @@ impl Auth {
     /// # Errors
     /// When the client may not connect.
     pub async fn authenticate(&self, request: &AuthRequest<'_>) -> Result<Admitted, DenyReason> {
-        let authenticators = Arc::clone(&self.authenticators.lock());
-        let accepted = self.judge(&authenticators, request).await?;
+        let chain = Arc::clone(&self.chain.lock());
+        let accepted = self.judge(&chain, request).await?;
         self.admit(request, accepted)
     }
 
-    async fn judge(&self, authenticators: &Authenticators, request: &AuthRequest<'_>) -> Result<Accepted, DenyReason> {
-        for authenticator in authenticators {
+    /// The method of extended authentication with this name.
+    pub fn method(&self, name: &str) -> Option<Arc<dyn Method>> {
+        self.chain.lock().methods.iter().find(|method| method.name() == name).cloned()
+    }
+
+    async fn judge(&self, chain: &Chain, request: &AuthRequest<'_>) -> Result<Accepted, DenyReason> {
+        for authenticator in &chain.authenticators {
             match authenticator.verify(request).await {
                 Verdict::Accept(accepted) => return Ok(accepted),
                 Verdict::Reject => return Err(DenyReason::BadCredentials),
@@ -183,8 +195,17 @@ impl Auth {
         }
     }
 
-    fn admit(&self, request: &AuthRequest<'_>, accepted: Accepted) -> Result<Admitted, DenyReason> {
+    /// Lets a client in whom an authenticator, or a method of extended authentication, vouches for.
+    ///
+    /// # Errors
+    /// When it sent another user name in CONNECT, or its client identifier is bound to another identity.
+    pub fn admit(&self, request: &AuthRequest<'_>, accepted: Accepted) -> Result<Admitted, DenyReason> {
         let Accepted { username, rules, valid_for } = accepted;
+        if let (Some(verified), Some(sent)) = (&username, request.username)
+            && *verified != *sent
+        {
+            return Err(DenyReason::BadCredentials);
+        }
         let identity = Identity {
             client_id: request.client_id.into(),
             username,
@@ -205,12 +226,17 @@ impl Auth {
 }
 
 /// Reads every file, and says of all that are wrong what is wrong.
-fn load(config: &AuthConfig, checks: &Arc<Semaphore>) -> Result<(Authenticators, Policy), ConfigErrors> {
+fn load(config: &AuthConfig, checks: &Arc<Semaphore>) -> Result<(Chain, Policy), ConfigErrors> {
     let mut errors = Vec::new();
-    let mut authenticators: Authenticators = Vec::new();
+    let mut chain = Chain::default();
     if let Some(file) = &config.password_file {
-        match PasswordFile::load(file.path(), Arc::clone(checks)) {
-            Ok(users) => authenticators.push(Box::new(users)),
+        match Users::load(file.path()).map(Arc::new) {
+            Ok(users) => {
+                if let Some(method) = ScramSha256::new(Arc::clone(&users)) {
+                    chain.methods.push(Arc::new(method));
+                }
+                chain.authenticators.push(Box::new(PasswordFile::new(users, Arc::clone(checks))));
+            }
             Err(cause) => errors.push(file.error(Causes(&cause).to_string())),
         }
     }
@@ -222,7 +248,7 @@ fn load(config: &AuthConfig, checks: &Arc<Semaphore>) -> Result<(Authenticators,
         }
     }
     ConfigErrors::check(errors)?;
-    Ok((authenticators, Policy::new(rules, config.no_match)))
+    Ok((chain, Policy::new(rules, config.no_match)))
 }
 
 #[cfg(test)]
@@ -249,8 +275,8 @@ mod tests {
 
     fn auth(verdicts: &[Verdict], config: AuthConfig) -> Auth {
         let auth = Auth::new(&config).unwrap();
-        let chain = verdicts.iter().map(|verdict| Box::new(Always(verdict.clone())) as Box<dyn Authenticator>);
-        *auth.authenticators.lock() = Arc::new(chain.collect());
+        let authenticators = verdicts.iter().map(|verdict| Box::new(Always(verdict.clone())) as Box<dyn Authenticator>);
+        *auth.chain.lock() = Arc::new(Chain { authenticators: authenticators.collect(), methods: Vec::new() });
         auth
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::password_hash::{HashError, PasswordHash};
+use super::password_hash::{HashError, PasswordHash, ScramCredentials};
 use super::{Accepted, AuthRequest, Authenticator, Verdict, VerdictFuture};
 
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -56,10 +56,40 @@ pub enum LineProblem {
 #[error("a user name has 1 to 1024 bytes, no colon, no control character, no leading `#` and no space at either end")]
 pub struct UserNameError;
 
+/// The users of a password file.
+#[derive(Debug)]
+pub struct Users(HashMap<String, Arc<PasswordHash>>);
+
+impl Users {
+    /// Reads a file. Empty lines and lines that begin with `#` are skipped.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is open to others than its owner, or has any line that is not understood.
+    pub fn load(path: &Path) -> Result<Users, PasswordFileError> {
+        let users = parse(path, &read(path)?)?;
+        Ok(Users(users.into_iter().map(|(name, hash)| (name, Arc::new(hash))).collect()))
+    }
+
+    pub(super) fn get(&self, username: &str) -> Option<&Arc<PasswordHash>> {
+        self.0.get(username)
+    }
+
+    /// Credentials of those who have them for SCRAM.
+    pub(super) fn scram(&self) -> impl Iterator<Item = &ScramCredentials> {
+        self.0.values().filter_map(|hash| hash.as_scram())
+    }
+
+    #[cfg(test)]
+    pub(super) fn parse_for_tests(text: &str) -> Users {
+        let users = parse(Path::new("users"), text.as_bytes()).unwrap();
+        Users(users.into_iter().map(|(name, hash)| (name, Arc::new(hash))).collect())
+    }
+}
+
 /// Clients that show a user name and a password.
 #[derive(Debug)]
 pub struct PasswordFile {
-    users: HashMap<String, Arc<PasswordHash>>,
+    users: Arc<Users>,
     /// The hash of which a check takes longest. It is checked for users that are not there, and the check of every wrong password takes as
     /// long, so that time does not tell who is there.
     slowest: Option<Arc<PasswordHash>>,
@@ -68,15 +98,10 @@ pub struct PasswordFile {
 }
 
 impl PasswordFile {
-    /// Reads a file. Empty lines and lines that begin with `#` are skipped.
-    ///
-    /// # Errors
-    /// When the file cannot be read, is open to others than its owner, or has any line that is not understood.
-    pub fn load(path: &Path, checks: Arc<Semaphore>) -> Result<PasswordFile, PasswordFileError> {
-        let users = parse(path, &read(path)?)?;
-        let users: HashMap<_, _> = users.into_iter().map(|(name, hash)| (name, Arc::new(hash))).collect();
-        let slowest = users.values().max_by_key(|hash| hash.work()).cloned();
-        Ok(PasswordFile { users, slowest, checks })
+    /// Judges by these users; `checks` bounds how many checks are computed at once.
+    pub fn new(users: Arc<Users>, checks: Arc<Semaphore>) -> PasswordFile {
+        let slowest = users.0.values().max_by_key(|hash| hash.work()).cloned();
+        PasswordFile { users, slowest, checks }
     }
 
     async fn check(&self, username: &str, password: &[u8]) -> Verdict {
@@ -256,10 +281,13 @@ mod tests {
         (dir, path)
     }
 
+    fn judge(users: Users) -> PasswordFile {
+        PasswordFile::new(Arc::new(users), Arc::new(Semaphore::new(1)))
+    }
+
     fn load(text: &[u8]) -> Result<PasswordFile, String> {
         let (dir, path) = file(text);
-        PasswordFile::load(&path, Arc::new(Semaphore::new(1)))
-            .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), ""))
+        Users::load(&path).map(judge).map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), ""))
     }
 
     async fn verdict(users: &PasswordFile, username: Option<&str>, password: Option<&str>) -> Verdict {
@@ -355,7 +383,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let (_dir, path) = file(b"");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let error = PasswordFile::load(&path, Arc::new(Semaphore::new(1))).unwrap_err();
+        let error = Users::load(&path).unwrap_err();
         assert!(matches!(error, PasswordFileError::TooOpen { mode: 0o640, .. }), "{error}");
     }
 
@@ -366,8 +394,8 @@ mod tests {
         set_password(&path, "ada", &cheap("old")).unwrap();
         set_password(&path, "bob", &cheap("b")).unwrap();
         set_password(&path, "ada", &cheap("new")).unwrap();
-        let users = PasswordFile::load(&path, Arc::new(Semaphore::new(1))).unwrap();
-        assert_eq!(users.users.len(), 2);
+        let users = judge(Users::load(&path).unwrap());
+        assert_eq!(users.users.0.len(), 2);
         assert_eq!(verdict(&users, Some("ada"), Some("new")).await, accepted("ada"));
         assert_eq!(verdict(&users, Some("ada"), Some("old")).await, Verdict::Reject);
         assert_eq!(verdict(&users, Some("bob"), Some("b")).await, accepted("bob"));

@@ -19,6 +19,9 @@ pub(super) struct Arguments {
     /// Read the password from the first line of standard input instead of asking for it twice.
     #[arg(long)]
     password_stdin: bool,
+    /// Keep credentials for SCRAM-SHA-256, with which the user can also connect by password, instead of a PBKDF2-HMAC-SM3 hash.
+    #[arg(long)]
+    scram: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +37,8 @@ enum PasswordError {
 impl Arguments {
     pub(super) fn run(self) -> Outcome {
         let password = if self.password_stdin { from_input(io::stdin().lock())? } else { from_terminal()? };
-        let hash = PasswordHash::new(password.as_bytes())?;
+        let password = password.as_bytes();
+        let hash = if self.scram { PasswordHash::scram(password)? } else { PasswordHash::new(password)? };
         set_password(&self.file, &self.user, &hash)?;
         writeln!(io::stdout().lock(), "the password of {} is set in {}", self.user, self.file.display())?;
         Ok(ExitCode::SUCCESS)

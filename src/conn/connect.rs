@@ -1,7 +1,8 @@
 //! The states before a session exists: waiting for CONNECT, then for the answer of authentication.
 
-use super::established::{Established, Negotiated};
-use super::input::{Flow, Input};
+use super::authenticate::{Extended, authenticate, read_frame};
+use super::established::{Authenticated, Established, Negotiated};
+use super::input::Input;
 use super::output::Output;
 use super::{Close, Context, Io};
 use crate::auth::acl::Publishing;
@@ -10,15 +11,14 @@ use crate::broker::{OpenRequest, Opened};
 use crate::config::MqttConfig;
 use crate::metrics::Checked;
 use crate::session::{Message, SessionExpiry, Will, millis};
+use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{
-    ConnAck, ConnAckProperties, Connect, PayloadFormat, ProtocolVersion, PublishProperties, QoS, ReasonCode,
+    ConnAck, ConnAckProperties, Connect, PayloadFormat, ProtocolVersion, PublishProperties, QoS, ReasonCode, Secret,
     decode_connect,
 };
-use std::future::poll_fn;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -59,27 +59,8 @@ impl AwaitConnect {
     }
 
     async fn read_connect(&mut self) -> Result<(Connect, Input), Close> {
-        let max_packet_size = self.context.broker.config().max_packet_size;
         let mut input = Input::default();
-        let mut first = None;
-        let io = &mut self.io;
-        poll_fn(|cx| {
-            while first.is_none() {
-                let read = input.poll_read(cx, &mut **io, max_packet_size, |frame| {
-                    first = Some(frame);
-                    Ok(Flow::Stop)
-                });
-                match read {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(true)) => {}
-                    Poll::Ready(Ok(false)) => return Poll::Ready(Err(Close::PeerClosed)),
-                    Poll::Ready(Err(close)) => return Poll::Ready(Err(close)),
-                }
-            }
-            Poll::Ready(Ok(()))
-        })
-        .await?;
-        let frame = first.ok_or(Close::PeerClosed)?;
+        let frame = read_frame(&mut *self.io, &mut input, self.context.broker.config().max_packet_size).await?;
         match decode_connect(frame) {
             Ok(connect) => Ok((connect, input)),
             Err(refused) => {
@@ -106,21 +87,18 @@ impl AwaitAuth {
     }
 
     async fn open(&mut self) -> Result<(Opened, Accepted), Close> {
-        let broker = &self.context.broker;
-        let config = broker.config();
-        let connect = &self.connect;
+        let AwaitAuth { io, context, input, connect } = &mut *self;
+        let connect = &*connect;
+        let config = context.broker.config();
         if connect.client_id.len() > usize::from(config.max_clientid_len) {
             return Err(Close::Refused(
                 ReasonCode::ClientIdentifierNotValid,
                 "client identifier is longer than mqtt.max_clientid_len",
             ));
         }
-        if connect.properties.authentication_method.is_some() {
-            return Err(Close::Refused(ReasonCode::BadAuthenticationMethod, "no such authentication method"));
-        }
         let assigned = connect.client_id.is_empty().then(assigned_client_id).transpose()?;
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
-        let certificate = self.context.peer.as_ref().and_then(|peer| peer.signing.as_ref());
+        let certificate = context.peer.as_ref().and_then(|peer| peer.signing.as_ref());
         let certificate = certificate.map(VerifiedCertificate::new).transpose();
         let certificate = certificate.map_err(|_| Close::Denied(DenyReason::Unavailable))?.map(Arc::new);
         let request = AuthRequest {
@@ -128,11 +106,25 @@ impl AwaitAuth {
             username: connect.username.as_deref(),
             password: connect.password.as_ref().map(|secret| secret.as_bytes()),
             certificate: certificate.as_ref(),
-            remote: self.context.remote,
+            remote: context.remote,
         };
-        let Admitted { rights, valid_for } = self.context.auth.authenticate(&request).await.map_err(Close::Denied)?;
+        let mut data = None;
+        let admitted = match &connect.properties.authentication_method {
+            None => context.auth.authenticate(&request).await,
+            Some(method) => {
+                let exchange = authenticate(io, input, context, connect, method);
+                let exchanged = tokio::time::timeout(context.connect_timeout, exchange).await;
+                let (accepted, last) = exchanged.map_err(|_| Close::ConnectTimeout)??;
+                data = (!last.is_empty()).then(|| Secret::from(Bytes::from(last)));
+                context.auth.admit(&request, accepted)
+            }
+        };
+        let Admitted { rights, valid_for } = admitted.map_err(Close::Denied)?;
         let mut access = Access::new(rights.clone());
-        let will = self.will(config, &mut access)?;
+        let broker = &self.context.broker;
+        let will = self.will(broker.config(), &mut access)?;
+        let connect = &self.connect;
+        let config = broker.config();
         let expiry = session_expiry(connect, config);
         let request = OpenRequest {
             client_id: client_id.clone(),
@@ -154,7 +146,7 @@ impl AwaitAuth {
                 );
             }
         }
-        Ok((opened, Accepted { client_id, assigned, expiry, access, valid_for }))
+        Ok((opened, Accepted { client_id, assigned, expiry, access, valid_for, data }))
     }
 
     /// Checks the will as if it were published now: later nobody could be told. Whether it may be published is asked again then.
@@ -240,9 +232,11 @@ impl AwaitAuth {
             session_present = opened.present,
             "client connected"
         );
+        let extended = connect.properties.authentication_method.map(|method| Box::new(Extended::new(method)));
+        let authenticated = Authenticated { access: accepted.access, extended };
         let mut output = Output::default();
         output.push(&ack, connect.version)?;
-        Ok(Established::new(io, context, input, output, opened.lease, accepted.access, negotiated))
+        Ok(Established::new(io, context, input, output, opened.lease, authenticated, negotiated))
     }
 }
 
@@ -253,6 +247,8 @@ struct Accepted {
     expiry: SessionExpiry,
     access: Access,
     valid_for: Option<Duration>,
+    /// The last data of extended authentication, for CONNACK.
+    data: Option<Secret>,
 }
 
 /// Sends a CONNACK that refuses. Whether it arrives changes nothing.
@@ -309,6 +305,9 @@ fn connack_properties(connect: &Connect, config: &MqttConfig, accepted: &Accepte
         wildcard_subscription_available: off(config.wildcard_subscription),
         shared_subscription_available: off(config.shared_subscription),
         server_keep_alive_secs: config.server_keepalive,
+        // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
+        authentication_method: connect.properties.authentication_method.clone(),
+        authentication_data: accepted.data.clone(),
         ..ConnAckProperties::default()
     }
 }

@@ -1,5 +1,6 @@
 //! The loop of an accepted connection: one task, woken by its socket, its outbox or its timer.
 
+use super::authenticate::Extended;
 use super::close::Close;
 use super::handle::Aliases;
 use super::input::Input;
@@ -66,11 +67,20 @@ pub(super) struct Established {
     bytes_out: u64,
 }
 
+/// What is known of the client, and by which method.
+pub(super) struct Authenticated {
+    pub access: Access,
+    /// Where CONNECT named an authentication method.
+    pub extended: Option<Box<Extended>>,
+}
+
 /// What packets are handled with: everything but the stream.
 pub(super) struct State {
     pub lease: Lease,
     /// What the client may do.
     pub access: Access,
+    /// Where CONNECT named an authentication method.
+    pub extended: Option<Box<Extended>>,
     pub output: Output,
     pub cache: Cache,
     pub aliases: Aliases,
@@ -87,9 +97,10 @@ impl Established {
         input: Input,
         output: Output,
         mut lease: Lease,
-        access: Access,
+        authenticated: Authenticated,
         negotiated: Negotiated,
     ) -> Box<Established> {
+        let Authenticated { access, extended } = authenticated;
         let resend = lease.session().inflight.resend().into();
         let last_heard = context.broker.now();
         let cache = context.broker.route_cache();
@@ -100,6 +111,7 @@ impl Established {
             state: State {
                 lease,
                 access,
+                extended,
                 output,
                 cache,
                 aliases: Aliases::default(),
@@ -314,7 +326,7 @@ impl State {
     }
 
     /// Ends what the rules in force refuse, and the retained messages on their way for it.
-    fn withdraw(&mut self) {
+    pub(super) fn withdraw(&mut self) {
         let (broker, subscriber, session) = self.lease.parts();
         let refused = broker.withdraw(subscriber, session, &self.access);
         for filter in &refused {

@@ -92,8 +92,7 @@ impl State {
             Packet::Disconnect(disconnect) => Err(self.handle_disconnect(&disconnect, context)),
             // [MQTT-3.1.0-2]
             Packet::Connect(_) => Err(Close::Protocol("second CONNECT")),
-            // [MQTT-4.12.0-6]
-            Packet::Auth(_) => Err(Close::Protocol("AUTH without an authentication method in CONNECT")),
+            Packet::Auth(auth) => self.handle_auth(auth, context),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Close::Protocol("packet that only a server sends"))
             }

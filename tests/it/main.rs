@@ -17,6 +17,7 @@ mod check_config;
 mod client_ids;
 mod connect;
 mod delivery;
+mod extended;
 mod flow;
 mod retained;
 mod routing;

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use imported::{BcryptHash, MosquittoHash, Sha256Hash};
-pub(super) use scram::ScramCredentials;
+pub(super) use scram::{ScramCredentials, hmac};
 use sm3::Sm3Hash;
 
 /// Longest password: that of MQTT, which has two bytes for the length. MQTT 5.0 section 3.1.3.6

@@ -47,7 +47,10 @@ impl ScramCredentials {
         iterations: u32,
     ) -> Result<ScramCredentials, HashError> {
         check_password(password)?;
-        let salted = Zeroizing::new(pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password, &salt, iterations));
+        // RFC 5802 section 2.2: clients do the same. What cannot be prepared is taken as it is, by them as well.
+        let prepared = std::str::from_utf8(password).ok().and_then(|text| stringprep::saslprep(text).ok());
+        let prepared = Zeroizing::new(prepared.map_or_else(|| password.to_vec(), |text| text.as_bytes().to_vec()));
+        let salted = Zeroizing::new(pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(&prepared, &salt, iterations));
         let client_key = Zeroizing::new(hmac(&*salted, b"Client Key"));
         let stored_key = Sha256::digest(*client_key).into();
         Ok(ScramCredentials { iterations, salt, stored_key, server_key: hmac(&*salted, b"Server Key") })

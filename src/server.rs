@@ -3,20 +3,26 @@
 use crate::admin;
 use crate::auth::Auth;
 use crate::broker::Broker;
-use crate::config::{Config, ConfigError, ConfigErrors, NodeConfig};
+use crate::config::{Config, ConfigError, ConfigErrors, Durability, NodeConfig};
 use crate::metrics::Metrics;
 use crate::net::{BindError, PreparedListener};
+use crate::session::millis;
+use crate::store::{Directory, Recovery, Store, StoreError, WallClock};
 use mqtt_codec::ReasonCode;
 use rustix::fs::{Access, access};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
+
+/// How long the store may take to write what is left at shutdown.
+const CLOSE: Duration = Duration::from_secs(30);
 
 /// How long connections may take to say goodbye at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -28,6 +34,10 @@ pub enum StartError {
     Config(#[from] ConfigErrors),
     #[error("{}", join(.0))]
     Listeners(Vec<BindError>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("node.data_dir: cannot create {}: {cause}", .path.display())]
+    DataDir { path: PathBuf, cause: io::Error },
     #[error("metrics.bind: cannot listen on {bind}: {cause}")]
     Metrics { bind: SocketAddr, cause: io::Error },
 }
@@ -146,7 +156,7 @@ impl Server {
     pub async fn run(prepared: Prepared) -> Result<Server, StartError> {
         let Prepared { config, auth, listeners } = prepared;
         let metrics = Arc::new(Metrics::new());
-        let broker = Broker::new(config.mqtt, config.retainer, Arc::clone(&metrics));
+        let broker = open_broker(&config, &auth, Arc::clone(&metrics)).await?;
         let mut opened = Vec::new();
         let mut errors = Vec::new();
         for listener in listeners {
@@ -218,5 +228,58 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.helpers.shutdown().await;
+        // Wills, the ends of sessions and what was acknowledged last are written before the process may end.
+        if let Some(store) = self.broker.store().cloned() {
+            let close = tokio::task::spawn_blocking(move || store.close());
+            match tokio::time::timeout(CLOSE, close).await {
+                Ok(Ok(true)) => {}
+                Ok(_) => error!("durable state could not all be written; what was acknowledged is not affected"),
+                Err(_) => error!(seconds = CLOSE.as_secs(), "the disk is too slow to close the store in time"),
+            }
+        }
     }
+}
+
+/// The broker with what its store holds, or with nothing where durability is off.
+async fn open_broker(config: &Config, auth: &Arc<Auth>, metrics: Arc<Metrics>) -> Result<Arc<Broker>, StartError> {
+    let started = tokio::time::Instant::now();
+    let (mqtt, retainer, store) = (config.mqtt.clone(), config.retainer, config.store);
+    if store.durability == Durability::Off {
+        return Ok(Broker::with_store(mqtt, retainer, metrics, None, started));
+    }
+    let path = config.node.data_dir.clone();
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    made.map_err(|cause| StartError::DataDir { path: path.clone(), cause })?;
+    let auth = Arc::clone(auth);
+    let open = tokio::task::spawn_blocking(move || {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let clock = WallClock { origin: millis(since_epoch.saturating_sub(started.elapsed())) };
+        let directory = Arc::new(Directory::open(&path).map_err(StoreError::from)?);
+        let mut loaded = Vec::new();
+        let (store, recovery) = Store::open(directory, store, clock, Arc::clone(&metrics), |item| loaded.push(item))?;
+        let broker = Broker::with_store(mqtt, retainer, metrics, Some(store), started);
+        broker.recover(loaded, &auth);
+        say(&recovery, &path, started.elapsed());
+        Ok::<_, StartError>(broker)
+    });
+    match open.await {
+        Ok(broker) => broker,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn say(recovery: &Recovery, path: &Path, elapsed: Duration) {
+    let directory = path.display();
+    if recovery.new {
+        info!(%directory, "durable state begins here");
+        return;
+    }
+    let Recovery { sessions, subscriptions, queued, retained, clean, .. } = *recovery;
+    let last_shutdown = if clean { "clean" } else { "not clean" };
+    let milliseconds = millis(elapsed);
+    info!(
+        %directory, last_shutdown, milliseconds,
+        "recovered {sessions} sessions, {subscriptions} subscriptions, {queued} queued messages, {retained} retained messages; \
+         last shutdown was {last_shutdown}"
+    );
 }

@@ -157,6 +157,11 @@ impl Auth {
         self.config.deny_action
     }
 
+    /// The rights of a client that was judged before this process began.
+    pub fn rights(&self, identity: Arc<Identity>) -> Rights {
+        self.authorizer.rights(identity)
+    }
+
     /// To whom the session belongs that a client opens or takes over; nobody where sessions are not bound.
     pub fn owner(&self, identity: &Identity) -> Option<Owner> {
         (self.config.clientid_binding != ClientIdBinding::Disabled).then(|| identity.owner())

@@ -1,9 +1,11 @@
 //! Ends parked sessions whose time is up and publishes wills whose delay has passed.
 
 use super::Broker;
+use super::durable::Changes;
 use super::registry::{Slot, SlotState};
 use crate::router::RetainedSweep;
 use crate::session::Millis;
+use crate::store::Key;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,7 +35,11 @@ impl Broker {
             while self.tend_due(BATCH) {
                 tokio::task::yield_now().await;
             }
-            self.retained.remove_expired(&mut sweep, SWEEP_WORK, self.now());
+            self.retained.remove_expired(&mut sweep, SWEEP_WORK, self.now(), |topic| {
+                if let Some(store) = &self.store {
+                    store.delete(Key::Retained(topic.into()));
+                }
+            });
         }
     }
 
@@ -66,6 +72,9 @@ impl Broker {
     }
 
     fn tend(&self, slot: &Arc<Slot>, now: Millis) {
+        let mut changes = Changes::new(self.store.as_deref());
+        // The batch comes before the lock.
+        changes.begin();
         let mut state = slot.state.lock();
         // The client may have come back, or come back and left again with other deadlines.
         let SlotState::Parked(parked) = &mut *state else { return };
@@ -74,19 +83,25 @@ impl Broker {
                 drop(state);
                 self.sessions.remove(slot);
                 slot.released.notify_waiters();
-                self.end_session(*parked);
+                self.end_session(*parked, &mut changes);
             }
             return;
         }
         let will = parked.will.take_if(|(due, _)| *due <= now);
         let rights = will.as_ref().and_then(|_| parked.rights.clone());
         let again = parked.attention();
+        if will.is_some()
+            && parked.subscriber.is_durable()
+            && let Some(batch) = changes.begin()
+        {
+            batch.put(Key::Session(parked.subscriber.id()), self.parked_row(parked));
+        }
         drop(state);
         if let Some(at) = again {
             self.schedule(at, slot);
         }
         if let Some((_, will)) = will {
-            self.publish_will(will, rights.as_ref());
+            self.publish_will(will, rights.as_ref(), &mut changes);
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Opening a session for a connection and giving it back: takeover, clean start, expiry, wills.
 
 use super::Broker;
+use super::durable::Changes;
 use super::registry::{Parked, Slot, SlotState};
 use super::subscriber::Subscriber;
 use crate::auth::{Owner, Rights};
-use crate::session::{Session, SessionExpiry, Will};
+use crate::session::{Backlog, Session, SessionExpiry, Ticket, Will};
+use crate::store::{Health, Key, Row, SessionRow, WillAuthor};
 use bytestring::ByteString;
 use mqtt_codec::ReasonCode;
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use std::time::Duration;
 
 /// How long a connection waits for the one it takes over to let go of the session.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a CONNECT waits for its session to be durable.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a CONNECT asks of the session store.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub enum OpenError {
     Busy,
     #[error("the session belongs to another user or certificate")]
     NotOwner,
+    #[error("the store cannot take the session: {0:?}")]
+    Store(Health),
 }
 
 impl OpenError {
@@ -43,6 +50,8 @@ impl OpenError {
             OpenError::TooManySessions => ReasonCode::QuotaExceeded,
             OpenError::Busy => ReasonCode::ServerBusy,
             OpenError::NotOwner => ReasonCode::NotAuthorized,
+            OpenError::Store(Health::Full) => ReasonCode::QuotaExceeded,
+            OpenError::Store(_) => ReasonCode::ServerUnavailable,
         }
     }
 }
@@ -69,17 +78,35 @@ impl Broker {
     /// Opens the session of `request.client_id`. A connection that owns it is ended first, [MQTT-3.1.4-3].
     pub async fn open(self: &Arc<Self>, request: OpenRequest) -> Result<Opened, OpenError> {
         match tokio::time::timeout(TAKEOVER_TIMEOUT, self.acquire(&request)).await {
-            Ok(acquired) => acquired.map(|(mut lease, present)| {
+            Ok(acquired) => {
+                let (mut lease, present, ended) = acquired?;
                 lease.session.expiry = request.expiry;
                 lease.will = request.will;
                 lease.rights = Some(request.rights);
-                Opened { lease, present }
-            }),
+                let saved = lease.save();
+                // A session that was there is on disk, and what changes about it need not be.
+                let ticket = if present { 0 } else { saved.max(ended) };
+                if let Err(error) = self.wait_for(ticket).await {
+                    lease.session.expiry = SessionExpiry::OnDisconnect;
+                    lease.will = None;
+                    return Err(error);
+                }
+                Ok(Opened { lease, present })
+            }
             Err(_) => Err(OpenError::Busy),
         }
     }
 
-    async fn acquire(self: &Arc<Self>, request: &OpenRequest) -> Result<(Lease, bool), OpenError> {
+    /// CONNACK says what is durable: that there is a session, or that there is none any more.
+    async fn wait_for(&self, ticket: Ticket) -> Result<(), OpenError> {
+        let Some(store) = self.store.as_ref().filter(|store| !store.is_durable(ticket)) else { return Ok(()) };
+        match tokio::time::timeout(STORE_TIMEOUT, store.wait(ticket)).await {
+            Ok(waited) => waited.map_err(OpenError::Store),
+            Err(_) => Err(OpenError::Busy),
+        }
+    }
+
+    async fn acquire(self: &Arc<Self>, request: &OpenRequest) -> Result<(Lease, bool, Ticket), OpenError> {
         loop {
             let Some(slot) = self.sessions.slot(&request.client_id) else {
                 self.metrics.limit_hit("mqtt.max_sessions");
@@ -90,11 +117,12 @@ impl Broker {
             // Listen before looking, so that a release in between is not missed.
             released.as_mut().enable();
             match self.try_acquire(&slot, request) {
-                Attempt::Acquired(lease, present) => return Ok((*lease, present)),
+                Attempt::Acquired(lease, present, ended) => return Ok((*lease, present, ended)),
                 Attempt::Owned(owner) => {
                     owner.kick(ReasonCode::SessionTakenOver);
                     released.await;
                 }
+                Attempt::Store(health) => return Err(OpenError::Store(health)),
                 Attempt::NotOwner => return Err(OpenError::NotOwner),
                 Attempt::Dead => {}
             }
@@ -115,7 +143,22 @@ impl Broker {
         {
             return Attempt::NotOwner;
         }
-        let new_subscriber = || self.new_subscriber(slot, request.owner.clone().unwrap_or_default());
+        let durable = self.store.is_some() && request.expiry != SessionExpiry::OnDisconnect;
+        let changes_store = match &*state {
+            SlotState::Vacant => durable,
+            SlotState::Parked(parked) => clean_start && (durable || parked.subscriber.is_durable()),
+            SlotState::Owned(_) | SlotState::Dead => false,
+        };
+        if let Some(health) = self.store_trouble().filter(|_| changes_store) {
+            if matches!(*state, SlotState::Vacant) {
+                *state = SlotState::Dead;
+                drop(state);
+                self.sessions.remove(slot);
+                slot.released.notify_waiters();
+            }
+            return Attempt::Store(health);
+        }
+        let new_subscriber = || self.new_subscriber(slot, request.owner.clone().unwrap_or_default(), durable);
         let (session, subscriber, present, ended) = match std::mem::replace(&mut *state, SlotState::Dead) {
             SlotState::Dead => return Attempt::Dead,
             SlotState::Owned(owner) => {
@@ -135,39 +178,57 @@ impl Broker {
         subscriber.connect();
         *state = SlotState::Owned(Arc::clone(&subscriber));
         drop(state);
+        let mut changes = Changes::new(self.store.as_deref());
         if let Some(parked) = ended {
-            self.end_session(*parked);
+            self.end_session(*parked, &mut changes);
         }
         let lease =
             Lease { broker: Arc::clone(self), slot: Arc::clone(slot), session, subscriber, will: None, rights: None };
-        Attempt::Acquired(Box::new(lease), present)
+        Attempt::Acquired(Box::new(lease), present, changes.ticket())
     }
 
-    fn new_subscriber(&self, slot: &Slot, owner: Owner) -> Arc<Subscriber> {
-        Arc::new(Subscriber::new(self.next_subscriber_id(), slot.client_id.clone(), owner, self.queue_limits()))
+    fn new_subscriber(&self, slot: &Slot, owner: Owner, durable: bool) -> Arc<Subscriber> {
+        let subscriber = Subscriber::new(self.next_subscriber_id(), slot.client_id.clone(), owner, self.queue_limits());
+        Arc::new(match self.store.as_ref().filter(|_| durable) {
+            Some(store) => subscriber.stored(Arc::clone(store), Backlog::new()),
+            None => subscriber,
+        })
     }
 
     /// Ends a session for good: its subscriptions, its queue, and its will, which is now due whatever its delay, [MQTT-3.1.2-8].
-    pub(super) fn end_session(&self, parked: Parked) {
+    pub(super) fn end_session(&self, parked: Parked, changes: &mut Changes<'_>) {
         for filter in parked.session.subscriptions.keys() {
             self.remove_route(filter, &parked.subscriber);
         }
         let lost = parked.subscriber.discard();
+        if parked.subscriber.is_durable()
+            && let Some(batch) = changes.begin()
+        {
+            batch.end_session(parked.subscriber.id());
+        }
         self.metrics.session_ended(lost);
         if let Some((_, will)) = parked.will {
-            self.publish_will(will, parked.rights.as_ref());
+            self.publish_will(will, parked.rights.as_ref(), changes);
         }
     }
 
     fn release(
         &self,
         slot: &Arc<Slot>,
-        session: Session,
+        mut session: Session,
         subscriber: &Arc<Subscriber>,
         will: Option<Will>,
         rights: Option<Rights>,
     ) {
         subscriber.disconnect();
+        let mut changes = Changes::new(self.store.as_deref());
+        if subscriber.is_durable() {
+            let lowest = session.inflight.lowest_stored();
+            subscriber.park(lowest.map(|lowest| (lowest, session.inflight.bytes())));
+            session.inflight.park();
+            // The batch comes before the lock.
+            changes.begin();
+        }
         let now = self.now();
         let ends_at = session.expiry.deadline(now);
         // Without a will there is nothing to ask later.
@@ -183,25 +244,32 @@ impl Broker {
             *slot.state.lock() = SlotState::Dead;
             self.sessions.remove(slot);
             slot.released.notify_waiters();
-            self.end_session(parked);
+            self.end_session(parked, &mut changes);
             return;
         }
         let due_now = parked.will.take_if(|(due, _)| *due <= now);
         let rights = due_now.as_ref().and_then(|_| parked.rights.take());
         let attention = parked.attention();
+        if subscriber.is_durable()
+            && let Some(batch) = changes.begin()
+        {
+            batch.put(Key::Session(subscriber.id()), self.parked_row(&parked));
+        }
         *slot.state.lock() = SlotState::Parked(Box::new(parked));
         slot.released.notify_waiters();
         if let Some(at) = attention {
             self.schedule(at, slot);
         }
         if let Some((_, will)) = due_now {
-            self.publish_will(will, rights.as_ref());
+            self.publish_will(will, rights.as_ref(), &mut changes);
         }
     }
 }
 
 enum Attempt {
-    Acquired(Box<Lease>, bool),
+    /// With the ticket for the end of the session that was there before.
+    Acquired(Box<Lease>, bool, Ticket),
+    Store(Health),
     Owned(Arc<Subscriber>),
     NotOwner,
     Dead,
@@ -223,6 +291,25 @@ impl Lease {
     /// The broker, the subscriber and the session at once, for calls that need all three.
     pub fn parts(&mut self) -> (&Arc<Broker>, &Arc<Subscriber>, &mut Session) {
         (&self.broker, &self.subscriber, &mut self.session)
+    }
+
+    /// Writes the session as one that has a connection; 0 if it is not durable.
+    pub fn save(&self) -> Ticket {
+        let Some(store) = self.subscriber.store() else { return 0 };
+        let (next_seq, sent_below, judged) = self.subscriber.queue_state();
+        let row = SessionRow {
+            client_id: self.subscriber.client_id().clone(),
+            owner: self.subscriber.owner().as_text().clone(),
+            expiry: self.session.expiry,
+            connected: true,
+            ends_at: None,
+            will: self.will.clone().map(|will| (None, will)),
+            author: self.rights.as_ref().filter(|_| self.will.is_some()).map(|r| WillAuthor::of(r.identity())),
+            sent_below,
+            next_seq,
+            judged,
+        };
+        store.put(Key::Session(self.subscriber.id()), Row::Session(Box::new(row)))
     }
 
     /// The connection ends with DISCONNECT and reason 0x00, so that nothing is published for it, [MQTT-3.14.4-3].

@@ -4,6 +4,7 @@
 //! and each receiver's outbox has a lock of its own.
 
 mod deadlines;
+mod durable;
 mod janitor;
 mod lease;
 mod publish;
@@ -12,15 +13,18 @@ mod subscribe;
 mod subscriber;
 mod withdraw;
 
+pub use durable::Changes;
 pub use lease::{Lease, OpenError, OpenRequest, Opened};
-pub use publish::{Published, RetainedStore};
+pub use publish::{PublishOptions, Published, RetainedStore};
 pub use subscribe::{RetainedScan, SubscribeOutcome, SubscribeRequest};
 pub use subscriber::{Drained, Subscriber, SubscriberId, Turn};
+pub use withdraw::brought;
 
 use crate::config::{MqttConfig, RetainerConfig};
 use crate::metrics::Metrics;
 use crate::router::{CacheLimits, Retained, RetainedLimits, RouteCache, Router, RouterLimits};
 use crate::session::{Message, Millis, QueueLimits, SubscriptionOptions, millis};
+use crate::store::Store;
 use deadlines::Deadlines;
 use mqtt_codec::ReasonCode;
 use parking_lot::Mutex;
@@ -46,12 +50,26 @@ pub struct Broker {
     deadlines: Mutex<Deadlines<Weak<Slot>>>,
     deadline_changed: Notify,
     started: Instant,
+    /// `None`: nothing outlives the process.
+    store: Option<Arc<Store>>,
     next_id: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
 impl Broker {
+    /// A broker that keeps everything in memory.
     pub fn new(config: MqttConfig, retainer: RetainerConfig, metrics: Arc<Metrics>) -> Arc<Broker> {
+        Broker::with_store(config, retainer, metrics, None, Instant::now())
+    }
+
+    /// A broker whose moment 0 is `started`. What the store holds is handed over by [`recover`](Self::recover).
+    pub fn with_store(
+        config: MqttConfig,
+        retainer: RetainerConfig,
+        metrics: Arc<Metrics>,
+        store: Option<Arc<Store>>,
+        started: Instant,
+    ) -> Arc<Broker> {
         Arc::new(Broker {
             router: Arc::new(Router::new(RouterLimits::default())),
             retained: Retained::new(RetainedLimits {
@@ -62,7 +80,8 @@ impl Broker {
             sessions: Registry::new(config.max_sessions),
             deadlines: Mutex::new(Deadlines::new()),
             deadline_changed: Notify::new(),
-            started: Instant::now(),
+            started,
+            store,
             next_id: AtomicU64::new(1),
             config,
             retainer,

@@ -114,6 +114,23 @@ impl Registry {
         Some(slot)
     }
 
+    /// Adds a session that was stored, whatever the limit: it was granted.
+    pub fn recover(&self, client_id: ByteString, parked: Parked, schedule: impl FnOnce(Millis, &Arc<Slot>)) {
+        let Some(shard) = self.shard(&client_id) else { return };
+        let attention = parked.attention();
+        let slot = Arc::new(Slot {
+            client_id: client_id.clone(),
+            state: Mutex::new(SlotState::Parked(Box::new(parked))),
+            released: Notify::new(),
+            attention: AtomicU64::new(Millis::MAX),
+        });
+        shard.lock().insert(client_id, Arc::clone(&slot));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if let Some(at) = attention {
+            schedule(at, &slot);
+        }
+    }
+
     /// Forgets a slot whose state is [`SlotState::Dead`].
     pub fn remove(&self, slot: &Arc<Slot>) {
         let Some(shard) = self.shard(&slot.client_id) else { return };

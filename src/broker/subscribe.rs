@@ -1,9 +1,11 @@
 //! SUBSCRIBE and UNSUBSCRIBE against the shared index, and the retained messages that a new subscription brings.
 
+use super::durable::Changes;
 use super::{Broker, Subscriber};
 use crate::auth::Access;
 use crate::router::{InsertError, Inserted, RetainedWalk};
-use crate::session::{Delivery, Message, Session, StoredAs, SubscriptionOptions};
+use crate::session::{Delivery, Message, Session, StoredAs, SubscriptionOptions, Ticket};
+use crate::store::{Health, Key, Row};
 use bytestring::ByteString;
 use mqtt_codec::topic::SharedFilter;
 use mqtt_codec::{QoS, ReasonCode, RetainHandling, SubscriptionId};
@@ -25,6 +27,8 @@ pub struct SubscribeRequest {
 pub struct SubscribeOutcome {
     pub reason: ReasonCode,
     pub retained: Option<RetainedScan>,
+    /// The client may be told when this is durable.
+    pub ticket: Ticket,
 }
 
 /// Retained messages on their way to a new subscription, read in bounded batches.
@@ -54,7 +58,7 @@ impl Broker {
         access: &Access,
         request: SubscribeRequest,
     ) -> SubscribeOutcome {
-        let refuse = |reason| SubscribeOutcome { reason, retained: None };
+        let refuse = |reason| SubscribeOutcome { reason, retained: None, ticket: 0 };
         let Ok(shared) = SharedFilter::parse(&request.filter) else { return refuse(ReasonCode::TopicFilterInvalid) };
         let (group, filter) = match &shared {
             Some(shared) => (Some(shared.group), shared.filter),
@@ -78,6 +82,14 @@ impl Broker {
         {
             self.metrics.limit_hit("mqtt.max_subscriptions");
             return refuse(ReasonCode::QuotaExceeded);
+        }
+        if subscriber.is_durable()
+            && let Some(health) = self.store_trouble()
+        {
+            return refuse(match health {
+                Health::Full => ReasonCode::QuotaExceeded,
+                _ => ReasonCode::ImplementationSpecificError,
+            });
         }
         let options = SubscriptionOptions {
             qos: request.qos.min(self.config.max_qos()),
@@ -107,25 +119,37 @@ impl Broker {
             found: Vec::new(),
         });
         session.subscriptions.insert(request.filter.clone(), options);
-        SubscribeOutcome { reason: ReasonCode::granted(options.qos), retained }
+        let key = || Key::Subscription(subscriber.id(), request.filter.clone());
+        let ticket = subscriber.store().map_or(0, |store| store.put(key(), Row::Subscription(options)));
+        SubscribeOutcome { reason: ReasonCode::granted(options.qos), retained, ticket }
     }
 
-    /// Unsubscribes; `false` if there was no such subscription.
-    pub fn unsubscribe(&self, subscriber: &Arc<Subscriber>, session: &mut Session, filter: &ByteString) -> bool {
-        session.subscriptions.remove(filter).is_some() && self.remove_route(filter, subscriber)
+    /// Unsubscribes; `None` if there was no such subscription, else the ticket for its row.
+    pub fn unsubscribe(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        session: &mut Session,
+        filter: &ByteString,
+    ) -> Option<Ticket> {
+        session.subscriptions.remove(filter)?;
+        self.remove_route(filter, subscriber);
+        let key = || Key::Subscription(subscriber.id(), filter.clone());
+        Some(subscriber.store().map_or(0, |store| store.delete(key())))
     }
 
     /// Moves the next retained messages of `scan` into the subscriber's outbox, at most `limit`; `false` when the scan is done.
     pub fn send_retained(&self, subscriber: &Subscriber, scan: &mut RetainedScan, limit: usize) -> bool {
         let more = self.retained.next_batch(&mut scan.walk, limit, self.now(), &mut scan.found);
+        let mut changes = Changes::new(self.store.as_deref());
         for (_, message) in scan.found.drain(..) {
-            subscriber.push(Delivery {
+            let delivery = Delivery {
                 qos: scan.qos.min(message.qos),
                 retain: true,
                 subscription_ids: scan.identifier.into_iter().collect(),
                 message,
                 stored: StoredAs::default(),
-            });
+            };
+            subscriber.push(delivery, &mut changes);
         }
         if !more {
             scan.found = Vec::new();

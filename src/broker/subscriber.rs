@@ -1,12 +1,15 @@
 //! The handle by which publishers reach a session: its bounded outbox, the waker of the task that drains it, and a way to end that task.
 
+use super::durable::{Changes, InBatch, OneByOne};
 use crate::auth::Owner;
-use crate::session::{Delivery, Millis, Push, Queue, QueueLimits};
+use crate::session::{Backlog, Delivery, Held, LoadedRow, Millis, Push, Queue, QueueLimits, Ticket};
+use crate::store::{Health, Store};
 use bytestring::ByteString;
 use futures_util::task::AtomicWaker;
 use mqtt_codec::{QoS, ReasonCode};
 use parking_lot::Mutex;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::task::Waker;
 
 /// Identifies a session for as long as the process lives.
@@ -20,6 +23,8 @@ pub struct Drained {
     pub expired: usize,
     /// The outbox holds more than was taken.
     pub more: bool,
+    /// The next message waits for the store, not for the client: until a ticket is durable, or until it was read.
+    pub held: Option<Held>,
     /// Why the connection must end, if somebody wants it to.
     pub kick: Option<ReasonCode>,
 }
@@ -49,11 +54,16 @@ pub struct Subscriber {
     limits: QueueLimits,
     outbox: Mutex<Outbox>,
     waker: AtomicWaker,
+    /// Set for a durable session, whose queue is a [`Backlog`].
+    store: Option<Arc<Store>>,
 }
 
 #[derive(Debug, Default)]
 struct Outbox {
     queue: Queue,
+    /// Instead of `queue`, for a durable session.
+    backlog: Option<Box<Backlog>>,
+    ended: bool,
     connected: bool,
     kick: Option<ReasonCode>,
     /// The client does not take what waits for it: its socket is full, or its window. Nobody waits for such a one.
@@ -67,7 +77,14 @@ impl Outbox {
     fn is_crowded(&self, limits: &QueueLimits, divisor: usize) -> bool {
         let messages = CROWDED_MESSAGES.min(limits.max_messages / 2) / divisor;
         let bytes = CROWDED_BYTES.min(limits.max_bytes / 2) / divisor;
-        self.connected && !self.blocked && (self.queue.len() > messages || self.queue.bytes() > bytes)
+        if !self.connected || self.blocked {
+            return false;
+        }
+        let (waiting, their_bytes) = match &self.backlog {
+            None => (self.queue.len(), self.queue.bytes()),
+            Some(backlog) => (backlog.len(), backlog.bytes()),
+        };
+        waiting > messages || their_bytes > bytes
     }
 
     /// The publishers to wake, if there is no reason any more to wait.
@@ -83,7 +100,32 @@ impl Outbox {
 
 impl Subscriber {
     pub fn new(id: SubscriberId, client_id: ByteString, owner: Owner, limits: QueueLimits) -> Subscriber {
-        Subscriber { id, client_id, owner, limits, outbox: Mutex::new(Outbox::default()), waker: AtomicWaker::new() }
+        Subscriber {
+            id,
+            client_id,
+            owner,
+            limits,
+            outbox: Mutex::new(Outbox::default()),
+            waker: AtomicWaker::new(),
+            store: None,
+        }
+    }
+
+    /// Makes it the subscriber of a durable session.
+    pub(super) fn stored(mut self, store: Arc<Store>, backlog: Backlog) -> Subscriber {
+        self.outbox.get_mut().backlog = Some(Box::new(backlog));
+        self.store = Some(store);
+        self
+    }
+
+    /// Whether the session outlives the process.
+    pub fn is_durable(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// The store of a durable session.
+    pub fn store(&self) -> Option<&Arc<Store>> {
+        self.store.as_ref()
     }
 
     pub fn id(&self) -> SubscriberId {
@@ -104,11 +146,23 @@ impl Subscriber {
     }
 
     /// Hands a message over. The task is woken only by the first message of an empty outbox: it keeps looking until it has emptied it.
-    pub fn push(&self, delivery: Delivery) -> Pushed {
+    pub fn push(&self, delivery: Delivery, changes: &mut Changes<'_>) -> Pushed {
+        if self.is_durable() && delivery.qos != QoS::AtMostOnce {
+            // The batch comes before the lock.
+            changes.begin();
+        }
         let mut outbox = self.outbox.lock();
-        let was_empty = outbox.queue.is_empty();
+        if outbox.ended {
+            return Pushed { push: Push::DroppedAway, crowded: false };
+        }
         let away = !outbox.connected;
-        let push = outbox.queue.push(delivery, away, &self.limits);
+        let (was_empty, push) = match &mut outbox.backlog {
+            None => (outbox.queue.is_empty(), outbox.queue.push(delivery, away, &self.limits)),
+            Some(backlog) => {
+                let was_empty = backlog.is_empty();
+                (was_empty, backlog.push(delivery, away, &self.limits, &mut InBatch { id: self.id, changes }))
+            }
+        };
         let crowded = outbox.is_crowded(&self.limits, 1);
         drop(outbox);
         if was_empty && !away {
@@ -171,13 +225,58 @@ impl Subscriber {
 
     /// The session ends: what waits is dropped, and nothing is queued any more. Returns how many messages were lost.
     pub(super) fn discard(&self) -> usize {
-        let queue = std::mem::take(&mut self.outbox.lock().queue);
-        queue.len()
+        let mut outbox = self.outbox.lock();
+        outbox.ended = true;
+        let waited = outbox.backlog.as_mut().map_or(0, |backlog| backlog.discard());
+        let queue = std::mem::take(&mut outbox.queue);
+        drop(outbox);
+        waited + queue.len()
+    }
+
+    /// What is stored leaves the memory, since the connection is gone. `in_flight` is the lowest number of a delivery that was sent and
+    /// not acknowledged, and the bytes of all that were.
+    pub(super) fn park(&self, in_flight: Option<(u64, usize)>) {
+        if let Some(backlog) = &mut self.outbox.lock().backlog {
+            backlog.park(in_flight);
+        }
+    }
+
+    /// What a session's row says of its queue: the number of the next delivery, the number below which deliveries may have been sent,
+    /// and whether rows are judged.
+    pub(super) fn queue_state(&self) -> (u64, u64, bool) {
+        let outbox = self.outbox.lock();
+        let state = |backlog: &Backlog| (backlog.next(), backlog.sent_below(), backlog.is_judged());
+        outbox.backlog.as_deref().map_or((1, 1, false), state)
+    }
+
+    /// What is to be read now: from which number, the number of the next delivery, and the ticket of the last change.
+    pub fn wants_rows(&self) -> Option<(u64, u64, Ticket)> {
+        let outbox = self.outbox.lock();
+        let backlog = outbox.backlog.as_ref()?;
+        Some((backlog.wants_rows()?, backlog.next(), backlog.last_ticket()))
+    }
+
+    /// Takes over rows that were read; see [`Backlog::loaded`].
+    pub fn loaded(
+        &self,
+        rows: Vec<(u64, LoadedRow)>,
+        through: Option<u64>,
+        keep: impl FnMut(&Delivery) -> bool,
+    ) -> usize {
+        let mut outbox = self.outbox.lock();
+        match (&mut outbox.backlog, &self.store) {
+            (Some(backlog), Some(store)) => backlog.loaded(rows, through, keep, &mut OneByOne { id: self.id, store }),
+            _ => 0,
+        }
     }
 
     /// Drops what waits and is not to be kept; returns how many messages that were.
     pub(super) fn retain(&self, keep: impl FnMut(&Delivery) -> bool) -> usize {
-        self.outbox.lock().queue.retain(keep)
+        let mut outbox = self.outbox.lock();
+        match (&mut outbox.backlog, &self.store) {
+            (Some(backlog), Some(store)) => backlog.retain(keep, &mut OneByOne { id: self.id, store }),
+            _ => outbox.queue.retain(keep),
+        }
     }
 
     /// Who is to be woken when something arrives. Register before [`drain`](Self::drain), or a message may be missed.
@@ -185,11 +284,43 @@ impl Subscriber {
         self.waker.register(waker);
     }
 
-    /// Moves at most `limit` messages into `batch`, at most `window` of them with QoS 1 or 2.
-    pub fn drain(&self, batch: &mut Vec<Delivery>, limit: usize, window: usize, now: Millis) -> Drained {
+    /// Moves at most `limit` messages into `batch`, at most `window` of them with QoS 1 or 2. Stored ones from `ids_below` on wait.
+    pub fn drain(
+        &self,
+        batch: &mut Vec<Delivery>,
+        limit: usize,
+        window: usize,
+        ids_below: u64,
+        now: Millis,
+    ) -> Drained {
         let mut drained = Drained::default();
         let mut outbox = self.outbox.lock();
         drained.kick = outbox.kick;
+        if let (Some(backlog), Some(store)) = (&mut outbox.backlog, &self.store) {
+            let durable = store.durable();
+            let mut rows = OneByOne { id: self.id, store };
+            while batch.len() < limit {
+                let open = drained.acknowledged < window;
+                match backlog.pop(open, ids_below, durable, now, &mut drained.expired, &mut rows) {
+                    Ok(delivery) => {
+                        drained.acknowledged += usize::from(delivery.qos != QoS::AtMostOnce);
+                        batch.push(delivery);
+                    }
+                    Err(held) => {
+                        drained.held = Some(held).filter(|held| matches!(held, Held::Ticket(_) | Held::Read));
+                        break;
+                    }
+                }
+            }
+            drained.more = !backlog.is_empty();
+            // Nobody waits for a client that takes nothing, nor for a store that can take nothing.
+            let behind = drained.held.is_some() && store.health() == Health::Good;
+            outbox.blocked = drained.more && batch.len() < limit && !behind;
+            let released = outbox.release(&self.limits);
+            drop(outbox);
+            wake_all(released);
+            return drained;
+        }
         while batch.len() < limit {
             match outbox.queue.pop(drained.acknowledged < window, now, &mut drained.expired) {
                 Some(delivery) => {
@@ -247,12 +378,12 @@ mod tests {
         let s = subscriber();
         s.connect();
         for qos in [QoS::AtLeastOnce, QoS::AtMostOnce, QoS::ExactlyOnce, QoS::AtMostOnce] {
-            s.push(delivery("t", qos));
+            s.push(delivery("t", qos), &mut Changes::new(None));
         }
         let mut batch = Vec::new();
-        let drained = s.drain(&mut batch, 10, 1, 0);
+        let drained = s.drain(&mut batch, 10, 1, u64::MAX, 0);
         assert_eq!((batch.len(), drained.acknowledged, drained.more), (2, 1, true));
-        let drained = s.drain(&mut batch, 10, 1, 0);
+        let drained = s.drain(&mut batch, 10, 1, u64::MAX, 0);
         assert_eq!((batch.len(), drained.acknowledged, drained.more), (4, 1, false));
     }
 
@@ -262,16 +393,16 @@ mod tests {
         s.connect();
         s.kick(ReasonCode::SessionTakenOver);
         s.kick(ReasonCode::ServerShuttingDown);
-        assert_eq!(s.drain(&mut Vec::new(), 1, 1, 0).kick, Some(ReasonCode::SessionTakenOver));
+        assert_eq!(s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0).kick, Some(ReasonCode::SessionTakenOver));
         s.connect();
-        assert_eq!(s.drain(&mut Vec::new(), 1, 1, 0).kick, None);
+        assert_eq!(s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0).kick, None);
     }
 
     #[test]
     fn qos_0_is_not_kept_for_an_absent_client() {
         let s = subscriber();
-        assert_eq!(s.push(delivery("t", QoS::AtMostOnce)).push, Push::DroppedAway);
-        assert_eq!(s.push(delivery("t", QoS::AtLeastOnce)).push, Push::Queued);
+        assert_eq!(s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).push, Push::DroppedAway);
+        assert_eq!(s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None)).push, Push::Queued);
     }
 
     /// A waker, and how often it was called.
@@ -290,9 +421,9 @@ mod tests {
         let s = subscriber();
         s.connect();
         for _ in 0..5 {
-            assert!(!s.push(delivery("t", QoS::AtMostOnce)).crowded);
+            assert!(!s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
         }
-        assert!(s.push(delivery("t", QoS::AtMostOnce)).crowded);
+        assert!(s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
         s
     }
 
@@ -304,9 +435,9 @@ mod tests {
         assert!(turn.is_some());
         assert_eq!(s.wait(turn, &waker), turn, "asked again, it still waits, once");
         let mut batch = Vec::new();
-        s.drain(&mut batch, 3, 10, 0);
+        s.drain(&mut batch, 3, 10, u64::MAX, 0);
         assert_eq!(calls.load(Ordering::Relaxed), 0);
-        s.drain(&mut batch, 4, 10, 0);
+        s.drain(&mut batch, 4, 10, u64::MAX, 0);
         assert_eq!(calls.load(Ordering::Relaxed), 1);
         assert_eq!(s.wait(turn, &waker), None);
     }
@@ -318,10 +449,10 @@ mod tests {
         let turn = s.wait(None, &waker);
         s.block();
         assert_eq!((calls.load(Ordering::Relaxed), s.wait(turn, &waker)), (1, None));
-        assert!(!s.push(delivery("t", QoS::AtMostOnce)).crowded);
+        assert!(!s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
         // Bytes are taken again.
-        s.drain(&mut Vec::new(), 1, 10, 0);
-        assert!(s.push(delivery("t", QoS::AtMostOnce)).crowded);
+        s.drain(&mut Vec::new(), 1, 10, u64::MAX, 0);
+        assert!(s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
     }
 
     #[test]
@@ -329,11 +460,11 @@ mod tests {
         let s = subscriber();
         s.connect();
         for _ in 0..10 {
-            s.push(delivery("t", QoS::AtLeastOnce));
+            s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None));
         }
         let (waker, calls) = counted();
         assert!(s.wait(None, &waker).is_some());
-        s.drain(&mut Vec::new(), 10, 2, 0);
+        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 0);
         assert_eq!((calls.load(Ordering::Relaxed), s.wait(None, &waker)), (1, None));
     }
 

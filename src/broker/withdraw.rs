@@ -48,7 +48,7 @@ impl Broker {
 }
 
 /// Whether a subscription of the session brings this message.
-fn brought(session: &Session, delivery: &Delivery) -> bool {
+pub fn brought(session: &Session, delivery: &Delivery) -> bool {
     session.subscriptions.keys().any(|filter| matches(real(filter), &delivery.message.topic))
 }
 

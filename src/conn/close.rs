@@ -2,6 +2,7 @@
 
 use crate::auth::DenyReason;
 use crate::broker::OpenError;
+use crate::store::Health;
 use mqtt_codec::{DecodeError, ReasonCode};
 use std::io;
 
@@ -32,6 +33,8 @@ pub enum Close {
     Kicked(ReasonCode),
     #[error("session not opened: {0}")]
     Session(#[from] OpenError),
+    #[error("the store cannot keep what was promised to be kept: {0:?}")]
+    Store(Health),
     #[error("connection failed: {0}")]
     Io(#[from] io::Error),
     #[error("packet could not be written: {0}")]
@@ -57,6 +60,8 @@ impl Close {
             Close::ConnectTimeout => None,
             Close::KeepAlive => Some(ReasonCode::KeepAliveTimeout),
             Close::Session(error) => Some(error.reason_code()),
+            Close::Store(Health::Full) => Some(ReasonCode::QuotaExceeded),
+            Close::Store(_) => Some(ReasonCode::ImplementationSpecificError),
             Close::Encode(_) => Some(ReasonCode::UnspecifiedError),
         }
     }

@@ -138,7 +138,11 @@ impl AwaitAuth {
         // Rights may have been withdrawn while the client was away, and the identity may have others than the last.
         if opened.present {
             let (broker, subscriber, session) = opened.lease.parts();
-            for filter in broker.withdraw_resumed(subscriber, session, &access) {
+            let refused = broker.withdraw_resumed(subscriber, session, &access);
+            if !refused.is_empty() {
+                opened.lease.save();
+            }
+            for filter in refused {
                 tracing::info!(
                     client_id = &*client_id,
                     filter = &*filter,

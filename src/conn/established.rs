@@ -5,10 +5,12 @@ use super::close::Close;
 use super::handle::Aliases;
 use super::input::Input;
 use super::output::Output;
+use super::replies::Replies;
+use super::stored::StoredSide;
 use super::{Context, Io};
 use crate::auth::Access;
 use crate::broker::{Cache, Lease, RetainedScan, Subscriber, Turn};
-use crate::session::{Delivery, Millis, Resend};
+use crate::session::{Delivery, Held, Millis, Resend};
 use bytestring::ByteString;
 use mqtt_codec::{Disconnect, ProtocolVersion, PubRel, QoS, ReasonCode};
 use std::cell::Cell;
@@ -87,6 +89,8 @@ pub(super) struct State {
     pub scans: VecDeque<RetainedScan>,
     /// A subscriber that has to catch up before more is read from this publisher, and its turn.
     pub crowded: Option<(Arc<Subscriber>, Option<Turn>)>,
+    pub replies: Replies,
+    pub stored: StoredSide,
     pub negotiated: Negotiated,
 }
 
@@ -117,6 +121,8 @@ impl Established {
                 aliases: Aliases::default(),
                 scans: VecDeque::new(),
                 crowded: None,
+                replies: Replies::default(),
+                stored: StoredSide::default(),
                 negotiated,
             },
             resend,
@@ -175,6 +181,8 @@ impl Established {
         }
         let read = self.poll_input(cx)?;
         let drained = self.poll_outbox(cx)?;
+        // What the input earned and what became durable meanwhile goes out with this write.
+        let answered = self.state.flush_replies(cx)?;
         let was_full = self.state.output.is_full();
         let before = self.bytes_out;
         let written = self.state.output.poll_write(cx, &mut *self.io, &mut self.bytes_out)?;
@@ -192,11 +200,11 @@ impl Established {
             self.state.lease.subscriber().block();
         }
         let room_again = was_full && !self.state.output.is_full();
-        Ok(read || drained || room_again)
+        Ok(read || drained || answered || room_again)
     }
 
     fn poll_input(&mut self, cx: &mut task::Context<'_>) -> Result<bool, Close> {
-        if self.state.output.is_full() || self.state.waits(cx.waker()) {
+        if self.state.output.is_full() || self.state.waits(cx.waker()) || self.state.poll_must_wait(cx) {
             return Ok(false);
         }
         let max_packet_size = self.context.broker.config().max_packet_size;
@@ -204,7 +212,7 @@ impl Established {
         if !input.is_empty() {
             input.resume(max_packet_size, |frame| state.handle_next(frame, context))?;
         }
-        if state.output.is_full() || state.crowded.is_some() {
+        if state.output.is_full() || state.crowded.is_some() || state.must_wait() {
             return Ok(true);
         }
         match input.poll_read(cx, &mut **io, max_packet_size, |frame| state.handle_next(frame, context)) {
@@ -233,11 +241,12 @@ impl Established {
             // Even a peer that does not read can be told to go.
             return self.state.kicked().map(|()| false);
         }
+        let loaded = self.state.poll_queue(cx)?;
         let mut batch = BATCH_BUFFER.take();
-        let result = self.state.drain(&mut batch, now, &self.context);
+        let result = self.state.drain(&mut batch, now, &self.context, cx);
         batch.clear();
         BATCH_BUFFER.set(batch);
-        result
+        result.map(|drained| drained || loaded)
     }
 
     /// The keep alive and the write timeout; the timer is set anew only when it fires, not with every packet.
@@ -253,8 +262,8 @@ impl Established {
             if stall.is_some_and(|at| at <= now) {
                 return Some(Close::WriteTimeout);
             }
-            // A peer whose bytes we do not read, because it takes none, is not silent: the write timeout judges it.
-            if silence.is_some_and(|at| at <= now) && !self.state.output.is_full() {
+            // A peer whose bytes we do not read, because it takes none or the store is behind, is not silent.
+            if silence.is_some_and(|at| at <= now) && !self.state.output.is_full() && !self.state.must_wait() {
                 return Some(Close::KeepAlive);
             }
             let Some(at) = [silence.filter(|at| *at > now), stall, valid_until].into_iter().flatten().min() else {
@@ -289,10 +298,17 @@ impl Established {
 
 impl State {
     /// Takes a batch from the outbox and encodes it; when the outbox is empty, retained messages refill it.
-    fn drain(&mut self, batch: &mut Vec<Delivery>, now: Millis, context: &Context) -> Result<bool, Close> {
+    fn drain(
+        &mut self,
+        batch: &mut Vec<Delivery>,
+        now: Millis,
+        context: &Context,
+        cx: &mut task::Context<'_>,
+    ) -> Result<bool, Close> {
+        self.settle();
         let (broker, subscriber, session) = self.lease.parts();
         let window = self.negotiated.window.saturating_sub(session.inflight.len());
-        let drained = subscriber.drain(batch, BATCH, window, now);
+        let drained = subscriber.drain(batch, BATCH, window, session.inflight.ids_below(), now);
         if let Some(reason) = drained.kick {
             return Err(Close::Kicked(reason));
         }
@@ -300,14 +316,28 @@ impl State {
             broker.metrics().dropped_expired.fetch_add(drained.expired as u64, Ordering::Relaxed);
         }
         for delivery in batch.drain(..) {
+            if delivery.stored.released {
+                if let Some(id) = self.lease.session().inflight.restore_released(delivery.stored.seq) {
+                    self.output.push(&PubRel::new(id), self.negotiated.version)?;
+                }
+                continue;
+            }
             let packet_id = match delivery.qos {
                 QoS::AtMostOnce => None,
                 _ => self.lease.session().inflight.begin(delivery.clone(), self.negotiated.window),
             };
             context.metrics.sent(delivery.qos);
             if self.fits(&delivery, packet_id, now)? {
-                delivery.encode(self.negotiated.version, packet_id, false, now, self.output.buffer())?;
+                let again = delivery.stored.again;
+                delivery.encode(self.negotiated.version, packet_id, again, now, self.output.buffer())?;
             }
+        }
+        match drained.held {
+            // A commit that came in between is looked at again at once.
+            Some(Held::Ticket(_)) => return Ok(!self.poll_commit(cx)),
+            // Whoever reads wakes the task.
+            Some(_) => return self.poll_queue(cx),
+            None => {}
         }
         if drained.more {
             // More is there: either this batch was full, or the window is closed and an acknowledgement will wake us.
@@ -337,6 +367,9 @@ impl State {
             );
         }
         self.scans.retain(|scan| !refused.contains(scan.filter()));
+        if !refused.is_empty() {
+            self.lease.save();
+        }
     }
 
     /// Whether a subscriber has to catch up before this publisher is read again.
@@ -379,7 +412,9 @@ impl State {
         }
         self.lease.broker().metrics().dropped_too_large.fetch_add(1, Ordering::Relaxed);
         if let Some(id) = packet_id {
+            let row = self.lease.session().inflight.row(id);
             self.lease.session().inflight.forget(id);
+            self.row_done(row);
         }
         Ok(false)
     }

@@ -2,17 +2,19 @@
 
 use super::established::State;
 use super::input::Flow;
+use super::replies::Reply;
 use super::{Close, Context};
 use crate::auth::acl::Publishing;
-use crate::broker::{RetainedStore, SubscribeRequest};
+use crate::broker::{PublishOptions, RetainedStore, SubscribeRequest};
 use crate::config::{DenyAction, MqttConfig};
 use crate::metrics::Checked;
-use crate::session::{Acknowledged, Begin, Message, SessionExpiry, millis};
+use crate::session::{Acknowledged, Begin, Message, SessionExpiry, Ticket, millis};
+use crate::store::Health;
 use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{
-    Disconnect, Packet, PayloadFormat, PubAck, PubComp, PubRec, PubRel, Publish, QoS, ReasonCode, SubAck, Subscribe,
-    UnsubAck, Unsubscribe, decode,
+    Disconnect, Packet, PayloadFormat, PubRec, PubRel, Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck,
+    Unsubscribe, decode,
 };
 use std::num::NonZeroU16;
 use std::sync::atomic::Ordering;
@@ -69,7 +71,8 @@ impl State {
     /// Handles one packet and says whether the peer's answers leave room for another.
     pub(super) fn handle_next(&mut self, frame: Bytes, context: &Context) -> Result<Flow, Close> {
         self.handle_frame(frame, context)?;
-        Ok(if self.output.is_full() || self.crowded.is_some() { Flow::Stop } else { Flow::Continue })
+        let stop = self.output.is_full() || self.crowded.is_some() || self.must_wait();
+        Ok(if stop { Flow::Stop } else { Flow::Continue })
     }
 
     fn handle_frame(&mut self, frame: Bytes, context: &Context) -> Result<(), Close> {
@@ -77,13 +80,21 @@ impl State {
         match decode(frame, self.negotiated.version)? {
             Packet::Publish(publish) => self.handle_publish(publish, context),
             Packet::PubAck(ack) => {
-                self.lease.session().inflight.acknowledge(ack.packet_id);
+                let inflight = &mut self.lease.session().inflight;
+                let row = inflight.row(ack.packet_id);
+                if inflight.acknowledge(ack.packet_id) == Acknowledged::Done {
+                    self.row_done(row);
+                }
                 Ok(())
             }
             Packet::PubRec(ack) => self.handle_pubrec(&ack),
             Packet::PubRel(ack) => self.handle_pubrel(&ack),
             Packet::PubComp(ack) => {
-                self.lease.session().inflight.complete(ack.packet_id);
+                let inflight = &mut self.lease.session().inflight;
+                let row = inflight.row(ack.packet_id);
+                if inflight.complete(ack.packet_id) == Acknowledged::Done {
+                    self.row_done(row);
+                }
                 Ok(())
             }
             Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe, context),
@@ -135,8 +146,12 @@ impl State {
         if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
             let limit = usize::from(config.max_awaiting_rel);
             match self.lease.session().awaiting_release.begin(id, limit, now, millis(config.await_rel_timeout)) {
-                Begin::New => {}
-                Begin::Duplicate => return self.answer_publish(qos, packet_id, ReasonCode::Success),
+                Begin::New => self.drop_forgotten(),
+                Begin::Duplicate => {
+                    // What the first one waits for, its repetition waits for too.
+                    let ticket = self.lease.session().awaiting_release.ticket(id);
+                    return self.answer_when_durable(qos, packet_id, ReasonCode::Success, ticket);
+                }
                 Begin::Full => {
                     return Err(Close::Refused(
                         ReasonCode::ReceiveMaximumExceeded,
@@ -155,21 +170,31 @@ impl State {
             };
         }
         let message = Message::new(topic, payload, qos, properties, now);
-        let from = self.lease.subscriber().id();
-        let published =
-            context.broker.publish(from, &mut self.cache, message, retain, !self.negotiated.version.is_v5());
+        let v5 = self.negotiated.version.is_v5();
+        let (broker, subscriber, _) = self.lease.parts();
+        let inbound = packet_id.filter(|_| qos == QoS::ExactlyOnce && subscriber.is_durable());
+        let published = broker.publish(
+            subscriber,
+            &mut self.cache,
+            message,
+            PublishOptions { retain, deliver_anyway: !v5, inbound },
+        );
         self.crowded = published.crowded.map(|subscriber| (subscriber, None));
-        let reason = match published.retained {
-            RetainedStore::Refused => ReasonCode::QuotaExceeded,
+        let reason = match (published.refused, published.retained) {
+            (Some(health), _) if !v5 => return Err(Close::Store(health)),
+            (Some(Health::Full), _) | (_, RetainedStore::Refused) => ReasonCode::QuotaExceeded,
+            (Some(_), _) => ReasonCode::ImplementationSpecificError,
             _ if published.receivers == 0 => ReasonCode::NoMatchingSubscribers,
             _ => ReasonCode::Success,
         };
-        if reason.is_error()
-            && let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id)
-        {
-            self.lease.session().awaiting_release.release(id);
+        if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
+            if reason.is_error() {
+                self.release_inbound(id);
+            } else {
+                self.lease.session().awaiting_release.set_ticket(id, published.ticket);
+            }
         }
-        self.answer_publish(qos, packet_id, reason)
+        self.answer_when_durable(qos, packet_id, reason, published.ticket)
     }
 
     fn may_publish(&mut self, wish: Publishing<'_>, context: &Context) -> bool {
@@ -182,42 +207,55 @@ impl State {
 
     /// PUBACK or PUBREC. MQTT 3 has no way to refuse a message and is told that it was taken, 3.1.1 section 3.3.5.
     fn answer_publish(&mut self, qos: QoS, packet_id: Option<NonZeroU16>, reason: ReasonCode) -> Result<(), Close> {
+        self.answer_when_durable(qos, packet_id, reason, 0)
+    }
+
+    fn answer_when_durable(
+        &mut self,
+        qos: QoS,
+        packet_id: Option<NonZeroU16>,
+        reason: ReasonCode,
+        ticket: Ticket,
+    ) -> Result<(), Close> {
         match (qos, packet_id) {
-            (QoS::AtLeastOnce, Some(id)) => {
-                self.output.push(&PubAck::with_reason(id, reason), self.negotiated.version)?
-            }
-            (QoS::ExactlyOnce, Some(id)) => {
-                self.output.push(&PubRec::with_reason(id, reason), self.negotiated.version)?
-            }
-            _ => {}
+            (QoS::AtLeastOnce, Some(id)) => self.reply(Reply::PubAck(id, reason), ticket),
+            (QoS::ExactlyOnce, Some(id)) => self.reply(Reply::PubRec(id, reason), ticket),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn handle_pubrec(&mut self, ack: &PubRec) -> Result<(), Close> {
         let id = ack.packet_id;
-        match self.lease.session().inflight.received(id, ack.reason.is_error()) {
-            Acknowledged::Release => self.output.push(&PubRel::new(id), self.negotiated.version)?,
+        let inflight = &mut self.lease.session().inflight;
+        let (row, again) = (inflight.row(id), inflight.is_released(id));
+        match inflight.received(id, ack.reason.is_error()) {
+            // The first PUBREL waits; one that answers a repetition waits behind it.
+            Acknowledged::Release => {
+                let ticket = if again { 0 } else { self.row_released(row) };
+                self.reply(Reply::PubRel(id, ReasonCode::Success), ticket)?;
+            }
             // [MQTT-4.3.3-4] asks for a PUBREL whatever the state; it says that nothing is known of the identifier.
             Acknowledged::Unknown | Acknowledged::Unexpected => {
                 let reason = ReasonCode::PacketIdentifierNotFound;
-                self.output.push(&PubRel::with_reason(id, reason), self.negotiated.version)?;
+                self.reply(Reply::PubRel(id, reason), 0)?;
             }
-            Acknowledged::Done => {}
+            Acknowledged::Done => self.row_done(row),
         }
         Ok(())
     }
 
     fn handle_pubrel(&mut self, ack: &PubRel) -> Result<(), Close> {
         let id = ack.packet_id;
-        let known = self.lease.session().awaiting_release.release(id);
+        // Not before the identifier is gone from the disk: after a crash its next use would be taken for a repetition.
+        let (known, ticket) = self.release_inbound(id);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         // [MQTT-4.3.3-11]
-        Ok(self.output.push(&PubComp::with_reason(id, reason), self.negotiated.version)?)
+        self.reply(Reply::PubComp(id, reason), ticket)
     }
 
     fn handle_subscribe(&mut self, subscribe: Subscribe, context: &Context) -> Result<(), Close> {
         let identifier = subscribe.properties.subscription_id;
+        let mut ticket = 0;
         let mut reasons = Vec::with_capacity(subscribe.subscriptions.len());
         for subscription in subscribe.subscriptions {
             let options = subscription.options;
@@ -237,28 +275,33 @@ impl State {
             if !allowed && context.auth.deny_action() == DenyAction::Disconnect {
                 return Err(Close::Refused(ReasonCode::NotAuthorized, "subscription that is not allowed"));
             }
+            ticket = outcome.ticket.max(ticket);
             self.scans.extend(outcome.retained);
             reasons.push(outcome.reason);
         }
         context.metrics.subscribes.fetch_add(reasons.len() as u64, Ordering::Relaxed);
         // [MQTT-3.8.4-1] [MQTT-3.8.4-5]
         let ack = SubAck { packet_id: subscribe.packet_id, properties: Default::default(), reasons };
-        Ok(self.output.push(&ack, self.negotiated.version)?)
+        self.reply(Reply::SubAck(Box::new(ack)), ticket)
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
         let (broker, subscriber, session) = self.lease.parts();
+        let mut ticket = 0;
         let reasons = unsubscribe
             .filters
             .iter()
             .map(|filter| match broker.unsubscribe(subscriber, session, filter) {
-                true => ReasonCode::Success,
-                false => ReasonCode::NoSubscriptionExisted,
+                Some(removed) => {
+                    ticket = removed.max(ticket);
+                    ReasonCode::Success
+                }
+                None => ReasonCode::NoSubscriptionExisted,
             })
             .collect();
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
         let ack = UnsubAck { packet_id: unsubscribe.packet_id, properties: Default::default(), reasons };
-        Ok(self.output.push(&ack, self.negotiated.version)?)
+        self.reply(Reply::UnsubAck(Box::new(ack)), ticket)
     }
 
     fn handle_disconnect(&mut self, disconnect: &Disconnect, context: &Context) -> Close {

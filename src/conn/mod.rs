@@ -14,6 +14,8 @@ mod established;
 mod handle;
 mod input;
 mod output;
+mod replies;
+mod stored;
 
 pub use close::Close;
 

@@ -266,7 +266,7 @@ proptest! {
 
         let expired = model.values().filter(|(_, expires)| !is_live(*expires)).count();
         let mut sweep = RetainedSweep::default();
-        let removed = (0..200).map(|_| retained.remove_expired(&mut sweep, limit, now_ms)).sum::<usize>();
+        let removed = (0..200).map(|_| retained.remove_expired(&mut sweep, limit, now_ms, |_| {})).sum::<usize>();
         prop_assert_eq!(removed, expired);
         for topic in model.keys() {
             retained.set(topic, None).unwrap();

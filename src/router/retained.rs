@@ -131,17 +131,28 @@ impl<M: Clone> Retained<M> {
     /// Stores or replaces the topic's message, or removes it (`None`, an empty payload on the wire
     /// [MQTT-3.3.1-6]). A removal never fails.
     pub fn set(&self, topic: &str, stored: Option<Stored<M>>) -> Result<RetainedChange, RetainedError> {
+        self.set_and(topic, stored, |_| {})
+    }
+
+    /// As [`set`](Self::set); `then` is told of the change before anyone can make another one to this topic. It is called under a lock.
+    pub fn set_and(
+        &self,
+        topic: &str,
+        stored: Option<Stored<M>>,
+        then: impl FnOnce(RetainedChange),
+    ) -> Result<RetainedChange, RetainedError> {
         let Some(shard) = self.shard_of(topic) else { return Ok(RetainedChange::Absent) };
         let key = key_of(topic);
         let Some(stored) = stored else {
-            let removed = shard.entries.write().remove(&key, &shard.len);
-            return Ok(match removed {
-                Some(old) => {
-                    self.release(1, cost(&key, &old));
-                    RetainedChange::Removed
-                }
-                None => RetainedChange::Absent,
-            });
+            let mut entries = shard.entries.write();
+            let removed = entries.remove(&key, &shard.len);
+            let change = if removed.is_some() { RetainedChange::Removed } else { RetainedChange::Absent };
+            then(change);
+            drop(entries);
+            if let Some(old) = removed {
+                self.release(1, cost(&key, &old));
+            }
+            return Ok(change);
         };
         let cost_new = cost(&key, &stored);
         let mut entries = shard.entries.write();
@@ -157,9 +168,11 @@ impl<M: Clone> Retained<M> {
             return Err(RetainedError::TooManyBytes);
         }
         let replaced = entries.insert(key, stored, &shard.len);
+        let change = if replaced.is_some() { RetainedChange::Replaced } else { RetainedChange::Stored };
+        then(change);
         drop(entries);
         self.release(0, cost_old.unwrap_or(0).saturating_sub(cost_new));
-        Ok(if replaced.is_some() { RetainedChange::Replaced } else { RetainedChange::Stored })
+        Ok(change)
     }
 
     pub fn get(&self, topic: &str, now_ms: u64) -> Option<M> {
@@ -206,8 +219,14 @@ impl<M: Clone> Retained<M> {
     }
 
     /// Examines at most `work` (at least one) entries and removes those that expired; returns how many. Successive calls with the
-    /// same `sweep` go over all shards again and again: a timer's job.
-    pub fn remove_expired(&self, sweep: &mut RetainedSweep, work: usize, now_ms: u64) -> usize {
+    /// same `sweep` go over all shards again and again: a timer's job. `gone` is told each topic, under a lock.
+    pub fn remove_expired(
+        &self,
+        sweep: &mut RetainedSweep,
+        work: usize,
+        now_ms: u64,
+        mut gone: impl FnMut(&str),
+    ) -> usize {
         let mut left = work.max(1);
         let mut removed = 0;
         // Each shard at most once in a call.
@@ -222,6 +241,7 @@ impl<M: Clone> Retained<M> {
                     left -= examined;
                     for key in expired {
                         if let Some(old) = entries.remove(&key, &shard.len) {
+                            gone(&topic_of(&key));
                             self.release(1, cost(&key, &old));
                             removed += 1;
                         }

@@ -67,6 +67,8 @@ pub struct Backlog {
     /// Rows below are sent with the mark of a repetition.
     again_below: u64,
     last_ticket: Ticket,
+    /// Rows that are read are shown to whoever may refuse them.
+    judged: bool,
 }
 
 impl Default for Backlog {
@@ -95,7 +97,13 @@ impl Backlog {
             evicted_below: 0,
             again_below,
             last_ticket: 0,
+            judged: false,
         }
+    }
+
+    /// From here on rows that are read are kept only if the session still has a subscription that brings them.
+    pub fn judge_rows(&mut self) {
+        self.judged = true;
     }
 
     /// Messages that wait to be sent for the first time. Acknowledged rows of a session that was recovered may be among them.
@@ -123,6 +131,11 @@ impl Backlog {
         self.taken_below
     }
 
+    /// Whether [`judge_rows`](Self::judge_rows) holds.
+    pub fn is_judged(&self) -> bool {
+        self.judged
+    }
+
     /// The last change that was made for this queue.
     pub fn last_ticket(&self) -> Ticket {
         self.last_ticket
@@ -140,7 +153,7 @@ impl Backlog {
             return Push::DroppedFull;
         }
         let mut evicted = 0;
-        while self.len() >= limits.max_messages || self.all_bytes().saturating_add(cost) > limits.max_bytes {
+        while self.len() >= limits.max_messages || self.bytes().saturating_add(cost) > limits.max_bytes {
             if plain {
                 return Push::DroppedFull;
             }
@@ -161,7 +174,7 @@ impl Backlog {
             self.last_ticket = ticket;
             let room = self.stored.len() < IN_MEMORY_MESSAGES && self.bytes < IN_MEMORY_BYTES;
             if !away && room && self.cursor == seq {
-                delivery.stored = StoredAs { seq, ticket, again: false };
+                delivery.stored = StoredAs { seq, ticket, ..StoredAs::default() };
                 self.cursor = self.next;
                 self.bytes += cost;
                 self.stored.push_back(delivery);
@@ -172,11 +185,12 @@ impl Backlog {
         if evicted == 0 { Push::Queued } else { Push::Evicted(evicted) }
     }
 
-    /// The next message to send, in the order of arrival. With the window closed nothing passes a QoS 1 or 2 message at the head, and
+    /// The next message to send, in the order of arrival. Numbers from `ids_below` on have no packet identifier yet. With the window closed nothing passes a QoS 1 or 2 message at the head, and
     /// nothing passes a QoS 2 message whose row is not durable. Expired messages are deleted and counted.
     pub fn pop(
         &mut self,
         window_open: bool,
+        ids_below: u64,
         durable: Ticket,
         now: Millis,
         expired: &mut usize,
@@ -198,7 +212,7 @@ impl Backlog {
             let Some(front) = self.stored.front() else {
                 return Err(if oldest_stored.is_some() { Held::Read } else { Held::Empty });
             };
-            let StoredAs { seq, ticket, again } = front.stored;
+            let StoredAs { seq, ticket, again, .. } = front.stored;
             // What may have been sent is sent again even if its time is up: the client may hold a part of the exchange.
             if front.message.has_expired(now) && !again {
                 *expired += 1;
@@ -208,6 +222,9 @@ impl Backlog {
             }
             if !window_open {
                 return Err(Held::Window);
+            }
+            if seq >= ids_below {
+                return Err(Held::Ticket(self.last_ticket));
             }
             if front.qos == QoS::ExactlyOnce && ticket > durable {
                 return Err(Held::Ticket(ticket));
@@ -225,10 +242,16 @@ impl Backlog {
     }
 
     /// Takes over rows that were read from where [`wants_rows`](Self::wants_rows) said, in rising order. `through` is set when there were
-    /// no more rows below it. Returns the numbers of released exchanges, for which PUBREL is to be sent again.
-    pub fn loaded(&mut self, rows: Vec<(u64, LoadedRow)>, through: Option<u64>) -> Vec<u64> {
-        let mut released = Vec::new();
-        for (seq, row) in rows {
+    /// no more rows below it. What `keep` refuses is deleted if rows are judged; returns how many that were.
+    pub fn loaded(
+        &mut self,
+        read: Vec<(u64, LoadedRow)>,
+        through: Option<u64>,
+        mut keep: impl FnMut(&Delivery) -> bool,
+        rows: &mut dyn Rows,
+    ) -> usize {
+        let mut refused = 0;
+        for (seq, row) in read {
             // Evicted or taken over since the read began.
             if seq < self.cursor || (self.taken_below..self.evicted_below).contains(&seq) {
                 continue;
@@ -237,14 +260,20 @@ impl Backlog {
             match row {
                 LoadedRow::Publish(mut delivery) => {
                     let cost = delivery.cost();
-                    delivery.stored = StoredAs { seq, ticket: 0, again: seq < self.again_below };
                     self.disk_bytes = self.disk_bytes.saturating_sub(cost as u64);
+                    if self.judged && !keep(&delivery) {
+                        self.last_ticket = rows.delete(seq);
+                        refused += 1;
+                        continue;
+                    }
+                    delivery.stored = StoredAs { seq, again: seq < self.again_below, ..StoredAs::default() };
                     self.bytes += cost;
                     self.stored.push_back(delivery);
                 }
                 LoadedRow::Released => {
-                    self.taken_below = self.taken_below.max(seq + 1);
-                    released.push(seq);
+                    let delivery = Delivery::released(seq);
+                    self.bytes += delivery.cost();
+                    self.stored.push_back(delivery);
                 }
             }
         }
@@ -254,7 +283,27 @@ impl Backlog {
         if self.cursor >= self.next {
             self.disk_bytes = 0;
         }
-        released
+        refused
+    }
+
+    /// Drops what waits and is not to be kept, what is only on disk when it is read; returns how many messages left the memory.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Delivery) -> bool, rows: &mut dyn Rows) -> usize {
+        self.judged = true;
+        let before = self.stored.len() + self.plain.len();
+        let (bytes, last_ticket) = (&mut self.bytes, &mut self.last_ticket);
+        for queue in [&mut self.stored, &mut self.plain] {
+            queue.retain(|delivery| {
+                let kept = delivery.stored.released || keep(delivery);
+                if !kept {
+                    *bytes = bytes.saturating_sub(delivery.cost());
+                    if delivery.is_stored() {
+                        *last_ticket = rows.delete(delivery.stored.seq);
+                    }
+                }
+                kept
+            });
+        }
+        before - (self.stored.len() + self.plain.len())
     }
 
     /// The connection is gone: what is stored leaves the memory. `unacknowledged` is the lowest number in flight, and the bytes of all.
@@ -280,7 +329,8 @@ impl Backlog {
         self.cursor.max(self.taken_below).max(self.evicted_below)
     }
 
-    fn all_bytes(&self) -> usize {
+    /// Of everything that waits, in memory and on disk.
+    pub fn bytes(&self) -> usize {
         usize::try_from(self.disk_bytes).unwrap_or(usize::MAX).saturating_add(self.bytes)
     }
 

@@ -1,6 +1,6 @@
 //! The receiving half of QoS 2: which packet identifiers wait for their PUBREL, MQTT 5 section 4.3.3.
 
-use super::Millis;
+use super::{Millis, Ticket};
 use hashbrown::HashMap;
 use std::num::NonZeroU16;
 
@@ -18,8 +18,16 @@ pub enum Begin {
 /// Packet identifiers of QoS 2 messages that were received and not yet released.
 #[derive(Debug, Default)]
 pub struct AwaitingRelease {
-    /// Each with the moment it came.
-    ids: HashMap<NonZeroU16, Millis>,
+    ids: HashMap<NonZeroU16, Waiting>,
+    /// Given up for new ones since it was last asked.
+    forgotten: Vec<NonZeroU16>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    since: Millis,
+    /// Of the store, for the row of the identifier and the messages it came with.
+    ticket: Ticket,
 }
 
 impl AwaitingRelease {
@@ -34,13 +42,41 @@ impl AwaitingRelease {
             return Begin::Duplicate;
         }
         if self.ids.len() >= limit {
-            self.ids.retain(|_, since| now.saturating_sub(*since) < timeout);
+            let forgotten = &mut self.forgotten;
+            self.ids.retain(|id, waiting| {
+                let kept = now.saturating_sub(waiting.since) < timeout;
+                if !kept {
+                    forgotten.push(*id);
+                }
+                kept
+            });
         }
         if self.ids.len() >= limit {
             return Begin::Full;
         }
-        self.ids.insert(id, now);
+        self.ids.insert(id, Waiting { since: now, ticket: 0 });
         Begin::New
+    }
+
+    /// An identifier that a store kept.
+    pub fn recover(&mut self, id: NonZeroU16, now: Millis) {
+        self.ids.insert(id, Waiting { since: now, ticket: 0 });
+    }
+
+    /// PUBREC for this identifier waits for the ticket, the first one and any that repeats it.
+    pub fn set_ticket(&mut self, id: NonZeroU16, ticket: Ticket) {
+        if let Some(waiting) = self.ids.get_mut(&id) {
+            waiting.ticket = ticket;
+        }
+    }
+
+    pub fn ticket(&self, id: NonZeroU16) -> Ticket {
+        self.ids.get(&id).map_or(0, |waiting| waiting.ticket)
+    }
+
+    /// The identifiers that were given up since the last call.
+    pub fn take_forgotten(&mut self) -> Vec<NonZeroU16> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// A PUBREL: whether the identifier was known. Memory goes back when the last one is released.

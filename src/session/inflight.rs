@@ -126,8 +126,18 @@ impl Inflight {
         Some(id)
     }
 
+    /// Numbers from here on have no packet identifier of their own.
+    pub fn ids_below(&self) -> u64 {
+        self.floor.saturating_add(IDS)
+    }
+
+    /// Whether PUBREC came for this identifier before.
+    pub fn is_released(&self, id: NonZeroU16) -> bool {
+        self.entries.get(&id).is_some_and(|entry| matches!(entry.pending, Pending::Released))
+    }
+
     /// Whether the packet identifier of a stored delivery can belong to no other.
-    pub fn has_id_for(&self, seq: u64) -> bool {
+    fn has_id_for(&self, seq: u64) -> bool {
         seq.saturating_sub(self.floor) < IDS && !self.entries.contains_key(&id_of(seq))
     }
 

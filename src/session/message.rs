@@ -101,12 +101,22 @@ pub struct StoredAs {
     pub ticket: u64,
     /// It may have been sent before.
     pub again: bool,
+    /// PUBREC came for it: PUBREL is sent in its place, and there is no message.
+    pub released: bool,
 }
 
 impl Delivery {
     /// A delivery that is not retained, matched no identifier and is not stored.
     pub fn new(qos: QoS, message: Arc<Message>) -> Delivery {
         Delivery { message, qos, retain: false, subscription_ids: Vec::new(), stored: StoredAs::default() }
+    }
+
+    /// The rest of an exchange whose message is gone.
+    pub fn released(seq: u64) -> Delivery {
+        let message = Message::new("".into(), Bytes::new(), QoS::ExactlyOnce, PublishProperties::default(), 0);
+        let mut delivery = Delivery::new(QoS::ExactlyOnce, Arc::new(message));
+        delivery.stored = StoredAs { seq, ticket: 0, again: true, released: true };
+        delivery
     }
 
     /// Whether a row of the store stands for it.

@@ -9,7 +9,7 @@ mod inflight;
 mod message;
 mod queue;
 
-pub use backlog::{Backlog, LoadedRow, Rows, Ticket};
+pub use backlog::{Backlog, Held, IN_MEMORY_BYTES, IN_MEMORY_MESSAGES, LoadedRow, Rows, Ticket};
 pub use inbound::{AwaitingRelease, Begin};
 pub use inflight::{Acknowledged, Inflight, Pending, Resend};
 pub use message::{Delivery, Message, StoredAs};

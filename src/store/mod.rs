@@ -27,7 +27,7 @@ pub use load::{Loaded, RecoveredQueue, RecoveredSession, Recovery};
 pub use medium::{DATABASE, Directory, DirectoryError, Medium};
 pub use pending::Batch;
 pub use reader::{QueueRows, Reading};
-pub use row::{MAX_STORED_PAYLOAD, Row, RowError, SessionRow, WallClock};
+pub use row::{MAX_STORED_PAYLOAD, Row, RowError, SessionRow, WallClock, WillAuthor};
 pub use watch::Fault;
 
 pub use crate::session::Ticket;

@@ -59,6 +59,10 @@ impl<'a> Batch<'a> {
         self.submit(Op::Delete(key))
     }
 
+    pub fn end_session(&mut self, id: SessionId) -> Ticket {
+        self.submit(Op::EndSession(id))
+    }
+
     /// Of the last change; 0 if there was none.
     pub fn ticket(&self) -> Ticket {
         self.ticket

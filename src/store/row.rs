@@ -11,6 +11,7 @@ use crate::session::{Delivery, Message, Millis, SessionExpiry, SubscriptionOptio
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use mqtt_codec::{Packet, ProtocolVersion, QoS, SubscriptionId, decode};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -36,15 +37,32 @@ pub enum Row {
 #[derive(Debug, Clone)]
 pub struct SessionRow {
     pub client_id: ByteString,
+    /// To whom it belongs, as text; empty is nobody.
+    pub owner: ByteString,
     pub expiry: SessionExpiry,
-    /// When its connection ended; `None` while it has one.
-    pub left_at: Option<Millis>,
+    /// It has a connection.
+    pub connected: bool,
+    /// When it ends, if it has no connection; `None` is never.
+    pub ends_at: Option<Millis>,
     /// When the will is due, if the connection has ended, and the will.
     pub will: Option<(Option<Millis>, Will)>,
+    /// Who wants the will published.
+    pub author: Option<WillAuthor>,
     /// Deliveries below this number may have been sent before.
     pub sent_below: u64,
     /// The number of the next delivery.
     pub next_seq: u64,
+    /// A subscription was taken away: deliveries that none of those left brings are not sent.
+    pub judged: bool,
+}
+
+/// What rules are asked about when a will is published after a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WillAuthor {
+    pub username: Option<ByteString>,
+    pub remote: IpAddr,
+    /// Rules may know the client by something that is not stored.
+    pub known_by_more: bool,
 }
 
 /// Why bytes are not a row.
@@ -164,9 +182,20 @@ fn encode_session(row: &SessionRow, clock: WallClock, out: &mut BytesMut) {
         SessionExpiry::Never => u64::MAX,
     };
     out.put_u64_le(expiry);
-    put_moment(out, row.left_at, clock);
+    put_bytes(out, row.owner.as_bytes());
+    out.put_u8(u8::from(row.connected));
+    put_moment(out, row.ends_at, clock);
     out.put_u64_le(row.sent_below);
     out.put_u64_le(row.next_seq);
+    out.put_u8(u8::from(row.judged));
+    match &row.author {
+        None => out.put_u8(0),
+        Some(author) => {
+            out.put_u8(1 | u8::from(author.known_by_more) << 1 | u8::from(author.username.is_some()) << 2);
+            put_bytes(out, author.username.as_ref().map_or(&[], |name| name.as_bytes()));
+            put_bytes(out, author.remote.to_string().as_bytes());
+        }
+    }
     match &row.will {
         None => out.put_u8(0),
         Some((due, will)) => {
@@ -190,9 +219,19 @@ fn decode_session(reader: &mut Reader<'_>, clock: WallClock) -> Option<SessionRo
         u64::MAX => SessionExpiry::Never,
         ms => SessionExpiry::After(ms),
     };
-    let left_at = reader.moment(clock)?;
+    let owner = reader.text()?;
+    let connected = reader.u8()? != 0;
+    let ends_at = reader.moment(clock)?;
     let sent_below = reader.u64()?;
     let next_seq = reader.u64()?;
+    let judged = reader.u8()? != 0;
+    let author = match reader.u8()? {
+        0 => None,
+        bits => {
+            let username = Some(reader.text()?).filter(|_| bits & 4 != 0);
+            Some(WillAuthor { username, remote: reader.text()?.parse().ok()?, known_by_more: bits & 2 != 0 })
+        }
+    };
     let will = match reader.u8()? {
         0 => None,
         1 => {
@@ -209,7 +248,7 @@ fn decode_session(reader: &mut Reader<'_>, clock: WallClock) -> Option<SessionRo
         }
         _ => return None,
     };
-    Some(SessionRow { client_id, expiry, left_at, will, sent_below, next_seq })
+    Some(SessionRow { client_id, owner, expiry, connected, ends_at, will, author, sent_below, next_seq, judged })
 }
 
 fn encode_options(options: &SubscriptionOptions, out: &mut BytesMut) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Durability;
-use crate::session::{Delivery, LoadedRow, Message, SessionExpiry, SubscriptionOptions};
+use crate::session::{Delivery, LoadedRow, Message, SessionExpiry, SubscriptionOptions, Will};
 use mqtt_codec::{PublishProperties, QoS};
 use proptest::prelude::*;
 use redb::StorageBackend;
@@ -125,10 +125,21 @@ fn row_for(key: &Key, value: u8) -> Row {
         Key::Session(id) => Row::Session(Box::new(SessionRow {
             client_id: format!("client {id}").into(),
             expiry: SessionExpiry::After(u64::from(value) + 1),
-            left_at: value.is_multiple_of(2).then_some(u64::from(value)),
-            will: None,
+            owner: "user a".into(),
+            connected: value.is_multiple_of(2),
+            ends_at: value.is_multiple_of(3).then_some(u64::from(value)),
+            will: value.is_multiple_of(5).then(|| {
+                let will = Will { message: (*message("will".into())).clone(), retain: true, delay: 7 };
+                (Some(u64::from(value)), will)
+            }),
+            author: value.is_multiple_of(5).then(|| WillAuthor {
+                username: value.is_multiple_of(2).then(|| "a".into()),
+                remote: [192, 0, 2, value].into(),
+                known_by_more: value.is_multiple_of(4),
+            }),
             sent_below: u64::from(value),
             next_seq: 9,
+            judged: value.is_multiple_of(7),
         })),
         Key::Subscription(..) => Row::Subscription(SubscriptionOptions {
             qos: QoS::ExactlyOnce,

@@ -100,6 +100,25 @@ async fn run(name: &str, disturb: impl AsyncFnOnce(&mut BrokerProcess, &mut Rand
     assert!(logs.acknowledged() > 0, "the load did nothing");
 }
 
+/// `CRASH_KILLS`, or as many as fit into a test run.
+fn kills() -> usize {
+    std::env::var("CRASH_KILLS").map_or(25, |text| text.parse().expect("CRASH_KILLS is a number"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_or_doubled_when_the_broker_is_killed() {
+    run("kill -9", async |broker, random| {
+        for _ in 0..kills() {
+            // Long enough for some to come back, short enough that others are still at it.
+            tokio::time::sleep(random.millis(20, 1500)).await;
+            broker.kill();
+            broker.restart().await;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_doubled_while_clients_come_and_go() {
     run("come and go", async |_, _| tokio::time::sleep(Duration::from_secs(5)).await).await;

@@ -1,0 +1,200 @@
+//! What the broker writes to the store, and what it makes of it at start.
+
+use super::registry::Parked;
+use super::{Broker, Subscriber};
+use crate::auth::{Auth, Identity, Owner};
+use crate::router::Stored;
+use crate::session::{Backlog, Delivery, Rows, Session, Ticket};
+use crate::store::{Batch, Health, Key, Loaded, RecoveredSession, Row, SessionId, SessionRow, Store, WillAuthor};
+use mqtt_codec::topic::SharedFilter;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tracing::error;
+
+/// The changes of one message or one event: a batch is begun when the first of them comes, and never for one that touches no durable
+/// state. To be begun before a session's lock is taken.
+#[derive(Debug)]
+pub struct Changes<'a> {
+    store: Option<&'a Store>,
+    batch: Option<Batch<'a>>,
+}
+
+impl<'a> Changes<'a> {
+    pub(super) fn new(store: Option<&'a Store>) -> Changes<'a> {
+        Changes { store, batch: None }
+    }
+
+    /// The batch, begun if it was not; `None` without a store.
+    pub(super) fn begin(&mut self) -> Option<&mut Batch<'a>> {
+        let store = self.store?;
+        Some(self.batch.get_or_insert_with(|| store.batch()))
+    }
+
+    /// Of the last change; 0 if there was none.
+    pub fn ticket(&self) -> Ticket {
+        self.batch.as_ref().map_or(0, Batch::ticket)
+    }
+}
+
+/// The rows of one session, as its queue writes them.
+pub(super) struct InBatch<'a, 'b> {
+    pub id: SessionId,
+    pub changes: &'a mut Changes<'b>,
+}
+
+impl Rows for InBatch<'_, '_> {
+    fn put(&mut self, seq: u64, delivery: &Delivery) -> Ticket {
+        let row = Row::Delivery(delivery.clone());
+        self.changes.begin().map_or(0, |batch| batch.put(Key::Delivery(self.id, seq), row))
+    }
+
+    fn delete(&mut self, seq: u64) -> Ticket {
+        self.changes.begin().map_or(0, |batch| batch.delete(Key::Delivery(self.id, seq)))
+    }
+}
+
+/// The same, each change by itself.
+pub(super) struct OneByOne<'a> {
+    pub id: SessionId,
+    pub store: &'a Store,
+}
+
+impl Rows for OneByOne<'_> {
+    fn put(&mut self, seq: u64, delivery: &Delivery) -> Ticket {
+        self.store.put(Key::Delivery(self.id, seq), Row::Delivery(delivery.clone()))
+    }
+
+    fn delete(&mut self, seq: u64) -> Ticket {
+        self.store.delete(Key::Delivery(self.id, seq))
+    }
+}
+
+impl Broker {
+    /// The store, unless durability is off.
+    pub fn store(&self) -> Option<&Arc<Store>> {
+        self.store.as_ref()
+    }
+
+    /// Why a durable change is not taken now.
+    pub(super) fn store_trouble(&self) -> Option<Health> {
+        self.store.as_ref().map(|store| store.health()).filter(|health| *health != Health::Good)
+    }
+
+    /// The row of a session whose connection is gone.
+    pub(super) fn parked_row(&self, parked: &Parked) -> Row {
+        let (next_seq, sent_below, judged) = parked.subscriber.queue_state();
+        Row::Session(Box::new(SessionRow {
+            client_id: parked.subscriber.client_id().clone(),
+            owner: parked.subscriber.owner().as_text().clone(),
+            expiry: parked.session.expiry,
+            connected: false,
+            ends_at: parked.ends_at,
+            will: parked.will.as_ref().map(|(due, will)| (Some(*due), will.clone())),
+            author: parked.rights.as_ref().map(|rights| WillAuthor::of(rights.identity())),
+            sent_below,
+            next_seq,
+            judged,
+        }))
+    }
+
+    /// Takes over what the store held. To be called before anything listens.
+    pub fn recover(&self, loaded: Vec<Loaded>, auth: &Auth) {
+        for item in loaded {
+            match item {
+                Loaded::Retained(message) => self.recover_retained(message),
+                Loaded::Session(session) => self.recover_session(*session, auth),
+            }
+        }
+    }
+
+    fn recover_retained(&self, message: Arc<crate::session::Message>) {
+        if message.has_expired(self.now()) {
+            if let Some(store) = &self.store {
+                store.delete(Key::Retained(message.topic.clone()));
+            }
+            return;
+        }
+        let topic = message.topic.clone();
+        let stored = Stored { bytes: message.cost(), expires_at_ms: message.expires_at, message };
+        if let Err(error) = self.retained.set(&topic, Some(stored)) {
+            // It stays in the store: a start with other limits brings it back.
+            error!(%error, "a stored retained message is beyond the limits of [retainer] and is not served");
+        }
+    }
+
+    fn recover_session(&self, recovered: RecoveredSession, auth: &Auth) {
+        let Some(store) = &self.store else { return };
+        let RecoveredSession { id, row, subscriptions, inbound, queue } = recovered;
+        let SessionRow { client_id, owner, expiry, connected, ends_at, will, author, sent_below, next_seq, judged } =
+            row;
+        self.next_id.fetch_max(id.saturating_add(1), Ordering::Relaxed);
+        let now = self.now();
+        let next = next_seq.max(queue.last.saturating_add(1));
+        let first = if queue.rows == 0 { next } else { queue.first };
+        // After a crash it is not known what was sent.
+        let (taken_below, again_below) = if connected {
+            (sent_below.max(queue.in_flight.saturating_add(1)).min(next), next)
+        } else {
+            (sent_below.min(next), sent_below)
+        };
+        let mut backlog = Backlog::recovered(first, next, taken_below, again_below, queue.bytes);
+        if judged {
+            backlog.judge_rows();
+        }
+        let subscriber = Subscriber::new(id, client_id.clone(), Owner::from_text(owner), self.queue_limits());
+        let subscriber = Arc::new(subscriber.stored(Arc::clone(store), backlog));
+        let mut session = Session::new(expiry);
+        session.inflight.set_floor(first);
+        for packet_id in inbound {
+            session.awaiting_release.recover(packet_id, now);
+        }
+        for (filter, options) in subscriptions {
+            let shared = SharedFilter::parse(&filter);
+            let inserted = match &shared {
+                Ok(Some(shared)) => {
+                    self.router.insert(shared.filter, Some(shared.group), Arc::clone(&subscriber), options)
+                }
+                Ok(None) => self.router.insert(&filter, None, Arc::clone(&subscriber), options),
+                Err(_) => continue,
+            };
+            match inserted {
+                Ok(_) => {
+                    session.subscriptions.insert(filter, options);
+                }
+                Err(error) => {
+                    error!(client_id = &*client_id, filter = &*filter, ?error, "a stored subscription is not served")
+                }
+            }
+        }
+        let rights = author.and_then(|author| {
+            let identity = author.identity(client_id.clone())?;
+            Some(auth.rights(Arc::new(identity)))
+        });
+        let parked = Parked {
+            session,
+            subscriber: Arc::clone(&subscriber),
+            // A crash ends connections at the next start: nobody knows better when it was.
+            ends_at: if connected { expiry.deadline(now) } else { ends_at },
+            will: will.map(|(due, will)| (due.unwrap_or_else(|| now.saturating_add(will.delay)), will)),
+            rights,
+        };
+        if connected {
+            store.put(Key::Session(id), self.parked_row(&parked));
+        }
+        self.sessions.recover(client_id, parked, |at, slot| self.schedule(at, slot));
+    }
+}
+
+impl WillAuthor {
+    pub(super) fn of(identity: &Identity) -> WillAuthor {
+        let known_by_more = identity.certificate.is_some() || identity.rules.is_some();
+        WillAuthor { username: identity.username.clone(), remote: identity.remote, known_by_more }
+    }
+
+    /// Whom to ask rules about; `None` for a client that rules know by its certificate or by what came with its credentials, which are
+    /// not kept: its will was judged when it connected.
+    fn identity(self, client_id: bytestring::ByteString) -> Option<Identity> {
+        let WillAuthor { username, remote, known_by_more } = self;
+        (!known_by_more).then_some(Identity { client_id, username, remote, certificate: None, rules: None })
+    }
+}

@@ -202,25 +202,46 @@ impl ListenerMetrics {
         seconds.entry(protocol).or_insert_with(|| Histogram::new(HANDSHAKE_BUCKETS)).observe(elapsed.as_secs_f64());
     }
 
-    /// A PUBLISH arrived.
-    pub fn received(&self, qos: QoS) {
-        count(&self.received, qos);
-    }
-
-    /// A PUBLISH went out; repetitions count.
-    pub fn sent(&self, qos: QoS) {
-        count(&self.sent, qos);
+    /// Adds what a connection has counted, and starts its counts anew.
+    pub fn traffic(&self, traffic: &mut Traffic) {
+        let Traffic { bytes_received, received, sent } = std::mem::take(traffic);
+        let counters = std::iter::once(&self.bytes_received).chain(&self.received).chain(&self.sent);
+        for (counter, count) in counters.zip(std::iter::once(bytes_received).chain(received).chain(sent)) {
+            if count > 0 {
+                counter.fetch_add(count, Ordering::Relaxed);
+            }
+        }
     }
 }
 
-fn count(counters: &[AtomicU64; 3], qos: QoS) {
-    let [qos0, qos1, qos2] = counters;
-    let counter = match qos {
+/// What one connection counts for itself between two rounds, so that messages do not each cost an access to counters that all
+/// connections share.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pub bytes_received: u64,
+    received: [u64; 3],
+    sent: [u64; 3],
+}
+
+impl Traffic {
+    /// A PUBLISH arrived.
+    pub fn received(&mut self, qos: QoS) {
+        *of_qos(&mut self.received, qos) += 1;
+    }
+
+    /// A PUBLISH went out; repetitions count.
+    pub fn sent(&mut self, qos: QoS) {
+        *of_qos(&mut self.sent, qos) += 1;
+    }
+}
+
+fn of_qos(counts: &mut [u64; 3], qos: QoS) -> &mut u64 {
+    let [qos0, qos1, qos2] = counts;
+    match qos {
         QoS::AtMostOnce => qos0,
         QoS::AtLeastOnce => qos1,
         QoS::ExactlyOnce => qos2,
-    };
-    counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Counters by a label that comes from this program: there are as many as it has names.
@@ -445,9 +466,11 @@ mod tests {
         metrics.listener("tcp:default").accepted.fetch_add(5, Ordering::Relaxed);
         listener.accepted.fetch_add(2, Ordering::Relaxed);
         listener.connections.fetch_add(1, Ordering::Relaxed);
-        listener.bytes_received.fetch_add(100, Ordering::Relaxed);
-        listener.received(QoS::AtLeastOnce);
-        listener.sent(QoS::ExactlyOnce);
+        let mut traffic = Traffic { bytes_received: 100, ..Traffic::default() };
+        traffic.received(QoS::AtLeastOnce);
+        traffic.sent(QoS::ExactlyOnce);
+        listener.traffic(&mut traffic);
+        listener.traffic(&mut traffic);
         listener.refused("plain_mqtt");
         listener.refused("plain_mqtt");
         listener.connect_result(ReasonCode::Success);

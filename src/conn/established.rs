@@ -10,6 +10,7 @@ use super::stored::StoredSide;
 use super::{Context, Io};
 use crate::auth::Access;
 use crate::broker::{Cache, Lease, RetainedScan, Subscriber, Turn};
+use crate::metrics::Traffic;
 use crate::session::{Delivery, Held, Millis, Resend};
 use bytestring::ByteString;
 use mqtt_codec::{Disconnect, ProtocolVersion, PubRel, QoS, ReasonCode};
@@ -91,6 +92,7 @@ pub(super) struct State {
     pub crowded: Option<(Arc<Subscriber>, Option<Turn>)>,
     pub replies: Replies,
     pub stored: StoredSide,
+    pub traffic: Traffic,
     pub negotiated: Negotiated,
 }
 
@@ -123,6 +125,7 @@ impl Established {
                 crowded: None,
                 replies: Replies::default(),
                 stored: StoredSide::default(),
+                traffic: Traffic::default(),
                 negotiated,
             },
             resend,
@@ -144,6 +147,7 @@ impl Established {
     }
 
     async fn end(mut self: Box<Self>, close: Close) -> Close {
+        self.context.metrics.traffic(&mut self.state.traffic);
         self.report_routes();
         if matches!(close, Close::Disconnected) {
             self.state.lease.forget_will();
@@ -183,6 +187,7 @@ impl Established {
         let drained = self.poll_outbox(cx)?;
         // What the input earned and what became durable meanwhile goes out with this write.
         let answered = self.state.flush_replies(cx)?;
+        self.context.metrics.traffic(&mut self.state.traffic);
         let was_full = self.state.output.is_full();
         let before = self.bytes_out;
         let written = self.state.output.poll_write(cx, &mut *self.io, &mut self.bytes_out)?;
@@ -243,7 +248,7 @@ impl Established {
         }
         let loaded = self.state.poll_queue(cx)?;
         let mut batch = BATCH_BUFFER.take();
-        let result = self.state.drain(&mut batch, now, &self.context, cx);
+        let result = self.state.drain(&mut batch, now, cx);
         batch.clear();
         BATCH_BUFFER.set(batch);
         result.map(|drained| drained || loaded)
@@ -298,13 +303,7 @@ impl Established {
 
 impl State {
     /// Takes a batch from the outbox and encodes it; when the outbox is empty, retained messages refill it.
-    fn drain(
-        &mut self,
-        batch: &mut Vec<Delivery>,
-        now: Millis,
-        context: &Context,
-        cx: &mut task::Context<'_>,
-    ) -> Result<bool, Close> {
+    fn drain(&mut self, batch: &mut Vec<Delivery>, now: Millis, cx: &mut task::Context<'_>) -> Result<bool, Close> {
         self.settle();
         let (broker, subscriber, session) = self.lease.parts();
         let window = self.negotiated.window.saturating_sub(session.inflight.len());
@@ -326,7 +325,7 @@ impl State {
                 QoS::AtMostOnce => None,
                 _ => self.lease.session().inflight.begin(delivery.clone(), self.negotiated.window),
             };
-            context.metrics.sent(delivery.qos);
+            self.traffic.sent(delivery.qos);
             if self.fits(&delivery, packet_id, now)? {
                 let again = delivery.stored.again;
                 delivery.encode(self.negotiated.version, packet_id, again, now, self.output.buffer())?;

@@ -76,7 +76,7 @@ impl State {
     }
 
     fn handle_frame(&mut self, frame: Bytes, context: &Context) -> Result<(), Close> {
-        context.metrics.bytes_received.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        self.traffic.bytes_received += frame.len() as u64;
         match decode(frame, self.negotiated.version)? {
             Packet::Publish(publish) => self.handle_publish(publish, context),
             Packet::PubAck(ack) => {
@@ -112,7 +112,7 @@ impl State {
 
     fn handle_publish(&mut self, publish: Publish, context: &Context) -> Result<(), Close> {
         let config = context.broker.config();
-        context.metrics.received(publish.qos);
+        self.traffic.received(publish.qos);
         // [MQTT-3.2.2-11]
         if publish.qos > config.max_qos() {
             return Err(Close::Refused(ReasonCode::QoSNotSupported, "QoS is above mqtt.max_qos_allowed"));

@@ -80,14 +80,14 @@ pub(super) async fn read_frame(io: &mut dyn Io, input: &mut Input, max_packet_si
     let mut first = None;
     if !input.is_empty() {
         input.resume(max_packet_size, |frame| {
-            first = Some(frame);
+            first = Some(Bytes::copy_from_slice(frame));
             Ok(Flow::Stop)
         })?;
     }
     poll_fn(|cx| {
         while first.is_none() {
             let read = input.poll_read(cx, io, max_packet_size, |frame| {
-                first = Some(frame);
+                first = Some(Bytes::copy_from_slice(frame));
                 Ok(Flow::Stop)
             });
             match read {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{
     Disconnect, Packet, PayloadFormat, PubRec, PubRel, Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck,
-    Unsubscribe, decode,
+    Unsubscribe, decode, decode_ack,
 };
 use std::num::NonZeroU16;
 use std::sync::atomic::Ordering;
@@ -69,15 +69,20 @@ fn is_reserved(topic: &str) -> bool {
 
 impl State {
     /// Handles one packet and says whether the peer's answers leave room for another.
-    pub(super) fn handle_next(&mut self, frame: Bytes, context: &Context) -> Result<Flow, Close> {
+    pub(super) fn handle_next(&mut self, frame: &[u8], context: &Context) -> Result<Flow, Close> {
         self.handle_frame(frame, context)?;
         let stop = self.output.is_full() || self.crowded.is_some() || self.must_wait();
         Ok(if stop { Flow::Stop } else { Flow::Continue })
     }
 
-    fn handle_frame(&mut self, frame: Bytes, context: &Context) -> Result<(), Close> {
+    fn handle_frame(&mut self, frame: &[u8], context: &Context) -> Result<(), Close> {
         self.traffic.bytes_received += frame.len() as u64;
-        match decode(frame, self.negotiated.version)? {
+        let packet = match decode_ack(frame) {
+            Some(acknowledgement) => acknowledgement,
+            // The packet's own copy, which its strings and its payload share.
+            None => decode(Bytes::copy_from_slice(frame), self.negotiated.version)?,
+        };
+        match packet {
             Packet::Publish(publish) => self.handle_publish(publish, context),
             Packet::PubAck(ack) => {
                 let inflight = &mut self.lease.session().inflight;

@@ -1,7 +1,7 @@
 //! From received bytes to whole packets. An idle connection holds no read buffer: reading goes through one scratch buffer a thread.
 
 use super::{Close, Io};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use mqtt_codec::{DecodeError, FrameLen, frame_len};
 use std::cell::Cell;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ impl Input {
         cx: &mut Context<'_>,
         io: &mut dyn Io,
         max_packet_size: u32,
-        each: impl FnMut(Bytes) -> Result<Flow, Close>,
+        each: impl FnMut(&[u8]) -> Result<Flow, Close>,
     ) -> Poll<Result<bool, Close>> {
         let mut buffer = BUFFER.take();
         buffer.resize(SCRATCH, 0);
@@ -56,7 +56,7 @@ impl Input {
     pub fn resume(
         &mut self,
         max_packet_size: u32,
-        each: impl FnMut(Bytes) -> Result<Flow, Close>,
+        each: impl FnMut(&[u8]) -> Result<Flow, Close>,
     ) -> Result<(), Close> {
         self.process(&[], max_packet_size, each)
     }
@@ -70,14 +70,13 @@ impl Input {
         &mut self,
         data: &[u8],
         max_packet_size: u32,
-        mut each: impl FnMut(Bytes) -> Result<Flow, Close>,
+        mut each: impl FnMut(&[u8]) -> Result<Flow, Close>,
     ) -> Result<(), Close> {
         let mut rest = data;
         while !self.pending.is_empty() {
             let wanted = match frame_len(&self.pending, max_packet_size)? {
                 FrameLen::Complete(len) => {
-                    let frame = Bytes::copy_from_slice(&self.pending.split_to(len));
-                    if each(frame)? == Flow::Stop {
+                    if each(&self.pending.split_to(len))? == Flow::Stop {
                         self.pending.extend_from_slice(rest);
                         return Ok(());
                     }
@@ -98,7 +97,7 @@ impl Input {
         while let FrameLen::Complete(len) = frame_len(rest, max_packet_size)? {
             let (frame, left) = rest.split_at_checked(len).ok_or(DecodeError::Truncated)?;
             rest = left;
-            if each(Bytes::copy_from_slice(frame))? == Flow::Stop {
+            if each(frame)? == Flow::Stop {
                 break;
             }
         }
@@ -140,7 +139,7 @@ mod tests {
         let mut input = Input::default();
         let mut seen = 0;
         let stream = [PUBLISH, PING, PING, &PUBLISH[..3]].concat();
-        let stop = |_: Bytes| {
+        let stop = |_: &[u8]| {
             seen += 1;
             Ok(Flow::Stop)
         };

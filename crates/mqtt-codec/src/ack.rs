@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use bytes::{BufMut, BytesMut};
 
 use crate::error::{DecodeError, EncodeError};
-use crate::packet::{Encode, PacketType, ProtocolVersion};
+use crate::packet::{Encode, Packet, PacketType, ProtocolVersion};
 use crate::properties::{AckProperties, PropertySet};
 use crate::reason::ReasonCode;
 use crate::wire::Reader;
@@ -75,6 +75,20 @@ macro_rules! ack_packet {
     };
 }
 
+/// An acknowledgement that says nothing but success, the same in every version: decoded without taking a copy of the frame. `None` for
+/// every other frame, which [`decode`](crate::decode) judges.
+pub fn decode_ack(frame: &[u8]) -> Option<Packet> {
+    let &[first, 2, high, low] = frame else { return None };
+    let packet_id = NonZeroU16::new(u16::from_be_bytes([high, low]))?;
+    Some(match first {
+        0x40 => PubAck::new(packet_id).into(),
+        0x50 => PubRec::new(packet_id).into(),
+        0x62 => PubRel::new(packet_id).into(),
+        0x70 => PubComp::new(packet_id).into(),
+        _ => return None,
+    })
+}
+
 ack_packet! {
     /// Answers a QoS 1 PUBLISH (section 3.4). [MQTT-3.4.2-1]
     PubAck
@@ -90,4 +104,27 @@ ack_packet! {
 ack_packet! {
     /// Answers PUBREL (section 3.7). [MQTT-3.7.2-1]
     PubComp
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::decode;
+
+    #[test]
+    fn a_short_acknowledgement_is_what_the_whole_decoder_reads() {
+        for first in 0..=255u8 {
+            for frame in [&[first, 2, 0, 7][..], &[first, 2, 0, 0], &[first, 3, 0, 7, 0], &[first, 0]] {
+                let Some(packet) = decode_ack(frame) else { continue };
+                for version in [ProtocolVersion::V3_1, ProtocolVersion::V3_1_1, ProtocolVersion::V5] {
+                    assert_eq!(decode(Bytes::copy_from_slice(frame), version).as_ref(), Ok(&packet), "{frame:02x?}");
+                }
+            }
+        }
+        for first in [0x40, 0x50, 0x62, 0x70] {
+            assert!(decode_ack(&[first, 2, 0, 7]).is_some(), "{first:#04x}");
+        }
+    }
 }

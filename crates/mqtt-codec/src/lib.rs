@@ -22,7 +22,7 @@ mod unsuback;
 mod unsubscribe;
 mod wire;
 
-pub use ack::{PubAck, PubComp, PubRec, PubRel};
+pub use ack::{PubAck, PubComp, PubRec, PubRel, decode_ack};
 pub use auth::Auth;
 pub use connack::ConnAck;
 pub use connect::{Connect, ConnectError, Secret, Will, decode_connect, decode_connect_with};

@@ -122,11 +122,6 @@ impl Listener {
             warn!(listener = &*self.id, %remote, limit = self.config.max_connections, "connection refused: max_connections is reached");
             return;
         };
-        if let Err(cause) = set_options(&stream, &self.config.tcp) {
-            // The peer is gone already.
-            tracing::debug!(listener = &*self.id, %remote, %cause, "socket options could not be set");
-            return;
-        }
         let listener = Arc::clone(self);
         tokio::spawn(async move {
             let _permit = permit;
@@ -166,18 +161,42 @@ impl Drop for Open {
 fn bind(config: &ListenerConfig) -> io::Result<TcpListener> {
     let socket = if config.bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    set_options(&SockRef::from(&socket), &config.tcp)?;
     socket.bind(config.bind)?;
     socket.listen(config.tcp.backlog)
 }
 
-fn set_options(stream: &TcpStream, config: &TcpConfig) -> io::Result<()> {
-    stream.set_nodelay(config.nodelay)?;
+/// Set once on the listening socket, which hands its options on to every connection that it accepts.
+fn set_options(socket: &SockRef<'_>, config: &TcpConfig) -> io::Result<()> {
+    socket.set_tcp_nodelay(config.nodelay)?;
     if let Some(keepalive) = &config.keepalive {
         let keepalive = TcpKeepalive::new()
             .with_time(keepalive.idle)
             .with_interval(keepalive.interval)
             .with_retries(keepalive.probes);
-        SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_keepalive(&keepalive)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::path::Path;
+
+    #[tokio::test]
+    async fn accepted_connections_have_the_options_of_their_listener() {
+        for (nodelay, keepalive) in [(true, "240,30,5"), (false, "none")] {
+            let text = format!(
+                "[listeners.tcp.default]\nbind = \"127.0.0.1:0\"\ntcp_options = {{ nodelay = {nodelay}, keepalive = \"{keepalive}\" }}\n"
+            );
+            let config = Config::parse(Path::new("shangmq.toml"), &text, []).unwrap();
+            let socket = bind(&config.listeners[0]).unwrap();
+            let _client = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = socket.accept().await.unwrap();
+            assert_eq!(accepted.nodelay().unwrap(), nodelay);
+            assert_eq!(SockRef::from(&accepted).keepalive().unwrap(), keepalive != "none");
+        }
+    }
 }

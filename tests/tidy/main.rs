@@ -1,7 +1,9 @@
 //! Invariants of the source text: what each layer may import, where `unsafe` may stand, how long a file may be, which words may not
 //! be committed. A check is a function from a file to its faults; each is tried on text that must fail, and then on the repository.
 
-#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod documents;
 
 use std::fmt;
 use std::fs;

@@ -1,8 +1,6 @@
 //! The English and the Chinese documentation say the same commands, configurations and limits. That the commands work is
 //! tested by `tests/e2e/test_docs.py`.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

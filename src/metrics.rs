@@ -121,6 +121,20 @@ pub struct Gauges {
     pub retained_messages: usize,
 }
 
+/// Counters added up over all listeners.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub publishes_received: u64,
+    pub publishes_sent: u64,
+    /// Messages not delivered to a subscriber, for whatever reason.
+    pub dropped: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub connections_accepted: u64,
+    pub connections_open: u64,
+    pub sessions_ended: u64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Handshake {
     protocol: &'static str,
@@ -159,6 +173,32 @@ impl Metrics {
     pub fn route_cache(&self, hits: u64, misses: u64) {
         self.route_cache_hits.fetch_add(hits, Ordering::Relaxed);
         self.route_cache_misses.fetch_add(misses, Ordering::Relaxed);
+    }
+
+    /// The counters of all listeners together.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            dropped: [
+                &self.dropped_queue_full,
+                &self.dropped_expired,
+                &self.dropped_too_large,
+                &self.dropped_session_ended,
+            ]
+            .map(load)
+            .iter()
+            .sum(),
+            sessions_ended: load(&self.sessions_ended),
+            ..Totals::default()
+        };
+        for listener in &*self.listeners.lock() {
+            totals.publishes_received += listener.received.iter().map(load).sum::<u64>();
+            totals.publishes_sent += listener.sent.iter().map(load).sum::<u64>();
+            totals.bytes_received += load(&listener.bytes_received);
+            totals.bytes_sent += load(&listener.bytes_sent);
+            totals.connections_accepted += load(&listener.accepted);
+            totals.connections_open += u64::try_from(listener.connections.load(Ordering::Relaxed)).unwrap_or(0);
+        }
+        totals
     }
 
     /// Connections open on all listeners.

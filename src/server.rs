@@ -178,6 +178,7 @@ impl Server {
             helpers.spawn(admin::serve(socket, Arc::clone(&broker), stopped.clone()));
         }
         helpers.spawn(Arc::clone(&broker).run_janitor());
+        helpers.spawn(Arc::clone(&broker).run_sys());
         let mut listeners = JoinSet::new();
         let mut addresses = Vec::new();
         for (listener, socket, address) in opened {
@@ -218,7 +219,12 @@ impl Server {
         info!(sessions = self.broker.session_count(), "shutting down");
         self.stop.send_replace(true);
         while self.listeners.join_next().await.is_some() {}
-        self.broker.disconnect_all(ReasonCode::ServerShuttingDown);
+        // With another server to go to, clients are sent there.
+        let reason = match self.broker.config().server_reference {
+            Some(_) => ReasonCode::UseAnotherServer,
+            None => ReasonCode::ServerShuttingDown,
+        };
+        self.broker.disconnect_all(reason);
         let deadline = tokio::time::Instant::now() + DRAIN;
         while self.metrics().open_connections() > 0 {
             if tokio::time::Instant::now() >= deadline {
@@ -244,8 +250,9 @@ impl Server {
 async fn open_broker(config: &Config, auth: &Arc<Auth>, metrics: Arc<Metrics>) -> Result<Arc<Broker>, StartError> {
     let started = tokio::time::Instant::now();
     let (mqtt, retainer, store) = (config.mqtt.clone(), config.retainer, config.store);
+    let features = config.features.clone();
     if store.durability == Durability::Off {
-        return Ok(Broker::with_store(mqtt, retainer, metrics, None, started));
+        return Ok(Broker::with_store(mqtt, retainer, features, metrics, None, started));
     }
     let path = config.node.data_dir.clone();
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -257,7 +264,7 @@ async fn open_broker(config: &Config, auth: &Arc<Auth>, metrics: Arc<Metrics>) -
         let directory = Arc::new(Directory::open(&path).map_err(StoreError::from)?);
         let mut loaded = Vec::new();
         let (store, recovery) = Store::open(directory, store, clock, Arc::clone(&metrics), |item| loaded.push(item))?;
-        let broker = Broker::with_store(mqtt, retainer, metrics, Some(store), started);
+        let broker = Broker::with_store(mqtt, retainer, features, metrics, Some(store), started);
         broker.recover(loaded, &auth);
         say(&recovery, &path, started.elapsed());
         Ok::<_, StartError>(broker)

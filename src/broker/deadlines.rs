@@ -8,23 +8,28 @@ use std::collections::BinaryHeap;
 #[derive(Debug)]
 pub struct Deadlines<T> {
     heap: BinaryHeap<Entry<T>>,
+    next_order: u64,
 }
 
 #[derive(Debug)]
 struct Entry<T> {
     at: Millis,
+    /// Of two that are due at once, the one that was added first comes first.
+    order: u64,
     item: T,
 }
 
 impl<T> Deadlines<T> {
     pub fn new() -> Deadlines<T> {
-        Deadlines { heap: BinaryHeap::new() }
+        Deadlines { heap: BinaryHeap::new(), next_order: 0 }
     }
 
     /// Adds an entry and says whether it is now the earliest one.
     pub fn push(&mut self, at: Millis, item: T) -> bool {
         let earliest = self.next().is_none_or(|next| at < next);
-        self.heap.push(Entry { at, item });
+        let order = self.next_order;
+        self.next_order = order.wrapping_add(1);
+        self.heap.push(Entry { at, order, item });
         earliest
     }
 
@@ -54,7 +59,7 @@ impl<T> Deadlines<T> {
 impl<T> Ord for Entry<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         // The heap gives the greatest first; the earliest deadline is the greatest.
-        other.at.cmp(&self.at)
+        (other.at, other.order).cmp(&(self.at, self.order))
     }
 }
 
@@ -66,7 +71,7 @@ impl<T> PartialOrd for Entry<T> {
 
 impl<T> PartialEq for Entry<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
+        (self.at, self.order) == (other.at, other.order)
     }
 }
 
@@ -87,6 +92,15 @@ mod tests {
         assert_eq!(deadlines.pop_due(20), Some("b"));
         assert_eq!(deadlines.pop_due(20), None);
         assert_eq!(deadlines.next(), Some(30));
+    }
+
+    #[test]
+    fn what_is_due_at_once_keeps_its_order() {
+        let mut deadlines = Deadlines::new();
+        for item in 0..100 {
+            deadlines.push(5, item);
+        }
+        assert!((0..100).all(|item| deadlines.pop_due(5) == Some(item)));
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Broker {
             return;
         }
         let topic = message.topic.clone();
-        let stored = Stored { bytes: message.cost(), expires_at_ms: message.expires_at, message };
+        let stored = Stored { bytes: message.cost(), expires_at_ms: self.retained_until(&message), message };
         if let Err(error) = self.retained.set(&topic, Some(stored)) {
             // It stays in the store: a start with other limits brings it back.
             error!(%error, "a stored retained message is beyond the limits of [retainer] and is not served");
@@ -141,7 +141,8 @@ impl Broker {
         if judged {
             backlog.judge_rows();
         }
-        let subscriber = Subscriber::new(id, client_id.clone(), Owner::from_text(owner), self.queue_limits());
+        let subscriber =
+            Subscriber::new(id, client_id.clone(), Owner::from_text(owner), Arc::clone(&self.queue_limits));
         let subscriber = Arc::new(subscriber.stored(Arc::clone(store), backlog));
         let mut session = Session::new(expiry);
         session.inflight.set_floor(first);

@@ -1,10 +1,11 @@
 //! Ends parked sessions whose time is up and publishes wills whose delay has passed.
 
 use super::Broker;
+use super::delayed::Delayed;
 use super::durable::Changes;
 use super::registry::{Slot, SlotState};
 use crate::router::RetainedSweep;
-use crate::session::Millis;
+use crate::session::{Millis, millis};
 use crate::store::Key;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,17 +15,20 @@ use std::time::Duration;
 const BATCH: usize = 256;
 /// Entries of ended sessions that are tolerated before they are swept out.
 const SLACK: usize = 4096;
-/// How often expired retained messages are looked for, and how many are looked at each time.
+/// How often ended bans are forgotten, at least.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Retained messages looked at each time.
 const SWEEP_WORK: usize = 4096;
 
 impl Broker {
     /// Runs until its task is dropped.
     pub async fn run_janitor(self: Arc<Self>) {
         let mut sweep = RetainedSweep::default();
+        let clear_every = millis(self.retainer.msg_clear_interval);
+        let mut clear_at = 0;
         loop {
-            let due = self.deadlines.lock().next();
-            let wait = match due {
+            let due = [self.deadlines.lock().next(), self.delayed.as_ref().and_then(Delayed::next), Some(clear_at)];
+            let wait = match due.into_iter().flatten().min() {
                 Some(at) => Duration::from_millis(at.saturating_sub(self.now())).min(SWEEP_EVERY),
                 None => SWEEP_EVERY,
             };
@@ -35,12 +39,31 @@ impl Broker {
             while self.tend_due(BATCH) {
                 tokio::task::yield_now().await;
             }
-            self.retained.remove_expired(&mut sweep, SWEEP_WORK, self.now(), |topic| {
-                if let Some(store) = &self.store {
-                    store.delete(Key::Retained(topic.into()));
-                }
-            });
+            while self.publish_due(BATCH) {
+                tokio::task::yield_now().await;
+            }
+            let now = self.now();
+            if now >= clear_at {
+                self.retained.remove_expired(&mut sweep, SWEEP_WORK, now, |topic| {
+                    if let Some(store) = &self.store {
+                        store.delete(Key::Retained(topic.into()));
+                    }
+                });
+                clear_at = now.saturating_add(clear_every);
+                self.bans.remove_ended(now);
+            }
         }
+    }
+
+    /// Publishes at most `limit` delayed messages that are due; `true` if there may be more.
+    fn publish_due(&self, limit: usize) -> bool {
+        let Some(delayed) = &self.delayed else { return false };
+        for _ in 0..limit {
+            let Some(due) = delayed.pop_due(self.now()) else { return false };
+            let mut changes = Changes::new(self.store.as_deref());
+            self.publish_now(due.from, due.message, due.retain, &mut changes);
+        }
+        true
     }
 
     /// Asks for attention to a parked session at `at`. A slot has no more than one useful entry: a later wish waits for the earlier one.

@@ -5,10 +5,10 @@ use super::durable::Changes;
 use super::registry::{Parked, Slot, SlotState};
 use super::subscriber::Subscriber;
 use crate::auth::{Owner, Rights};
-use crate::session::{Backlog, Session, SessionExpiry, Ticket, Will};
+use crate::session::{Backlog, Resend, Session, SessionExpiry, Ticket, Will};
 use crate::store::{Health, Key, Row, SessionRow, WillAuthor};
 use bytestring::ByteString;
-use mqtt_codec::ReasonCode;
+use mqtt_codec::{QoS, ReasonCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -182,13 +182,15 @@ impl Broker {
         if let Some(parked) = ended {
             self.end_session(*parked, &mut changes);
         }
+        self.sessions.count_owner(true);
         let lease =
             Lease { broker: Arc::clone(self), slot: Arc::clone(slot), session, subscriber, will: None, rights: None };
         Attempt::Acquired(Box::new(lease), present, changes.ticket())
     }
 
     fn new_subscriber(&self, slot: &Slot, owner: Owner, durable: bool) -> Arc<Subscriber> {
-        let subscriber = Subscriber::new(self.next_subscriber_id(), slot.client_id.clone(), owner, self.queue_limits());
+        let limits = Arc::clone(&self.queue_limits);
+        let subscriber = Subscriber::new(self.next_subscriber_id(), slot.client_id.clone(), owner, limits);
         Arc::new(match self.store.as_ref().filter(|_| durable) {
             Some(store) => subscriber.stored(Arc::clone(store), Backlog::new()),
             None => subscriber,
@@ -200,7 +202,7 @@ impl Broker {
         for filter in parked.session.subscriptions.keys() {
             self.remove_route(filter, &parked.subscriber);
         }
-        let lost = parked.subscriber.discard();
+        let lost = self.empty_out(&parked, changes);
         if parked.subscriber.is_durable()
             && let Some(batch) = changes.begin()
         {
@@ -212,6 +214,22 @@ impl Broker {
         }
     }
 
+    /// What waits for an ended session is lost, but for messages of shared subscriptions: other members get those that were in memory.
+    /// Returns how many are lost. A QoS 2 message that was already sent goes to nobody else, [MQTT-4.8.2-5].
+    fn empty_out(&self, parked: &Parked, changes: &mut Changes<'_>) -> usize {
+        let sent = parked.session.inflight.resend().into_iter().filter_map(|resend| match resend {
+            Resend::Publish(_, delivery) if delivery.qos == QoS::AtLeastOnce && delivery.share.is_some() => {
+                Some(delivery)
+            }
+            _ => None,
+        });
+        for delivery in sent {
+            self.redispatch(&delivery, changes);
+        }
+        let (stored, queue) = parked.subscriber.end();
+        stored + queue.into_deliveries().filter(|delivery| !self.redispatch(delivery, changes)).count()
+    }
+
     fn release(
         &self,
         slot: &Arc<Slot>,
@@ -221,6 +239,7 @@ impl Broker {
         rights: Option<Rights>,
     ) {
         subscriber.disconnect();
+        self.sessions.count_owner(false);
         let mut changes = Changes::new(self.store.as_deref());
         if subscriber.is_durable() {
             let lowest = session.inflight.lowest_stored();

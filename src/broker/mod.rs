@@ -3,32 +3,46 @@
 //! Everything here is called from connection tasks. A publish takes no global lock: its route comes from the publisher's own cache,
 //! and each receiver's outbox has a lock of its own.
 
+mod bans;
 mod deadlines;
+mod delayed;
 mod durable;
+mod flapping;
 mod janitor;
 mod lease;
 mod publish;
 mod registry;
+mod shared;
 mod subscribe;
 mod subscriber;
+mod sys;
 mod withdraw;
 
+pub use bans::{Ban, Bans, Subject, TooManyBans};
+pub use delayed::Delay;
 pub use durable::Changes;
 pub use lease::{Lease, OpenError, OpenRequest, Opened};
 pub use publish::{PublishOptions, Published, RetainedStore};
+pub use shared::Publisher;
 pub use subscribe::{RetainedScan, SubscribeOutcome, SubscribeRequest};
 pub use subscriber::{Drained, Subscriber, SubscriberId, Turn};
 pub use withdraw::brought;
 
-use crate::config::{MqttConfig, RetainerConfig};
+use crate::config::{DefaultPriority, Features, MqttConfig, RetainerConfig};
 use crate::metrics::Metrics;
-use crate::router::{CacheLimits, Retained, RetainedLimits, RouteCache, Router, RouterLimits};
-use crate::session::{Message, Millis, QueueLimits, SubscriptionOptions, millis};
+use crate::router::{CacheLimits, Match, Retained, RetainedLimits, RouteCache, Router, RouterLimits, SharedGroup};
+use crate::session::{Message, Millis, Priorities, QueueLimits, SubscriptionOptions, millis};
 use crate::store::Store;
+use bytestring::ByteString;
 use deadlines::Deadlines;
+use delayed::Delayed;
+use flapping::Flapping;
+use hashbrown::DefaultHashBuilder;
 use mqtt_codec::ReasonCode;
 use parking_lot::Mutex;
 use registry::{Registry, Slot};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
@@ -38,6 +52,9 @@ use tokio::time::Instant;
 pub type Routes = Router<Arc<Subscriber>, SubscriptionOptions>;
 /// What a publishing connection keeps of the routes it used.
 pub type Cache = RouteCache<Arc<Subscriber>, SubscriptionOptions>;
+
+type Group = SharedGroup<Arc<Subscriber>, SubscriptionOptions>;
+type Member = Match<Arc<Subscriber>, SubscriptionOptions>;
 
 /// One broker node.
 #[derive(Debug)]
@@ -54,23 +71,41 @@ pub struct Broker {
     store: Option<Arc<Store>>,
     next_id: AtomicU64,
     metrics: Arc<Metrics>,
+    features: Features,
+    /// One value for all sessions.
+    queue_limits: Arc<QueueLimits>,
+    /// Places publishers and topics in shared groups.
+    hasher: DefaultHashBuilder,
+    /// `None` while delayed publish is off.
+    delayed: Option<Delayed>,
+    flapping: Option<Flapping>,
+    bans: Bans,
+    sys: sys::Sys,
 }
 
 impl Broker {
     /// A broker that keeps everything in memory.
-    pub fn new(config: MqttConfig, retainer: RetainerConfig, metrics: Arc<Metrics>) -> Arc<Broker> {
-        Broker::with_store(config, retainer, metrics, None, Instant::now())
+    pub fn new(config: MqttConfig, retainer: RetainerConfig, features: Features, metrics: Arc<Metrics>) -> Arc<Broker> {
+        Broker::with_store(config, retainer, features, metrics, None, Instant::now())
     }
 
     /// A broker whose moment 0 is `started`. What the store holds is handed over by [`recover`](Self::recover).
     pub fn with_store(
         config: MqttConfig,
         retainer: RetainerConfig,
+        features: Features,
         metrics: Arc<Metrics>,
         store: Option<Arc<Store>>,
         started: Instant,
     ) -> Arc<Broker> {
         Arc::new(Broker {
+            queue_limits: Arc::new(queue_limits(&config)),
+            hasher: DefaultHashBuilder::default(),
+            delayed: features.delayed.enable.then(|| Delayed::new(&features.delayed)),
+            flapping: features.flapping_detect.enable.then(|| Flapping::new(&features.flapping_detect)),
+            bans: Bans::new(features.max_bans),
+            sys: sys::Sys::new(),
+            features,
             router: Arc::new(Router::new(RouterLimits::default())),
             retained: Retained::new(RetainedLimits {
                 max_messages: retainer.max_retained_messages,
@@ -120,20 +155,74 @@ impl Broker {
         self.retained.len()
     }
 
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    pub fn bans(&self) -> &Bans {
+        &self.bans
+    }
+
+    /// Whether a client may not connect.
+    pub fn is_banned(&self, client_id: &ByteString, username: Option<&ByteString>, address: IpAddr) -> bool {
+        !self.bans.is_empty() && self.bans.forbid(client_id, username, address, self.now())
+    }
+
+    /// Bans somebody, and ends the connection of a client that is banned by its identifier.
+    ///
+    /// # Errors
+    /// When there are as many bans as there may be.
+    pub fn ban(&self, subject: Subject, ban: Ban) -> Result<(), TooManyBans> {
+        let added = self.bans.add(subject.clone(), ban, self.now());
+        if added.is_err() {
+            self.metrics.limit_hit("banned.max_entries");
+        }
+        if let Subject::ClientId(client_id) = subject {
+            self.sessions.kick(&client_id, ReasonCode::AdministrativeAction);
+        }
+        added
+    }
+
+    /// A connection of this client ended by itself: too many such ends ban it for a while.
+    pub fn connection_ended(&self, client_id: &ByteString) {
+        let Some(flapping) = &self.flapping else { return };
+        if flapping.disconnected(client_id, self.now()) {
+            let until = self.now().saturating_add(millis(self.features.flapping_detect.ban_time));
+            self.metrics.limit_hit("flapping_detect.max_count");
+            tracing::warn!(client_id = &**client_id, "client is banned: it connects and disconnects too often");
+            let ban = Ban { until: Some(until), reason: "flapping".to_owned() };
+            if self.ban(Subject::ClientId(client_id.clone()), ban).is_err() {
+                tracing::error!("banned.max_entries is reached: a flapping client could not be banned");
+            }
+        }
+    }
+
+    /// What a publishing connection keeps for shared subscriptions.
+    pub fn publisher(&self, subscriber: &Subscriber) -> Publisher {
+        Publisher::new(subscriber.id(), self.hasher.hash_one(subscriber.client_id()))
+    }
+
     /// Ends every connection that has a session with `reason`.
     pub fn disconnect_all(&self, reason: ReasonCode) {
         self.sessions.for_each_connected(|subscriber| subscriber.kick(reason));
     }
 
-    fn queue_limits(&self) -> QueueLimits {
-        QueueLimits {
-            max_messages: self.config.max_mqueue_len,
-            max_bytes: self.config.max_mqueue_bytes,
-            store_qos0: self.config.mqueue_store_qos0,
-        }
-    }
-
     fn next_subscriber_id(&self) -> SubscriberId {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn queue_limits(config: &MqttConfig) -> QueueLimits {
+    let named = &config.mqueue_priorities;
+    let others = match config.mqueue_default_priority {
+        DefaultPriority::Lowest => 0,
+        DefaultPriority::Highest => u8::MAX,
+    };
+    let topics = named.iter().map(|(topic, priority)| (Box::from(topic.as_str()), *priority));
+    QueueLimits {
+        max_messages: config.max_mqueue_len,
+        max_bytes: config.max_mqueue_bytes,
+        store_qos0: config.mqueue_store_qos0,
+        priorities: (!named.is_empty()).then(|| Priorities::new(topics, others)),
     }
 }

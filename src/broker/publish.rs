@@ -1,13 +1,14 @@
 //! The path of a message: retain it, find its route, hand it to each subscriber's outbox.
 
 use super::durable::Changes;
-use super::{Broker, Cache, Subscriber};
+use super::{Broker, Cache, Delay, Publisher, Subscriber, SubscriberId};
 use crate::auth::Rights;
 use crate::auth::acl::Publishing;
 use crate::router::{Choice, Fit, Match, RetainedChange, RetainedError, Route, Stored};
-use crate::session::{Delivery, Message, Push, StoredAs, SubscriptionOptions, Ticket, Will};
+use crate::session::{Delivery, Message, Millis, Push, StoredAs, SubscriptionOptions, Ticket, Will, millis};
 use crate::store::{Health, Key, MAX_STORED_PAYLOAD, Row};
 use mqtt_codec::QoS;
+use std::hash::BuildHasher;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,11 +47,17 @@ pub enum RetainedStore {
 }
 
 impl Broker {
-    /// Publishes for the connection whose subscriber is `from`, by way of its route cache.
+    /// Publishes for the connection of `publisher`, by way of its route cache.
     ///
     /// A message that should be retained and cannot be is not delivered either, so that an MQTT 5 publisher can be told that it
     /// failed.
-    pub fn publish(&self, from: &Subscriber, cache: &mut Cache, message: Message, how: PublishOptions) -> Published {
+    pub fn publish(
+        &self,
+        publisher: &mut Publisher,
+        cache: &mut Cache,
+        message: Message,
+        how: PublishOptions,
+    ) -> Published {
         let route = cache.route(&message.topic);
         if let Some(health) = self.store_trouble()
             && self.would_store(&route, &message, how)
@@ -60,7 +67,7 @@ impl Broker {
             return Published { receivers: 0, retained, crowded: None, ticket: 0, refused: Some(health) };
         }
         let mut changes = Changes::new(self.store.as_deref());
-        self.publish_on(&route, Some(from), Arc::new(message), how, &mut changes)
+        self.publish_on(&route, publisher, Arc::new(message), how, &mut changes)
     }
 
     /// Whether an acknowledgement of the message would have to wait for the store.
@@ -85,95 +92,134 @@ impl Broker {
     /// CONNECT.
     pub(super) fn publish_will(&self, will: Will, rights: Option<&Rights>, changes: &mut Changes<'_>) {
         let Will { mut message, retain, .. } = will;
+        let delay = match self.delay_of(&message.topic) {
+            Delay::After(after, topic) => {
+                message.topic = topic;
+                Some(after)
+            }
+            Delay::None | Delay::Malformed => None,
+        };
         let wish = Publishing { topic: &message.topic, qos: message.qos, retain };
         if rights.is_some_and(|rights| !rights.may_publish(wish)) {
             self.metrics.dropped_unauthorized.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // The lifetime of a will's message begins with its publication, MQTT 5 section 3.1.3.2.4.
-        message = Message::new(message.topic, message.payload, message.qos, message.properties, self.now());
-        let route = self.router.route(&message.topic);
-        let how = PublishOptions { retain, deliver_anyway: true, inbound: None };
-        self.publish_on(&route, None, Arc::new(message), how, changes);
+        match delay {
+            Some(after) => {
+                self.publish_later(None, after, message, retain);
+            }
+            None => self.publish_now(None, message, retain, changes),
+        }
     }
 
-    fn publish_on(
+    /// Publishes a message that waited. Its lifetime begins now, MQTT 5 section 3.1.3.2.4.
+    pub(super) fn publish_now(
+        &self,
+        from: Option<SubscriberId>,
+        message: Message,
+        retain: bool,
+        changes: &mut Changes<'_>,
+    ) {
+        let message = Message::new(message.topic, message.payload, message.qos, message.properties, self.now());
+        let route = self.router.route(&message.topic);
+        // Identifiers of subscribers begin at 1.
+        let seed = self.hasher.hash_one(&message.topic).wrapping_add(self.now());
+        let mut publisher = Publisher::new(from.unwrap_or(0), seed);
+        let how = PublishOptions { retain, deliver_anyway: true, inbound: None };
+        self.publish_on(&route, &mut publisher, Arc::new(message), how, changes);
+    }
+
+    pub(super) fn publish_on(
         &self,
         route: &Route<Arc<Subscriber>, SubscriptionOptions>,
-        from: Option<&Subscriber>,
+        publisher: &mut Publisher,
         message: Arc<Message>,
         how: PublishOptions,
         changes: &mut Changes<'_>,
     ) -> Published {
         let retain = how.retain;
         let retained = if retain { self.retain(&message, changes) } else { RetainedStore::NotAsked };
-        if retained == RetainedStore::Refused && !how.deliver_anyway {
-            return Published { receivers: 0, retained, crowded: None, ticket: 0, refused: None };
+        let cleared = retain && self.retainer.stop_publish_clear_msg && message.payload.is_empty();
+        if cleared || retained == RetainedStore::Refused && !how.deliver_anyway {
+            return Published { receivers: 0, retained, crowded: None, ticket: changes.ticket(), refused: None };
         }
-        if let (Some(from), Some(id)) = (from, how.inbound)
+        if let Some(id) = how.inbound
             && let Some(batch) = changes.begin()
         {
-            batch.put(Key::Inbound(from.id(), id), Row::Inbound);
+            batch.put(Key::Inbound(publisher.id, id), Row::Inbound);
         }
         let mut receivers = 0;
         let mut crowded = None;
         // One copy at the highest QoS, with every identifier, [MQTT-3.3.4-2].
         for (subscriber, subscriptions) in route.receivers() {
-            let merged = Merged::of(subscriber, subscriptions, from);
-            receivers += self.deliver(subscriber, merged, &message, retain, &mut crowded, changes);
+            let merged = Merged::of(subscriber, subscriptions, publisher.id);
+            if let Some(delivery) = self.delivery(merged, &message, retain) {
+                receivers += received(self.hand_over(subscriber, delivery, &mut crowded, changes));
+            }
         }
         for group in route.groups() {
-            let fit = |member: &Match<Arc<Subscriber>, SubscriptionOptions>| {
-                if member.subscriber.is_connected() { Fit::Take } else { Fit::Reserve }
-            };
-            if let Some(member) = group.pick(Choice::RoundRobin, fit) {
-                receivers += self.deliver(
-                    &member.subscriber,
-                    Merged::of(&member.subscriber, std::slice::from_ref(&member.options), from),
-                    &message,
-                    retain,
-                    &mut crowded,
-                    changes,
-                );
-            }
+            let push = self.to_member(group, publisher, &message.topic, |member| {
+                let options = std::slice::from_ref(&member.options);
+                // No Local does not exist for shared subscriptions, [MQTT-3.8.3-4].
+                match self.delivery(Merged::of(&member.subscriber, options, 0), &message, retain) {
+                    Some(delivery) => {
+                        let delivery = Delivery { share: Some(Arc::clone(group.name())), ..delivery };
+                        self.hand_over(&member.subscriber, delivery, &mut crowded, changes)
+                    }
+                    None => Push::DroppedFull,
+                }
+            });
+            receivers += push.map_or(0, received);
         }
         Published { receivers, retained, crowded, ticket: changes.ticket(), refused: None }
     }
 
-    fn deliver(
-        &self,
-        subscriber: &Arc<Subscriber>,
-        merged: Merged,
-        message: &Arc<Message>,
-        retain: bool,
-        crowded: &mut Option<Arc<Subscriber>>,
-        changes: &mut Changes<'_>,
-    ) -> usize {
-        let Some(granted) = merged.qos else { return 0 };
-        let delivery = Delivery {
+    fn delivery(&self, merged: Merged, message: &Arc<Message>, retain: bool) -> Option<Delivery> {
+        Some(Delivery {
             message: Arc::clone(message),
-            qos: granted.min(message.qos),
+            qos: self.qos_of(merged.qos?, message.qos),
             // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
             retain: retain && merged.retain_as_published,
             subscription_ids: merged.ids,
             stored: StoredAs::default(),
-        };
+            share: None,
+        })
+    }
+
+    /// The QoS of a message for a subscription, [MQTT-3.8.4-8] unless `mqtt.upgrade_qos` says otherwise.
+    pub(super) fn qos_of(&self, granted: QoS, published: QoS) -> QoS {
+        if self.config.upgrade_qos { granted.max(published) } else { granted.min(published) }
+    }
+
+    /// Puts a message into an outbox and counts what that pushed out. The first subscriber with more than it can send becomes `crowded`.
+    pub(super) fn hand_over(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        delivery: Delivery,
+        crowded: &mut Option<Arc<Subscriber>>,
+        changes: &mut Changes<'_>,
+    ) -> Push {
         let pushed = subscriber.push(delivery, changes);
         if pushed.crowded && crowded.is_none() {
             *crowded = Some(Arc::clone(subscriber));
         }
         match pushed.push {
-            Push::Queued => 1,
+            Push::Queued | Push::DroppedAway | Push::Ended => {}
             Push::Evicted(count) => {
                 self.metrics.dropped_queue_full.fetch_add(count as u64, Ordering::Relaxed);
-                1
             }
-            Push::DroppedAway => 0,
             Push::DroppedFull => {
                 self.metrics.dropped_queue_full.fetch_add(1, Ordering::Relaxed);
-                0
             }
         }
+        pushed.push
+    }
+
+    /// How long a message that is retained now stays: its own lifetime, and `retainer.msg_expiry_interval`.
+    pub(super) fn retained_until(&self, message: &Message) -> Option<Millis> {
+        let limit = self.retainer.msg_expiry_interval;
+        let limit = (!limit.is_zero()).then(|| self.now().saturating_add(millis(limit)));
+        [message.expires_at, limit].into_iter().flatten().min()
     }
 
     fn retain(&self, message: &Arc<Message>, changes: &mut Changes<'_>) -> RetainedStore {
@@ -187,7 +233,8 @@ impl Broker {
             self.metrics.retained_refused.fetch_add(1, Ordering::Relaxed);
             return RetainedStore::Refused;
         } else {
-            Some(Stored { message: Arc::clone(message), bytes: message.cost(), expires_at_ms: message.expires_at })
+            let expires_at_ms = self.retained_until(message);
+            Some(Stored { message: Arc::clone(message), bytes: message.cost(), expires_at_ms })
         };
         // The batch comes before the lock under which the change is made.
         let mut batch = changes.begin();
@@ -213,17 +260,22 @@ impl Broker {
 /// The subscriptions of one subscriber that match one message.
 #[derive(Debug, Default)]
 struct Merged {
-    qos: Option<mqtt_codec::QoS>,
+    qos: Option<QoS>,
     retain_as_published: bool,
     ids: Vec<mqtt_codec::SubscriptionId>,
 }
 
+/// 1 for a message that is on its way.
+fn received(push: Push) -> usize {
+    usize::from(matches!(push, Push::Queued | Push::Evicted(_)))
+}
+
 impl Merged {
-    fn of(subscriber: &Subscriber, subscriptions: &[SubscriptionOptions], from: Option<&Subscriber>) -> Merged {
+    fn of(subscriber: &Subscriber, subscriptions: &[SubscriptionOptions], from: SubscriberId) -> Merged {
         let mut merged = Merged::default();
         for options in subscriptions {
             // [MQTT-3.8.3-3]
-            if options.no_local && from.is_some_and(|from| from.id() == subscriber.id()) {
+            if options.no_local && from == subscriber.id() {
                 continue;
             }
             merged.qos = merged.qos.max(Some(options.qos));

@@ -5,6 +5,7 @@ use crate::auth::Rights;
 use crate::session::{Millis, Session, Will};
 use bytestring::ByteString;
 use hashbrown::{DefaultHashBuilder, HashMap};
+use mqtt_codec::ReasonCode;
 use parking_lot::Mutex;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -75,6 +76,7 @@ pub(super) struct Registry {
     shards: Vec<Mutex<HashMap<ByteString, Arc<Slot>>>>,
     hasher: DefaultHashBuilder,
     count: AtomicUsize,
+    connected: AtomicUsize,
     limit: usize,
 }
 
@@ -84,6 +86,7 @@ impl Registry {
             shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
             hasher: DefaultHashBuilder::default(),
             count: AtomicUsize::new(0),
+            connected: AtomicUsize::new(0),
             limit,
         }
     }
@@ -138,6 +141,30 @@ impl Registry {
         if shard.get(&slot.client_id).is_some_and(|held| Arc::ptr_eq(held, slot)) {
             shard.remove(&slot.client_id);
             self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the connection that owns the session of `client_id`, if there is one, to end.
+    pub fn kick(&self, client_id: &ByteString, reason: ReasonCode) {
+        let slot = self.shard(client_id).and_then(|shard| shard.lock().get(client_id).cloned());
+        if let Some(slot) = slot
+            && let SlotState::Owned(subscriber) = &*slot.state.lock()
+        {
+            subscriber.kick(reason);
+        }
+    }
+
+    /// How many sessions a connection owns.
+    pub fn connected(&self) -> usize {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// A connection took a session, or let one go.
+    pub fn count_owner(&self, took: bool) {
+        if took {
+            self.connected.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.connected.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

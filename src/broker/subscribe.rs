@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE against the shared index, and the retained messages that a new subscription brings.
 
 use super::durable::Changes;
-use super::{Broker, Subscriber};
+use super::{Broker, Subscriber, sys};
 use crate::auth::Access;
 use crate::router::{InsertError, Inserted, RetainedWalk};
 use crate::session::{Delivery, Message, Session, StoredAs, SubscriptionOptions, Ticket};
@@ -37,6 +37,8 @@ pub struct RetainedScan {
     /// As the client sent it.
     filter: ByteString,
     walk: RetainedWalk,
+    /// Over `$SYS` topics instead of clients' messages.
+    sys: bool,
     qos: QoS,
     identifier: Option<SubscriptionId>,
     found: Vec<(ByteString, Arc<Message>)>,
@@ -65,12 +67,15 @@ impl Broker {
             None => (None, &*request.filter),
         };
         if group.is_some() && !self.config.shared_subscription {
+            self.metrics.limit_hit("mqtt.shared_subscription");
             return refuse(ReasonCode::SharedSubscriptionsNotSupported);
         }
         if !self.config.wildcard_subscription && filter.contains(['+', '#']) {
+            self.metrics.limit_hit("mqtt.wildcard_subscription");
             return refuse(ReasonCode::WildcardSubscriptionsNotSupported);
         }
         if mqtt_codec::topic::levels(filter).count() > usize::from(self.config.max_topic_levels) {
+            self.metrics.limit_hit("mqtt.max_topic_levels");
             return refuse(ReasonCode::TopicFilterInvalid);
         }
         // The filter itself is judged, whatever group it is shared in.
@@ -111,9 +116,15 @@ impl Broker {
             RetainHandling::SendIfNew => inserted == Inserted::New,
             RetainHandling::DoNotSend => false,
         };
-        let retained = (wanted && group.is_none() && !self.retained.is_empty()).then(|| RetainedScan {
+        let sys = sys::is_sys(filter);
+        if sys && wanted && group.is_none() {
+            self.refresh_sys();
+        }
+        let empty = if sys { self.sys.topics.is_empty() } else { self.retained.is_empty() };
+        let retained = (wanted && group.is_none() && !empty).then(|| RetainedScan {
             filter: request.filter.clone(),
             walk: RetainedWalk::new(filter),
+            sys,
             qos: options.qos,
             identifier: options.identifier,
             found: Vec::new(),
@@ -139,15 +150,17 @@ impl Broker {
 
     /// Moves the next retained messages of `scan` into the subscriber's outbox, at most `limit`; `false` when the scan is done.
     pub fn send_retained(&self, subscriber: &Subscriber, scan: &mut RetainedScan, limit: usize) -> bool {
-        let more = self.retained.next_batch(&mut scan.walk, limit, self.now(), &mut scan.found);
+        let store = if scan.sys { &self.sys.topics } else { &self.retained };
+        let more = store.next_batch(&mut scan.walk, limit, self.now(), &mut scan.found);
         let mut changes = Changes::new(self.store.as_deref());
         for (_, message) in scan.found.drain(..) {
             let delivery = Delivery {
-                qos: scan.qos.min(message.qos),
+                qos: self.qos_of(scan.qos, message.qos),
                 retain: true,
                 subscription_ids: scan.identifier.into_iter().collect(),
                 message,
                 stored: StoredAs::default(),
+                share: None,
             };
             subscriber.push(delivery, &mut changes);
         }

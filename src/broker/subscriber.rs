@@ -51,7 +51,7 @@ pub struct Subscriber {
     client_id: ByteString,
     /// Who opened the session.
     owner: Owner,
-    limits: QueueLimits,
+    limits: Arc<QueueLimits>,
     outbox: Mutex<Outbox>,
     waker: AtomicWaker,
     /// Set for a durable session, whose queue is a [`Backlog`].
@@ -99,7 +99,7 @@ impl Outbox {
 }
 
 impl Subscriber {
-    pub fn new(id: SubscriberId, client_id: ByteString, owner: Owner, limits: QueueLimits) -> Subscriber {
+    pub fn new(id: SubscriberId, client_id: ByteString, owner: Owner, limits: Arc<QueueLimits>) -> Subscriber {
         Subscriber {
             id,
             client_id,
@@ -153,7 +153,7 @@ impl Subscriber {
         }
         let mut outbox = self.outbox.lock();
         if outbox.ended {
-            return Pushed { push: Push::DroppedAway, crowded: false };
+            return Pushed { push: Push::Ended, crowded: false };
         }
         let away = !outbox.connected;
         let (was_empty, push) = match &mut outbox.backlog {
@@ -223,14 +223,12 @@ impl Subscriber {
         self.waker.take();
     }
 
-    /// The session ends: what waits is dropped, and nothing is queued any more. Returns how many messages were lost.
-    pub(super) fn discard(&self) -> usize {
+    /// The session ends: nothing is queued any more. Returns how many stored messages are lost, and the queue of those in memory.
+    pub(super) fn end(&self) -> (usize, Queue) {
         let mut outbox = self.outbox.lock();
         outbox.ended = true;
-        let waited = outbox.backlog.as_mut().map_or(0, |backlog| backlog.discard());
-        let queue = std::mem::take(&mut outbox.queue);
-        drop(outbox);
-        waited + queue.len()
+        let stored = outbox.backlog.as_mut().map_or(0, |backlog| backlog.discard());
+        (stored, std::mem::take(&mut outbox.queue))
     }
 
     /// What is stored leaves the memory, since the connection is gone. `in_flight` is the lowest number of a delivery that was sent and
@@ -367,10 +365,11 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    const LIMITS: QueueLimits = QueueLimits { max_messages: 10, max_bytes: 1 << 20, store_qos0: false };
+    const LIMITS: QueueLimits =
+        QueueLimits { max_messages: 10, max_bytes: 1 << 20, store_qos0: false, priorities: None };
 
     fn subscriber() -> Subscriber {
-        Subscriber::new(1, "c".into(), Owner::default(), LIMITS)
+        Subscriber::new(1, "c".into(), Owner::default(), Arc::new(LIMITS))
     }
 
     #[test]

@@ -6,11 +6,13 @@ use std::time::Duration;
 use super::cidr::Cidr;
 use super::error::ConfigError;
 use super::mqtt::{MqttConfig, deadline, size};
+use super::rate::RateConfig;
 use super::section::Section;
 use super::tls::TlsConfig;
 use super::value::Bind;
 
 const MAX_LISTENER_NAME_LEN: usize = 64;
+const MAX_MOUNTPOINT_LEN: usize = 1024;
 
 /// One enabled listener. A disabled one is checked and then left out of the configuration, so that nobody can open it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +25,9 @@ pub struct ListenerConfig {
     pub max_connections: usize,
     /// Time from the accepted (and secured) connection to a complete CONNECT.
     pub connect_timeout: Duration,
+    /// What every topic of this listener's clients is put under, with `${clientid}` and `${username}`; empty is nothing.
+    pub mountpoint: String,
+    pub rates: RateConfig,
     /// `None` when the PROXY protocol is off.
     pub proxy_protocol: Option<ProxyProtocolConfig>,
     pub tcp: TcpConfig,
@@ -178,6 +183,8 @@ fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfi
     }
     let max_connections = section.within("max_connections", 100_000, 1, 10_000_000);
     let connect_timeout = deadline(&mut section, "connect_timeout", mqtt.idle_timeout);
+    let mountpoint = read_mountpoint(&mut section);
+    let rates = RateConfig::read(&mut section);
     let proxy_protocol = read_proxy_protocol(&mut section);
     let tcp = read_tcp(section.section("tcp_options"));
     let kind = match kind {
@@ -192,7 +199,23 @@ fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfi
     section.finish();
     let Bind(bind) = bind?;
     enabled.then_some(())?;
-    Some(ListenerConfig { name, kind: kind?, bind, max_connections, connect_timeout, proxy_protocol, tcp })
+    let kind = kind?;
+    Some(ListenerConfig { name, kind, bind, max_connections, connect_timeout, mountpoint, rates, proxy_protocol, tcp })
+}
+
+/// A prefix of topic names. `$` at its start would put clients among the broker's own topics.
+fn read_mountpoint(section: &mut Section<'_>) -> String {
+    let mountpoint: String = section.read("mountpoint", String::new());
+    let plain = mountpoint.replace("${clientid}", "").replace("${username}", "");
+    if mountpoint.starts_with('$') && !mountpoint.starts_with("${")
+        || plain.contains(['+', '#', '$', '\0'])
+        || mountpoint.len() > MAX_MOUNTPOINT_LEN
+    {
+        let reason = format!("`{}` is not the beginning of a topic name", mountpoint.escape_default());
+        let suggestion = "write levels that end in a slash, such as \"site1/${clientid}/\"".to_owned();
+        section.error("mountpoint", reason, Some(suggestion));
+    }
+    mountpoint
 }
 
 fn check_name(section: &Section<'_>, name: &str) {

@@ -7,9 +7,11 @@ mod acl;
 mod auth;
 mod cidr;
 mod error;
+mod features;
 mod listener;
 mod mqtt;
 mod node;
+mod rate;
 mod section;
 mod store;
 mod tls;
@@ -27,9 +29,11 @@ pub use acl::{load_acl, parse_acl};
 pub use auth::{AuthConfig, ClientIdBinding, DenyAction};
 pub use cidr::Cidr;
 pub use error::{ConfigError, ConfigErrors, Origin};
+pub use features::{AutoSubscribe, DelayedConfig, Features, FlappingConfig, Pattern, RewriteAction, RewriteRule};
 pub use listener::{ListenerConfig, ListenerKind, ProxyProtocolConfig, TcpConfig, TcpKeepalive, WsConfig};
-pub use mqtt::{MaxQos, MqttConfig, RetainerConfig};
+pub use mqtt::{DefaultPriority, MaxQos, MqttConfig, Redirect, RetainerConfig, SharedStrategy};
 pub use node::{LogConfig, LogFormat, LogLevel, MetricsConfig, NodeConfig};
+pub use rate::{Rate, RateConfig};
 pub use section::{FileRef, Place};
 pub use store::{Durability, StoreConfig};
 pub use tls::{
@@ -57,6 +61,7 @@ pub struct Config {
     pub mqtt: MqttConfig,
     pub retainer: RetainerConfig,
     pub store: StoreConfig,
+    pub features: Features,
     pub auth: AuthConfig,
     /// The enabled listeners; never empty, no two on one address.
     pub listeners: Vec<ListenerConfig>,
@@ -144,10 +149,11 @@ impl Config {
         let mqtt = MqttConfig::read(root.section("mqtt"));
         let retainer = RetainerConfig::read(root.section("retainer"));
         let store = StoreConfig::read(root.section("store"), mqtt.max_inflight);
+        let features = Features::read(&mut root);
         let auth = AuthConfig::read(root.section("auth"));
         let listeners = listener::read(root.section("listeners"), &mqtt, metrics.enable.then_some(metrics.bind));
         root.finish();
-        Config { node, log, metrics, mqtt, retainer, store, auth, listeners }
+        Config { node, log, metrics, mqtt, retainer, store, features, auth, listeners }
     }
 }
 

@@ -56,6 +56,24 @@ pub struct MqttConfig {
     pub idle_timeout: Duration,
     /// Time within which a peer must take some of the bytes that wait for it.
     pub write_timeout: Duration,
+    /// Topic aliases the broker sets towards a client, if it takes that many; 0 means none.
+    pub max_outbound_topic_alias: u16,
+    /// Told to MQTT 5 clients that ask for it; empty is nothing.
+    pub response_information: String,
+    /// Where clients are sent: at every CONNECT with `redirect_clients`, and when the broker shuts down.
+    pub server_reference: Option<String>,
+    pub redirect_clients: Redirect,
+    pub shared_subscription_strategy: SharedStrategy,
+    /// Topics whose messages go before others in a session's queue, with their priority from 1 to 255.
+    pub mqueue_priorities: Vec<(String, u8)>,
+    /// Where topics without a priority stand.
+    pub mqueue_default_priority: DefaultPriority,
+    /// Whether a message goes out with the higher of its own QoS and the subscription's, instead of the lower.
+    pub upgrade_qos: bool,
+    /// Whether an MQTT 3 client is spared its own messages, as No Local does in MQTT 5.
+    pub ignore_loop_deliver: bool,
+    /// How often `$SYS` topics are published; zero is never.
+    pub sys_interval: Duration,
 }
 
 impl MqttConfig {
@@ -94,6 +112,16 @@ impl Default for MqttConfig {
             keepalive_multiplier: 1.5,
             idle_timeout: Duration::from_secs(15),
             write_timeout: Duration::from_secs(15),
+            max_outbound_topic_alias: 16,
+            response_information: String::new(),
+            server_reference: None,
+            redirect_clients: Redirect::Off,
+            shared_subscription_strategy: SharedStrategy::RoundRobin,
+            mqueue_priorities: Vec::new(),
+            mqueue_default_priority: DefaultPriority::Lowest,
+            upgrade_qos: false,
+            ignore_loop_deliver: false,
+            sys_interval: Duration::from_secs(10),
         }
     }
 }
@@ -125,7 +153,21 @@ impl MqttConfig {
             keepalive_multiplier: s.within("keepalive_multiplier", d.keepalive_multiplier, 1.0, 10.0),
             idle_timeout: deadline(s, "idle_timeout", d.idle_timeout),
             write_timeout: deadline(s, "write_timeout", d.write_timeout),
+            max_outbound_topic_alias: s.within("max_outbound_topic_alias", d.max_outbound_topic_alias, 0, 64),
+            response_information: text(s, "response_information").unwrap_or_default(),
+            server_reference: text(s, "server_reference"),
+            redirect_clients: word(s, "redirect_clients", d.redirect_clients),
+            shared_subscription_strategy: word(s, "shared_subscription_strategy", d.shared_subscription_strategy),
+            mqueue_priorities: mqueue_priorities(s),
+            mqueue_default_priority: word(s, "mqueue_default_priority", d.mqueue_default_priority),
+            upgrade_qos: s.read("upgrade_qos", d.upgrade_qos),
+            ignore_loop_deliver: s.read("ignore_loop_deliver", d.ignore_loop_deliver),
+            sys_interval: sys_interval(s, d.sys_interval),
         };
+        if config.redirect_clients != Redirect::Off && config.server_reference.is_none() {
+            let suggestion = "write the other server's address, such as server_reference = \"mqtt2.example.com:8883\"";
+            section.error("redirect_clients", "needs server_reference", Some(suggestion.to_owned()));
+        }
         if config.session_expiry_interval > config.max_session_expiry_interval {
             let most = Span(config.max_session_expiry_interval);
             let reason = format!("longer than max_session_expiry_interval, which is {most}");
@@ -147,6 +189,114 @@ pub enum MaxQos {
     AtMostOnce = 0,
     AtLeastOnce = 1,
     ExactlyOnce = 2,
+}
+
+/// What CONNECT is answered with while clients are to go elsewhere. \[MQTT-3.2.2-8\]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redirect {
+    Off,
+    /// For a while: reason code 0x9C.
+    UseAnotherServer,
+    /// For good: reason code 0x9D.
+    ServerMoved,
+}
+
+impl Choice for Redirect {
+    const WORDS: &'static [(&'static str, Redirect)] = &[
+        ("off", Redirect::Off),
+        ("use_another_server", Redirect::UseAnotherServer),
+        ("server_moved", Redirect::ServerMoved),
+    ];
+}
+
+/// Which member of a shared subscription gets a message. Members without a connection are passed over while others have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedStrategy {
+    /// Each member in turn.
+    RoundRobin,
+    Random,
+    /// A random member among those on this node, those on others only when there is none.
+    Local,
+    /// One member for each publisher, as long as that member stays.
+    Sticky,
+    /// By a hash of the publisher's client id.
+    HashClientId,
+    /// By a hash of the topic.
+    HashTopic,
+}
+
+impl Choice for SharedStrategy {
+    const WORDS: &'static [(&'static str, SharedStrategy)] = &[
+        ("round_robin", SharedStrategy::RoundRobin),
+        ("round_robin_per_group", SharedStrategy::RoundRobin),
+        ("random", SharedStrategy::Random),
+        ("local", SharedStrategy::Local),
+        ("sticky", SharedStrategy::Sticky),
+        ("hash_clientid", SharedStrategy::HashClientId),
+        ("hash_topic", SharedStrategy::HashTopic),
+    ];
+}
+
+/// Where topics stand that `mqueue_priorities` does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultPriority {
+    Lowest,
+    Highest,
+}
+
+impl Choice for DefaultPriority {
+    const WORDS: &'static [(&'static str, DefaultPriority)] =
+        &[("lowest", DefaultPriority::Lowest), ("highest", DefaultPriority::Highest)];
+}
+
+/// Topics named in `mqueue_priorities`.
+const MAX_PRIORITIES: usize = 1000;
+/// Longest text that goes into a property.
+const MAX_PROPERTY_LEN: usize = 1024;
+
+/// A table of topics, or `"disabled"` as EMQX writes it.
+fn mqueue_priorities(section: &mut Section<'_>) -> Vec<(String, u8)> {
+    const KEY: &str = "mqueue_priorities";
+    if section.is_word(KEY, "disabled") {
+        let _: Option<String> = section.optional(KEY);
+        return Vec::new();
+    }
+    let pairs: Vec<(String, u8)> = section.pairs(KEY);
+    for (topic, priority) in &pairs {
+        if mqtt_codec::topic::validate_name(topic).is_err() {
+            section.error(KEY, format!("`{}` is not a topic name", topic.escape_default()), None);
+        }
+        if *priority == 0 {
+            section.error(
+                KEY,
+                format!("priority 0 of `{}`", topic.escape_default()),
+                Some("write 1 to 255".to_owned()),
+            );
+        }
+    }
+    if pairs.len() > MAX_PRIORITIES {
+        section.error(KEY, format!("{} topics; at most {MAX_PRIORITIES}", pairs.len()), None);
+    }
+    pairs
+}
+
+/// A text for clients, `None` when it is empty.
+fn text(section: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let text: String = section.optional(key)?;
+    if text.len() > MAX_PROPERTY_LEN || text.contains(char::is_control) {
+        section.error(key, format!("longer than {MAX_PROPERTY_LEN} bytes, or with control characters"), None);
+        return None;
+    }
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn sys_interval(section: &mut Section<'_>, default: Duration) -> Duration {
+    const KEY: &str = "sys_interval";
+    let Span(interval) = section.within(KEY, Span(default), Span(Duration::ZERO), MAX_INTERVAL);
+    if !interval.is_zero() && interval < Duration::from_secs(1) {
+        section.error(KEY, "shorter than 1s", Some("write \"0s\" to turn it off".to_owned()));
+    }
+    interval
 }
 
 fn max_qos(section: &mut Section<'_>, default: MaxQos) -> MaxQos {
@@ -187,11 +337,24 @@ pub struct RetainerConfig {
     pub max_payload_size: usize,
     /// Payload and topic bytes of all retained messages together.
     pub max_bytes: usize,
+    /// The longest that a message is retained, whatever its own expiry; zero sets no limit.
+    pub msg_expiry_interval: Duration,
+    /// How often expired messages are looked for, to give their memory back.
+    pub msg_clear_interval: Duration,
+    /// Whether the empty message that removes a retained one is kept from subscribers.
+    pub stop_publish_clear_msg: bool,
 }
 
 impl Default for RetainerConfig {
     fn default() -> RetainerConfig {
-        RetainerConfig { max_retained_messages: 1_000_000, max_payload_size: 1 << 20, max_bytes: 1 << 30 }
+        RetainerConfig {
+            max_retained_messages: 1_000_000,
+            max_payload_size: 1 << 20,
+            max_bytes: 1 << 30,
+            msg_expiry_interval: Duration::ZERO,
+            msg_clear_interval: Duration::from_secs(1),
+            stop_publish_clear_msg: false,
+        }
     }
 }
 
@@ -203,6 +366,9 @@ impl RetainerConfig {
             max_retained_messages: s.within("max_retained_messages", d.max_retained_messages, 1, 100_000_000),
             max_payload_size: size(s, "max_payload_size", 1 << 20, 1, MQTT_MAX_PACKET_BYTES),
             max_bytes: size(s, "max_bytes", 1 << 30, 1 << 10, 1 << 40),
+            msg_expiry_interval: interval(s, "msg_expiry_interval", d.msg_expiry_interval),
+            msg_clear_interval: deadline(s, "msg_clear_interval", d.msg_clear_interval),
+            stop_publish_clear_msg: s.read("stop_publish_clear_msg", d.stop_publish_clear_msg),
         };
         section.finish();
         config

@@ -178,6 +178,25 @@ impl<'a> Section<'a> {
         entries.map(|(name, node)| (name.clone(), outer.child(node, outer.key(name)))).collect()
     }
 
+    /// The values of a table whose keys are chosen by the operator.
+    pub(super) fn pairs<T: FromValue>(&mut self, key: &'static str) -> Vec<(String, T)> {
+        let inner = self.section(key);
+        let mut pairs = Vec::new();
+        for (name, node) in inner.table.into_iter().flatten() {
+            match T::from_value(&node.value) {
+                Ok(value) => pairs.push((name.clone(), value)),
+                Err(problem) => inner.report.push(inner.problem(node.origin.clone(), name, problem)),
+            }
+        }
+        pairs
+    }
+
+    /// True when the key was written as this word.
+    pub(super) fn is_word(&self, key: &str, word: &str) -> bool {
+        self.node(key)
+            .is_some_and(|node| matches!(&node.value, Value::String(text) | Value::Untyped(text) if **text == *word))
+    }
+
     /// The tables of a list of tables.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<Section<'a>> {
         self.asked.push(key);

@@ -3,6 +3,7 @@
 use crate::auth::DenyReason;
 use crate::broker::OpenError;
 use crate::store::Health;
+use bytestring::ByteString;
 use mqtt_codec::{DecodeError, ReasonCode};
 use std::io;
 
@@ -23,6 +24,13 @@ pub enum Close {
     Denied(DenyReason),
     #[error("{1}")]
     Refused(ReasonCode, &'static str),
+    /// A limit of the configuration, by its key.
+    #[error("limit reached: {1}")]
+    OverLimit(ReasonCode, &'static str),
+    #[error("clients are sent to another server")]
+    Redirected(ReasonCode, ByteString),
+    #[error("an answer is larger than the client's Maximum Packet Size")]
+    AnswerTooLarge,
     #[error("no complete CONNECT within the deadline")]
     ConnectTimeout,
     #[error("nothing was heard within the keep alive")]
@@ -56,7 +64,11 @@ impl Close {
             Close::Denied(DenyReason::AnonymousNotAllowed | DenyReason::ClientId) => Some(ReasonCode::NotAuthorized),
             // A check that cannot be made refuses, and says that it may go better later.
             Close::Denied(DenyReason::Unavailable) => Some(ReasonCode::ServerUnavailable),
-            Close::Refused(reason, _) | Close::Kicked(reason) => Some(*reason),
+            Close::Refused(reason, _)
+            | Close::OverLimit(reason, _)
+            | Close::Redirected(reason, _)
+            | Close::Kicked(reason) => Some(*reason),
+            Close::AnswerTooLarge => Some(ReasonCode::PacketTooLarge),
             Close::ConnectTimeout => None,
             Close::KeepAlive => Some(ReasonCode::KeepAliveTimeout),
             Close::Session(error) => Some(error.reason_code()),
@@ -65,4 +77,57 @@ impl Close {
             Close::Encode(_) => Some(ReasonCode::UnspecifiedError),
         }
     }
+
+    /// The limit that ended the connection, by its key in the configuration.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Close::OverLimit(_, name) => Some(name),
+            Close::Malformed(DecodeError::PacketTooLarge { .. }) => Some("mqtt.max_packet_size"),
+            Close::ConnectTimeout => Some("mqtt.idle_timeout"),
+            Close::WriteTimeout => Some("mqtt.write_timeout"),
+            Close::KeepAlive => Some("mqtt.keepalive_multiplier"),
+            _ => None,
+        }
+    }
+
+    /// What a client is told in words. Nothing about authentication, and nothing about the broker's own faults.
+    pub fn reason_string(&self) -> Option<ByteString> {
+        match self {
+            Close::Malformed(_)
+            | Close::Protocol(_)
+            | Close::Refused(..)
+            | Close::OverLimit(..)
+            | Close::Redirected(..)
+            | Close::AnswerTooLarge
+            | Close::KeepAlive
+            | Close::Session(_) => Some(self.to_string().into()),
+            Close::Kicked(reason) => explain(*reason).map(ByteString::from_static),
+            _ => None,
+        }
+    }
+
+    /// Where else the client may go.
+    pub fn server_reference(&self) -> Option<&ByteString> {
+        match self {
+            Close::Redirected(_, server) => Some(server),
+            _ => None,
+        }
+    }
+}
+
+/// A failure in words, for clients that want them; `None` where the code says all there is, or all a peer may know.
+pub(super) fn explain(reason: ReasonCode) -> Option<&'static str> {
+    Some(match reason {
+        ReasonCode::TopicNameInvalid => "the broker takes no such topic",
+        ReasonCode::TopicFilterInvalid => "the broker takes no such topic filter",
+        ReasonCode::QuotaExceeded => "a limit of the broker is reached",
+        ReasonCode::PayloadFormatInvalid => "the payload is not the UTF-8 it is said to be",
+        ReasonCode::SharedSubscriptionsNotSupported => "shared subscriptions are off",
+        ReasonCode::WildcardSubscriptionsNotSupported => "wildcard subscriptions are off",
+        ReasonCode::PacketIdentifierNotFound => "the packet identifier is not in use",
+        ReasonCode::SessionTakenOver => "another connection uses this client identifier",
+        ReasonCode::ServerShuttingDown => "the broker is shutting down",
+        ReasonCode::AdministrativeAction => "ended by an administrator",
+        _ => return None,
+    })
 }

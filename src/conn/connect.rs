@@ -3,19 +3,20 @@
 use super::authenticate::{Extended, authenticate, read_frame};
 use super::established::{Authenticated, Established, Negotiated};
 use super::input::Input;
+use super::names::{ClientNames, Topics};
 use super::output::Output;
 use super::{Close, Context, Io};
 use crate::auth::acl::Publishing;
 use crate::auth::{Access, Admitted, AuthRequest, DenyReason, VerifiedCertificate};
-use crate::broker::{OpenRequest, Opened};
-use crate::config::MqttConfig;
+use crate::broker::{Delay, OpenRequest, Opened};
+use crate::config::{MqttConfig, Redirect};
 use crate::metrics::Checked;
 use crate::session::{Message, SessionExpiry, Will, millis};
 use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{
-    ConnAck, ConnAckProperties, Connect, PayloadFormat, ProtocolVersion, PublishProperties, QoS, ReasonCode, Secret,
-    decode_connect,
+    ConnAck, ConnAckProperties, Connect, Encode, PayloadFormat, ProtocolVersion, PublishProperties, QoS, ReasonCode,
+    Secret, decode_connect,
 };
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
@@ -64,10 +65,13 @@ impl AwaitConnect {
         match decode_connect(frame) {
             Ok(connect) => Ok((connect, input)),
             Err(refused) => {
+                let close = Close::Malformed(refused.error);
                 if let Some(version) = refused.answer {
-                    refuse(&mut self.io, &self.context, version, refused.error.reason_code()).await;
+                    // What the client wants to be told is not known of a packet that could not be read.
+                    let quiet = Refusal { version, explain: false, max_packet_size: usize::MAX };
+                    refuse(&mut self.io, &self.context, quiet, &close).await;
                 }
-                Err(Close::Malformed(refused.error))
+                Err(close)
             }
         }
     }
@@ -78,9 +82,7 @@ impl AwaitAuth {
         match self.open().await {
             Ok((opened, accepted)) => self.accept(opened, accepted).await,
             Err(close) => {
-                if let Some(reason) = close.disconnect_reason() {
-                    refuse(&mut self.io, &self.context, self.connect.version, reason).await;
-                }
+                refuse(&mut self.io, &self.context, Refusal::of(&self.connect), &close).await;
                 Err(close)
             }
         }
@@ -91,13 +93,13 @@ impl AwaitAuth {
         let connect = &*connect;
         let config = context.broker.config();
         if connect.client_id.len() > usize::from(config.max_clientid_len) {
-            return Err(Close::Refused(
-                ReasonCode::ClientIdentifierNotValid,
-                "client identifier is longer than mqtt.max_clientid_len",
-            ));
+            return Err(Close::OverLimit(ReasonCode::ClientIdentifierNotValid, "mqtt.max_clientid_len"));
         }
         let assigned = connect.client_id.is_empty().then(assigned_client_id).transpose()?;
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
+        if context.broker.is_banned(&client_id, connect.username.as_ref(), context.remote.ip()) {
+            return Err(Close::Refused(ReasonCode::Banned, "banned"));
+        }
         let certificate = context.peer.as_ref().and_then(|peer| peer.signing.as_ref());
         let certificate = certificate.map(VerifiedCertificate::new).transpose();
         let certificate = certificate.map_err(|_| Close::Denied(DenyReason::Unavailable))?.map(Arc::new);
@@ -120,11 +122,21 @@ impl AwaitAuth {
             }
         };
         let Admitted { rights, valid_for } = admitted.map_err(Close::Denied)?;
-        let mut access = Access::new(rights.clone());
         let broker = &self.context.broker;
-        let will = self.will(broker.config(), &mut access)?;
         let connect = &self.connect;
         let config = broker.config();
+        // Only who may connect here learns where else to go.
+        if let (Some(reason), Some(server)) = (redirection(config.redirect_clients), &config.server_reference) {
+            return Err(Close::Redirected(reason, server.as_str().into()));
+        }
+        let names = ClientNames {
+            client_id: client_id.clone(),
+            username: connect.username.clone(),
+            host: self.context.remote.ip().to_canonical(),
+        };
+        let topics = Topics::new(&self.context.policy.mountpoint, &broker.features().rewrite, &names)?;
+        let mut access = Access::new(rights.clone());
+        let will = self.will(config, &topics, &mut access)?;
         let expiry = session_expiry(connect, config);
         let request = OpenRequest {
             client_id: client_id.clone(),
@@ -150,28 +162,31 @@ impl AwaitAuth {
                 );
             }
         }
-        Ok((opened, Accepted { client_id, assigned, expiry, access, valid_for, data }))
+        Ok((opened, Accepted { assigned, expiry, topics, names, access, valid_for, data }))
     }
 
     /// Checks the will as if it were published now: later nobody could be told. Whether it may be published is asked again then.
-    fn will(&self, config: &MqttConfig, access: &mut Access) -> Result<Option<Will>, Close> {
+    fn will(&self, config: &MqttConfig, topics: &Topics, access: &mut Access) -> Result<Option<Will>, Close> {
         let Some(will) = &self.connect.will else { return Ok(None) };
         if will.qos > config.max_qos() {
-            return Err(Close::Refused(ReasonCode::QoSNotSupported, "the will's QoS is above mqtt.max_qos_allowed"));
+            // [MQTT-3.2.2-12]
+            return Err(Close::OverLimit(ReasonCode::QoSNotSupported, "mqtt.max_qos_allowed"));
         }
         if will.retain && !config.retain_available {
-            return Err(Close::Refused(
-                ReasonCode::RetainNotSupported,
-                "the will is retained and mqtt.retain_available is off",
-            ));
+            // [MQTT-3.2.2-13]
+            return Err(Close::OverLimit(ReasonCode::RetainNotSupported, "mqtt.retain_available"));
         }
-        super::handle::check_topic(&will.topic, config)?;
-        let wish = Publishing { topic: &will.topic, qos: will.qos, retain: will.retain };
+        let (delay, topic) = self.will_topic(will.topic.clone(), config, topics)?;
+        let wish = Publishing { topic: &topic, qos: will.qos, retain: will.retain };
         let allowed = access.may_publish(wish).allowed;
         self.context.metrics.authorization.count(Checked::Will, allowed);
         if !allowed {
             return Err(Close::Refused(ReasonCode::NotAuthorized, "the client may not publish its will"));
         }
+        let topic = match delay {
+            None => topic,
+            Some(secs) => ByteString::from(format!("$delayed/{secs}/{topic}")),
+        };
         let p = &will.properties;
         let properties = PublishProperties {
             payload_format: p.payload_format,
@@ -189,47 +204,68 @@ impl AwaitAuth {
             ));
         }
         Ok(Some(Will {
-            message: Message::new(
-                will.topic.clone(),
-                will.payload.clone(),
-                will.qos,
-                properties,
-                self.context.broker.now(),
-            ),
+            message: Message::new(topic, will.payload.clone(), will.qos, properties, self.context.broker.now()),
             retain: will.retain,
             delay: u64::from(p.will_delay_interval.unwrap_or(0)) * 1000,
         }))
     }
 
-    async fn accept(self, opened: Opened, accepted: Accepted) -> Result<Box<Established>, Close> {
-        let AwaitAuth { io, context, input, connect } = self;
-        let config = context.broker.config();
-        let keep_alive_secs = config.server_keepalive.unwrap_or(connect.keep_alive_secs);
+    /// The will's topic as the broker keeps it, what a PUBLISH to it would reach, and the seconds that topic delays it by.
+    fn will_topic(
+        &self,
+        topic: ByteString,
+        config: &MqttConfig,
+        topics: &Topics,
+    ) -> Result<(Option<u64>, ByteString), Close> {
+        let broker = &self.context.broker;
+        let invalid = |reason| Close::Refused(reason, "the broker takes no such topic for a will");
+        let (delay, topic) = match broker.delay_of(&topic) {
+            Delay::None => (None, topic),
+            Delay::After(ms, topic) => (Some(ms / 1000), topic),
+            Delay::Malformed => return Err(invalid(ReasonCode::TopicNameInvalid)),
+        };
+        let topic = topics.rewrite_name(topic, &broker.features().rewrite).map_err(invalid)?;
+        super::handle::check_topic(&topic, config)?;
+        Ok((delay, topics.mount_name(topic).map_err(invalid)?))
+    }
+
+    async fn accept(mut self, opened: Opened, accepted: Accepted) -> Result<Box<Established>, Close> {
+        let config = self.context.broker.config();
+        let wishes = &self.connect.properties;
+        let keep_alive_secs = config.server_keepalive.unwrap_or(self.connect.keep_alive_secs);
         let negotiated = Negotiated {
-            version: connect.version,
+            version: self.connect.version,
             keep_alive: keep_alive(keep_alive_secs, config.keepalive_multiplier).map(millis),
             write_timeout: millis(config.write_timeout),
-            window: usize::from(
-                connect.properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(config.max_inflight),
-            ),
-            max_packet_size: connect.properties.maximum_packet_size.map_or(usize::MAX, |size| size.get() as usize),
-            valid_until: accepted.valid_for.map(|time| context.broker.now().saturating_add(millis(time))),
+            window: usize::from(wishes.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(config.max_inflight)),
+            max_packet_size: max_packet_size(&self.connect),
+            valid_until: accepted.valid_for.map(|time| self.context.broker.now().saturating_add(millis(time))),
+            topic_aliases: wishes.topic_alias_maximum.unwrap_or(0).min(config.max_outbound_topic_alias),
+            explain: wants_explanations(&self.connect),
             connected_without_expiry: accepted.expiry == SessionExpiry::OnDisconnect,
         };
         let ack = ConnAck {
             session_present: opened.present,
             reason: ReasonCode::Success,
-            properties: if connect.version.is_v5() {
-                connack_properties(&connect, config, &accepted)
+            properties: if self.connect.version.is_v5() {
+                connack_properties(&self.connect, config, &accepted)
             } else {
                 ConnAckProperties::default()
             },
         };
+        // [MQTT-3.1.2-24]
+        if negotiated.max_packet_size < usize::MAX
+            && ack.encoded_len(self.connect.version)? > negotiated.max_packet_size
+        {
+            refuse(&mut self.io, &self.context, Refusal::of(&self.connect), &Close::AnswerTooLarge).await;
+            return Err(Close::AnswerTooLarge);
+        }
+        let AwaitAuth { io, context, input, connect } = self;
         context.metrics.connect_result(ReasonCode::Success);
         tracing::debug!(
             remote = %context.remote,
             listener = &*context.listener,
-            client_id = &*accepted.client_id,
+            client_id = &*accepted.names.client_id,
             version = ?connect.version,
             protocol = context.peer.as_ref().map_or("plain", |peer| peer.protocol.name()),
             suite = context.peer.as_ref().map_or("", |peer| peer.suite),
@@ -237,32 +273,79 @@ impl AwaitAuth {
             "client connected"
         );
         let extended = connect.properties.authentication_method.map(|method| Box::new(Extended::new(method)));
-        let authenticated = Authenticated { access: accepted.access, extended };
+        let authenticated = Authenticated { access: accepted.access, extended, topics: accepted.topics };
         let mut output = Output::default();
         output.push(&ack, connect.version)?;
-        Ok(Established::new(io, context, input, output, opened.lease, authenticated, negotiated))
+        let mut established = Established::new(io, context, input, output, opened.lease, authenticated, negotiated);
+        established.auto_subscribe(&accepted.names);
+        Ok(established)
     }
 }
 
 /// What was decided about a CONNECT besides its session.
 struct Accepted {
-    client_id: ByteString,
     assigned: Option<ByteString>,
     expiry: SessionExpiry,
+    topics: Topics,
+    names: ClientNames,
     access: Access,
     valid_for: Option<Duration>,
     /// The last data of extended authentication, for CONNACK.
     data: Option<Secret>,
 }
 
-/// Sends a CONNACK that refuses. Whether it arrives changes nothing.
-async fn refuse(io: &mut Box<dyn Io>, context: &Context, version: ProtocolVersion, reason: ReasonCode) {
+/// How a refusal is written for one client.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    version: ProtocolVersion,
+    /// Whether the client wants reasons in words.
+    explain: bool,
+    max_packet_size: usize,
+}
+
+impl Refusal {
+    fn of(connect: &Connect) -> Refusal {
+        Refusal {
+            version: connect.version,
+            explain: wants_explanations(connect),
+            max_packet_size: max_packet_size(connect),
+        }
+    }
+}
+
+/// Request Problem Information, whose default is to have it.
+fn wants_explanations(connect: &Connect) -> bool {
+    connect.version.is_v5() && connect.properties.request_problem_information != Some(false)
+}
+
+fn max_packet_size(connect: &Connect) -> usize {
+    connect.properties.maximum_packet_size.map_or(usize::MAX, |size| size.get() as usize)
+}
+
+/// Sends a CONNACK that refuses, unless nobody is left to tell. Whether it arrives changes nothing.
+async fn refuse(io: &mut Box<dyn Io>, context: &Context, to: Refusal, close: &Close) {
+    let Some(reason) = close.disconnect_reason() else { return };
     context.metrics.connect_result(reason);
+    let mut ack = ConnAck::refuse(reason);
+    if to.version.is_v5() {
+        // [MQTT-3.2.2-19]: what makes the packet too large is left out.
+        ack.properties.server_reference = close.server_reference().cloned();
+        ack.properties.reason_string = close.reason_string().filter(|_| to.explain);
+        if ack.encoded_len(to.version).is_ok_and(|len| len > to.max_packet_size) {
+            ack.properties.reason_string = None;
+        }
+        if ack.encoded_len(to.version).is_ok_and(|len| len > to.max_packet_size) {
+            ack.properties = ConnAckProperties::default();
+        }
+    }
     let mut output = Output::default();
     // A reason that has no place in a CONNACK says less than it could, but something.
-    if output.push(&ConnAck::refuse(reason), version).is_err()
-        && output.push(&ConnAck::refuse(ReasonCode::UnspecifiedError), version).is_err()
+    if output.push(&ack, to.version).is_err()
+        && output.push(&ConnAck::refuse(ReasonCode::UnspecifiedError), to.version).is_err()
     {
+        return;
+    }
+    if output.buffer().len() > to.max_packet_size {
         return;
     }
     let send = async {
@@ -271,6 +354,14 @@ async fn refuse(io: &mut Box<dyn Io>, context: &Context, version: ProtocolVersio
     };
     // The peer may be gone already; there is nobody to tell.
     let _unheard = tokio::time::timeout(REFUSAL_TIMEOUT, send).await;
+}
+
+fn redirection(redirect: Redirect) -> Option<ReasonCode> {
+    match redirect {
+        Redirect::Off => None,
+        Redirect::UseAnotherServer => Some(ReasonCode::UseAnotherServer),
+        Redirect::ServerMoved => Some(ReasonCode::ServerMoved),
+    }
 }
 
 fn keep_alive(secs: u16, multiplier: f64) -> Option<Duration> {
@@ -312,6 +403,9 @@ fn connack_properties(connect: &Connect, config: &MqttConfig, accepted: &Accepte
         // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
         authentication_method: connect.properties.authentication_method.clone(),
         authentication_data: accepted.data.clone(),
+        response_information: (connect.properties.request_response_information == Some(true)
+            && !config.response_information.is_empty())
+        .then(|| config.response_information.as_str().into()),
         ..ConnAckProperties::default()
     }
 }

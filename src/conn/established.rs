@@ -2,22 +2,22 @@
 
 use super::authenticate::Extended;
 use super::close::Close;
-use super::handle::Aliases;
 use super::input::Input;
+use super::names::{ClientNames, Topics};
 use super::output::Output;
-use super::replies::Replies;
+use super::rates::Rates;
+use super::replies::{Audience, Replies};
 use super::stored::StoredSide;
 use super::{Context, Io};
 use crate::auth::Access;
-use crate::broker::{Cache, Lease, RetainedScan, Subscriber, Turn};
+use crate::broker::{Cache, Lease, Publisher, RetainedScan, Subscriber, Turn};
 use crate::metrics::Traffic;
-use crate::session::{Delivery, Held, Millis, Resend};
+use crate::session::{Delivery, Held, InboundAliases, Millis, OutboundAliases, Resend, Sending, TopicAs, Wire};
 use bytestring::ByteString;
-use mqtt_codec::{Disconnect, ProtocolVersion, PubRel, QoS, ReasonCode};
+use mqtt_codec::{Disconnect, DisconnectProperties, Encode, ProtocolVersion, PubRel, QoS, ReasonCode};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,10 +48,22 @@ pub(super) struct Negotiated {
     pub window: usize,
     /// Largest packet the client takes, in bytes.
     pub max_packet_size: usize,
+    /// Topic aliases set towards the client at most.
+    pub topic_aliases: u16,
+    /// Whether the client wants failures explained in words, [MQTT-3.1.2-29].
+    pub explain: bool,
     /// When the credentials of the client end.
     pub valid_until: Option<Millis>,
     /// CONNECT asked for no session expiry, so DISCONNECT must not either, MQTT 5 section 3.14.2.2.2.
     pub connected_without_expiry: bool,
+}
+
+impl Negotiated {
+    /// How answers are written.
+    pub fn audience(&self) -> Audience {
+        let Negotiated { version, explain, max_packet_size, .. } = *self;
+        Audience { version, explain, max_packet_size }
+    }
 }
 
 /// A connection with a session. It lives in a box, so that the connection's task holds it once, and not once for each state that it
@@ -67,6 +79,8 @@ pub(super) struct Established {
     last_heard: Millis,
     /// Since when bytes wait that the peer does not take.
     stalled_since: Option<Millis>,
+    /// Nothing was read because the client is over its rate.
+    paused: bool,
     bytes_out: u64,
 }
 
@@ -75,6 +89,7 @@ pub(super) struct Authenticated {
     pub access: Access,
     /// Where CONNECT named an authentication method.
     pub extended: Option<Box<Extended>>,
+    pub topics: Topics,
 }
 
 /// What packets are handled with: everything but the stream.
@@ -86,7 +101,12 @@ pub(super) struct State {
     pub extended: Option<Box<Extended>>,
     pub output: Output,
     pub cache: Cache,
-    pub aliases: Aliases,
+    pub publisher: Publisher,
+    pub aliases: InboundAliases,
+    pub own_aliases: OutboundAliases,
+    pub topics: Topics,
+    /// `None` where no rate is limited.
+    pub rates: Option<Box<Rates>>,
     pub scans: VecDeque<RetainedScan>,
     /// A subscriber that has to catch up before more is read from this publisher, and its turn.
     pub crowded: Option<(Arc<Subscriber>, Option<Turn>)>,
@@ -106,38 +126,47 @@ impl Established {
         authenticated: Authenticated,
         negotiated: Negotiated,
     ) -> Box<Established> {
-        let Authenticated { access, extended } = authenticated;
+        let Authenticated { access, extended, topics } = authenticated;
         let resend = lease.session().inflight.resend().into();
         let last_heard = context.broker.now();
-        let cache = context.broker.route_cache();
+        let state = State {
+            cache: context.broker.route_cache(),
+            publisher: context.broker.publisher(lease.subscriber()),
+            lease,
+            access,
+            extended,
+            output,
+            aliases: InboundAliases::default(),
+            own_aliases: OutboundAliases::new(negotiated.topic_aliases),
+            topics,
+            rates: Rates::new(&context.policy.rates, last_heard),
+            scans: VecDeque::new(),
+            crowded: None,
+            replies: Replies::default(),
+            stored: StoredSide::default(),
+            traffic: Traffic::default(),
+            negotiated,
+        };
         Box::new(Established {
             io,
             context,
             input,
-            state: State {
-                lease,
-                access,
-                extended,
-                output,
-                cache,
-                aliases: Aliases::default(),
-                scans: VecDeque::new(),
-                crowded: None,
-                replies: Replies::default(),
-                stored: StoredSide::default(),
-                traffic: Traffic::default(),
-                negotiated,
-            },
+            state,
             resend,
             timer: None,
             last_heard,
             stalled_since: None,
+            paused: false,
             bytes_out: 0,
         })
     }
 
     pub fn client_id(&self) -> &ByteString {
         self.state.lease.subscriber().client_id()
+    }
+
+    pub fn auto_subscribe(&mut self, names: &ClientNames) {
+        self.state.auto_subscribe(names, &self.context);
     }
 
     /// Runs to the end of the connection; the session goes back to the broker when `self` is dropped.
@@ -155,7 +184,8 @@ impl Established {
         let Established { io, context, state: State { lease, output, negotiated, .. }, .. } = *self;
         // The session is free for the next connection before this one's last bytes are written.
         drop(lease);
-        farewell(io, output, &close, negotiated.version).await;
+        let server = context.broker.config().server_reference.as_deref();
+        farewell(io, output, &close, negotiated, server).await;
         drop(context);
         close
     }
@@ -212,12 +242,17 @@ impl Established {
         if self.state.output.is_full() || self.state.waits(cx.waker()) || self.state.poll_must_wait(cx) {
             return Ok(false);
         }
+        if self.state.paused_until(&self.context).is_some() {
+            self.paused = true;
+            return Ok(false);
+        }
         let max_packet_size = self.context.broker.config().max_packet_size;
         let Established { io, context, input, state, .. } = self;
         if !input.is_empty() {
             input.resume(max_packet_size, |frame| state.handle_next(frame, context))?;
         }
-        if state.output.is_full() || state.crowded.is_some() || state.must_wait() {
+        let stop = state.output.is_full() || state.crowded.is_some() || state.must_wait();
+        if stop || state.paused_until(context).is_some() {
             return Ok(true);
         }
         match input.poll_read(cx, &mut **io, max_packet_size, |frame| state.handle_next(frame, context)) {
@@ -267,11 +302,20 @@ impl Established {
             if stall.is_some_and(|at| at <= now) {
                 return Some(Close::WriteTimeout);
             }
-            // A peer whose bytes we do not read, because it takes none or the store is behind, is not silent.
-            if silence.is_some_and(|at| at <= now) && !self.state.output.is_full() && !self.state.must_wait() {
+            let pause = self.state.paused_until(&self.context);
+            if self.paused && pause.is_none() {
+                // It may go on: what it sent in the meantime is read before anything is decided about it.
+                self.paused = false;
+                cx.waker().wake_by_ref();
+                return None;
+            }
+            // A peer whose bytes we do not read, because it takes none, is too fast or the store is behind, is not silent.
+            let unheard = self.state.output.is_full() || self.state.must_wait() || pause.is_some();
+            if silence.is_some_and(|at| at <= now) && !unheard {
                 return Some(Close::KeepAlive);
             }
-            let Some(at) = [silence.filter(|at| *at > now), stall, valid_until].into_iter().flatten().min() else {
+            let awaited = [silence.filter(|at| *at > now), stall, pause, valid_until];
+            let Some(at) = awaited.into_iter().flatten().min() else {
                 self.timer = None;
                 return None;
             };
@@ -326,10 +370,8 @@ impl State {
                 _ => self.lease.session().inflight.begin(delivery.clone(), self.negotiated.window),
             };
             self.traffic.sent(delivery.qos);
-            if self.fits(&delivery, packet_id, now)? {
-                let again = delivery.stored.again;
-                delivery.encode(self.negotiated.version, packet_id, again, now, self.output.buffer())?;
-            }
+            let dup = delivery.stored.again && packet_id.is_some();
+            self.send(&delivery, Sending { packet_id, dup, ..Sending::default() }, now)?;
         }
         match drained.held {
             // A commit that came in between is looked at again at once.
@@ -394,42 +436,83 @@ impl State {
         match resend {
             Resend::Publish(..) if under_way >= self.negotiated.window => return Ok(false),
             Resend::Publish(id, delivery) => {
-                if self.fits(delivery, Some(*id), now)? {
-                    delivery.encode(self.negotiated.version, Some(*id), true, now, self.output.buffer())?;
-                }
+                // [MQTT-3.3.1-1]
+                self.send(delivery, Sending { packet_id: Some(*id), dup: true, ..Sending::default() }, now)?;
             }
             Resend::Release(id) => self.output.push(&PubRel::new(*id), self.negotiated.version)?,
         }
         Ok(true)
     }
 
-    /// Whether the client takes a packet of this size. What it cannot take is dropped as if it had been sent, [MQTT-3.1.2-24]
-    /// [MQTT-3.1.2-25].
-    fn fits(&mut self, delivery: &Delivery, packet_id: Option<NonZeroU16>, now: Millis) -> Result<bool, Close> {
-        if delivery.packet_len(self.negotiated.version, packet_id, now)? <= self.negotiated.max_packet_size {
-            return Ok(true);
+    /// Writes one PUBLISH. What is larger than the client takes is dropped as if it had been sent, [MQTT-3.1.2-24] [MQTT-3.1.2-25].
+    fn send(&mut self, delivery: &Delivery, mut sending: Sending, now: Millis) -> Result<(), Close> {
+        let State { own_aliases, topics, output, negotiated, .. } = self;
+        let wire = Wire { version: negotiated.version, hidden_prefix: topics.mount() };
+        if !own_aliases.is_off() {
+            sending.topic_as = own_aliases.propose(delivery.visible_topic(wire));
         }
-        self.lease.broker().metrics().dropped_too_large.fetch_add(1, Ordering::Relaxed);
-        if let Some(id) = packet_id {
-            let row = self.lease.session().inflight.row(id);
-            self.lease.session().inflight.forget(id);
-            self.row_done(row);
+        if negotiated.max_packet_size < usize::MAX {
+            let mut len = delivery.packet_len(wire, sending, now)?;
+            if len > negotiated.max_packet_size && matches!(sending.topic_as, TopicAs::NameAndAlias(_)) {
+                // A new alias makes this packet larger, and only later ones smaller.
+                sending.topic_as = TopicAs::Name;
+                len = delivery.packet_len(wire, sending, now)?;
+            }
+            if len > negotiated.max_packet_size {
+                self.lease.broker().metrics().dropped_too_large.fetch_add(1, Ordering::Relaxed);
+                if let Some(id) = sending.packet_id {
+                    let row = self.lease.session().inflight.row(id);
+                    self.lease.session().inflight.forget(id);
+                    self.row_done(row);
+                }
+                return Ok(());
+            }
         }
-        Ok(false)
+        delivery.encode(wire, sending, now, output.buffer())?;
+        own_aliases.commit(delivery.visible_topic(wire), sending.topic_as);
+        Ok(())
+    }
+
+    /// Until when the client's rates allow nothing to be read.
+    fn paused_until(&self, context: &Context) -> Option<Millis> {
+        self.rates.as_ref()?.paused_until(context.broker.now())
     }
 }
 
 /// Sends what is left and the reason for the end, as far as the peer takes it in time.
-async fn farewell(mut io: Box<dyn Io>, mut output: Output, close: &Close, version: ProtocolVersion) {
+async fn farewell(
+    mut io: Box<dyn Io>,
+    mut output: Output,
+    close: &Close,
+    negotiated: Negotiated,
+    server: Option<&str>,
+) {
     if matches!(close, Close::PeerClosed | Close::Io(_) | Close::WriteTimeout) {
         return;
     }
-    if let Some(reason) = close.disconnect_reason().filter(|_| version.is_v5()) {
-        let packet = Disconnect::new(reason);
-        // Only reasons that DISCONNECT may carry reach this; one that may not is not sent.
-        let _unsendable = output
-            .push(&packet, version)
-            .or_else(|_| output.push(&Disconnect::new(ReasonCode::UnspecifiedError), version));
+    if let Some(reason) = close.disconnect_reason().filter(|_| negotiated.version.is_v5()) {
+        let mut packet = Disconnect::new(reason);
+        packet.properties.reason_string = close.reason_string().filter(|_| negotiated.explain);
+        if matches!(reason, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved) {
+            packet.properties.server_reference = server.map(Into::into);
+        }
+        let fits = |packet: &Disconnect| {
+            packet.encoded_len(negotiated.version).is_ok_and(|len| len <= negotiated.max_packet_size)
+        };
+        // [MQTT-3.14.2-3]: what makes the packet too large is left out.
+        if !fits(&packet) {
+            packet.properties.reason_string = None;
+        }
+        if !fits(&packet) {
+            packet.properties = DisconnectProperties::default();
+        }
+        if fits(&packet) {
+            // It encoded a moment ago.
+            let _encoded = output.push(&packet, negotiated.version);
+        } else if fits(&Disconnect::new(ReasonCode::UnspecifiedError)) {
+            // A reason that DISCONNECT may not carry.
+            let _encoded = output.push(&Disconnect::new(ReasonCode::UnspecifiedError), negotiated.version);
+        }
     }
     let mut written = 0;
     let send = async {

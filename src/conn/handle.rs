@@ -2,58 +2,28 @@
 
 use super::established::State;
 use super::input::Flow;
+use super::names::ClientNames;
 use super::replies::Reply;
 use super::{Close, Context};
 use crate::auth::acl::Publishing;
-use crate::broker::{PublishOptions, RetainedStore, SubscribeRequest};
+use crate::broker::{Delay, PublishOptions, RetainedStore, SubscribeRequest};
 use crate::config::{DenyAction, MqttConfig};
 use crate::metrics::Checked;
-use crate::session::{Acknowledged, Begin, Message, SessionExpiry, Ticket, millis};
+use crate::session::{Acknowledged, AliasError, Begin, Message, Millis, SessionExpiry, Ticket, millis};
 use crate::store::Health;
 use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{
     Disconnect, Packet, PayloadFormat, PubRec, PubRel, Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck,
-    Unsubscribe, decode, decode_ack,
+    Unsubscribe, decode, decode_ack, topic,
 };
 use std::num::NonZeroU16;
 use std::sync::atomic::Ordering;
 
-/// Topic aliases that the client has set on this connection, [MQTT-3.3.2-7] to [MQTT-3.3.2-12].
-#[derive(Debug, Default)]
-pub(super) struct Aliases {
-    topics: Vec<Option<ByteString>>,
-}
-
-impl Aliases {
-    /// The topic of a PUBLISH: its own, which the alias then stands for, or the one its alias stands for.
-    fn resolve(&mut self, topic: ByteString, alias: Option<NonZeroU16>, max: u16) -> Result<ByteString, Close> {
-        const INVALID: Close =
-            Close::Refused(ReasonCode::TopicAliasInvalid, "topic alias is above mqtt.max_topic_alias");
-        let Some(alias) = alias else { return Ok(topic) };
-        if alias.get() > max {
-            return Err(INVALID);
-        }
-        let index = usize::from(alias.get()) - 1;
-        if topic.is_empty() {
-            let known = self.topics.get(index).cloned().flatten();
-            return known.ok_or(Close::Protocol("topic alias was never set"));
-        }
-        if self.topics.len() <= index {
-            self.topics.resize(index + 1, None);
-        }
-        if let Some(slot) = self.topics.get_mut(index) {
-            // A copy of its own: the alias must not keep the whole packet in memory.
-            *slot = Some(ByteString::from(String::from(&*topic)));
-        }
-        Ok(topic)
-    }
-}
-
 /// A topic as far as the configuration limits it, [MQTT-4.7.3-4].
 pub(super) fn check_topic(topic: &str, config: &MqttConfig) -> Result<(), Close> {
     if mqtt_codec::topic::levels(topic).count() > usize::from(config.max_topic_levels) {
-        return Err(Close::Refused(ReasonCode::TopicNameInvalid, "topic has more levels than mqtt.max_topic_levels"));
+        return Err(Close::OverLimit(ReasonCode::TopicNameInvalid, "mqtt.max_topic_levels"));
     }
     if is_reserved(topic) {
         return Err(Close::Refused(ReasonCode::NotAuthorized, "clients do not publish to $SYS or $share"));
@@ -71,12 +41,18 @@ impl State {
     /// Handles one packet and says whether the peer's answers leave room for another.
     pub(super) fn handle_next(&mut self, frame: &[u8], context: &Context) -> Result<Flow, Close> {
         self.handle_frame(frame, context)?;
-        let stop = self.output.is_full() || self.crowded.is_some() || self.must_wait();
+        let paused = || self.rates.as_ref().is_some_and(|rates| rates.paused_until(context.broker.now()).is_some());
+        let stop = self.output.is_full() || self.crowded.is_some() || self.must_wait() || paused();
         Ok(if stop { Flow::Stop } else { Flow::Continue })
     }
 
     fn handle_frame(&mut self, frame: &[u8], context: &Context) -> Result<(), Close> {
         self.traffic.bytes_received += frame.len() as u64;
+        if let Some(rates) = &mut self.rates
+            && rates.bytes(frame.len(), context.broker.now())
+        {
+            context.broker.metrics().limit_hit("bytes_rate");
+        }
         let packet = match decode_ack(frame) {
             Some(acknowledgement) => acknowledgement,
             // The packet's own copy, which its strings and its payload share.
@@ -103,7 +79,8 @@ impl State {
                 Ok(())
             }
             Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe, context),
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe, context),
+            // [MQTT-3.12.4-1]
             Packet::PingReq => Ok(self.output.push(&mqtt_codec::Packet::PingResp, self.negotiated.version)?),
             Packet::Disconnect(disconnect) => Err(self.handle_disconnect(&disconnect, context)),
             // [MQTT-3.1.0-2]
@@ -116,37 +93,40 @@ impl State {
     }
 
     fn handle_publish(&mut self, publish: Publish, context: &Context) -> Result<(), Close> {
-        let config = context.broker.config();
+        let broker = &context.broker;
+        let config = broker.config();
         self.traffic.received(publish.qos);
+        if let Some(rates) = &mut self.rates
+            && rates.message(broker.now())
+        {
+            broker.metrics().limit_hit("messages_rate");
+        }
         // [MQTT-3.2.2-11]
         if publish.qos > config.max_qos() {
-            return Err(Close::Refused(ReasonCode::QoSNotSupported, "QoS is above mqtt.max_qos_allowed"));
+            return Err(Close::OverLimit(ReasonCode::QoSNotSupported, "mqtt.max_qos_allowed"));
         }
         // [MQTT-3.2.2-14]
         if publish.retain && !config.retain_available {
-            return Err(Close::Refused(
-                ReasonCode::RetainNotSupported,
-                "retained publish while mqtt.retain_available is off",
-            ));
+            return Err(Close::OverLimit(ReasonCode::RetainNotSupported, "mqtt.retain_available"));
         }
         // [MQTT-3.3.4-6]
         if !publish.properties.subscription_ids.is_empty() {
             return Err(Close::Protocol("subscription identifier in a PUBLISH from a client"));
         }
         let Publish { qos, retain, topic, packet_id, mut properties, payload, .. } = publish;
-        let topic = self.aliases.resolve(topic, properties.topic_alias.take(), config.max_topic_alias)?;
+        let topic = self.aliases.resolve(topic, properties.topic_alias.take(), config.max_topic_alias);
+        let topic = topic.map_err(|error| match error {
+            AliasError::OutOfRange => Close::OverLimit(ReasonCode::TopicAliasInvalid, "mqtt.max_topic_alias"),
+            AliasError::Unknown => Close::Protocol("topic alias was never set"),
+        })?;
         if properties.payload_format == Some(PayloadFormat::Utf8) && std::str::from_utf8(&payload).is_err() {
             return self.answer_publish(qos, packet_id, ReasonCode::PayloadFormatInvalid);
         }
-        if let Err(refused) = check_topic(&topic, config) {
-            return match refused {
-                // The packet is well formed and only this message is refused, [MQTT-3.3.5-2].
-                Close::Refused(reason @ (ReasonCode::NotAuthorized | ReasonCode::TopicNameInvalid), _) => {
-                    self.answer_publish(qos, packet_id, reason)
-                }
-                close => Err(close),
-            };
-        }
+        // The packet is well formed and only this message is refused.
+        let (delay, topic) = match self.publish_topic(topic, context) {
+            Ok(topic) => topic,
+            Err(reason) => return self.answer_publish(qos, packet_id, reason),
+        };
         let now = context.broker.now();
         if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
             let limit = usize::from(config.max_awaiting_rel);
@@ -158,10 +138,7 @@ impl State {
                     return self.answer_when_durable(qos, packet_id, ReasonCode::Success, ticket);
                 }
                 Begin::Full => {
-                    return Err(Close::Refused(
-                        ReasonCode::ReceiveMaximumExceeded,
-                        "more unreleased QoS 2 messages than mqtt.max_awaiting_rel",
-                    ));
+                    return Err(Close::OverLimit(ReasonCode::ReceiveMaximumExceeded, "mqtt.max_awaiting_rel"));
                 }
             }
         }
@@ -175,15 +152,23 @@ impl State {
             };
         }
         let message = Message::new(topic, payload, qos, properties, now);
+        if let Some(after) = delay {
+            let from = self.lease.subscriber().id();
+            let reason = match broker.publish_later(Some(from), after, message, retain) {
+                true => ReasonCode::Success,
+                false => ReasonCode::QuotaExceeded,
+            };
+            if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id)
+                && reason.is_error()
+            {
+                self.release_inbound(id);
+            }
+            return self.answer_publish(qos, packet_id, reason);
+        }
         let v5 = self.negotiated.version.is_v5();
-        let (broker, subscriber, _) = self.lease.parts();
-        let inbound = packet_id.filter(|_| qos == QoS::ExactlyOnce && subscriber.is_durable());
-        let published = broker.publish(
-            subscriber,
-            &mut self.cache,
-            message,
-            PublishOptions { retain, deliver_anyway: !v5, inbound },
-        );
+        let inbound = packet_id.filter(|_| qos == QoS::ExactlyOnce && self.lease.subscriber().is_durable());
+        let how = PublishOptions { retain, deliver_anyway: !v5, inbound };
+        let published = broker.publish(&mut self.publisher, &mut self.cache, message, how);
         self.crowded = published.crowded.map(|subscriber| (subscriber, None));
         let reason = match (published.refused, published.retained) {
             (Some(health), _) if !v5 => return Err(Close::Store(health)),
@@ -208,6 +193,27 @@ impl State {
             context.metrics.authorization.count(Checked::Publish, answer.allowed);
         }
         answer.allowed
+    }
+
+    /// The topic that a client's topic stands for, and by how much its publication is delayed.
+    fn publish_topic(&self, topic: ByteString, context: &Context) -> Result<(Option<Millis>, ByteString), ReasonCode> {
+        let broker = &context.broker;
+        let (delay, mut topic) = match broker.delay_of(&topic) {
+            Delay::None => (None, topic),
+            Delay::After(after, topic) => (Some(after), topic),
+            Delay::Malformed => return Err(ReasonCode::TopicNameInvalid),
+        };
+        if !self.topics.is_plain() {
+            topic = self.topics.rewrite_name(topic, &broker.features().rewrite)?;
+        }
+        check_topic(&topic, broker.config()).map_err(|refused| {
+            refused.limit().into_iter().for_each(|limit| broker.metrics().limit_hit(limit));
+            refused.disconnect_reason().unwrap_or(ReasonCode::TopicNameInvalid)
+        })?;
+        if !self.topics.is_plain() {
+            topic = self.topics.mount_name(topic)?;
+        }
+        Ok((delay, topic))
     }
 
     /// PUBACK or PUBREC. MQTT 3 has no way to refuse a message and is told that it was taken, 3.1.1 section 3.3.5.
@@ -258,20 +264,44 @@ impl State {
         self.reply(Reply::PubComp(id, reason), ticket)
     }
 
+    /// A filter as the broker keeps it.
+    fn subscribe_filter(&self, filter: &ByteString, context: &Context) -> Result<ByteString, ReasonCode> {
+        // A copy of its own: the filter must not keep the whole packet in memory.
+        let filter = ByteString::from(String::from(&**filter));
+        if self.topics.is_plain() {
+            return Ok(filter);
+        }
+        let filter = self.topics.rewrite_filter(filter, &context.broker.features().rewrite)?;
+        self.topics.mount_filter(filter)
+    }
+
     fn handle_subscribe(&mut self, subscribe: Subscribe, context: &Context) -> Result<(), Close> {
         let identifier = subscribe.properties.subscription_id;
+        let config = context.broker.config();
+        if let Some(rates) = &mut self.rates
+            && rates.subscribes(subscribe.subscriptions.len(), context.broker.now())
+        {
+            context.broker.metrics().limit_hit("subscribes_rate");
+        }
+        let spare_own = config.ignore_loop_deliver && !self.negotiated.version.is_v5();
         let mut ticket = 0;
         let mut reasons = Vec::with_capacity(subscribe.subscriptions.len());
         for subscription in subscribe.subscriptions {
             let options = subscription.options;
+            let filter = match self.subscribe_filter(&subscription.filter, context) {
+                Ok(filter) => filter,
+                Err(reason) => {
+                    reasons.push(reason);
+                    continue;
+                }
+            };
             let request = SubscribeRequest {
-                // A copy of its own: the filter must not keep the whole packet in memory.
-                filter: ByteString::from(String::from(&*subscription.filter)),
                 qos: options.qos,
-                no_local: options.no_local,
+                no_local: options.no_local || spare_own && !topic::is_shared(&filter),
                 retain_as_published: options.retain_as_published,
                 retain_handling: options.retain_handling,
                 identifier,
+                filter,
             };
             let (broker, subscriber, session) = self.lease.parts();
             let outcome = broker.subscribe(subscriber, session, &self.access, request);
@@ -290,23 +320,59 @@ impl State {
         self.reply(Reply::SubAck(Box::new(ack)), ticket)
     }
 
-    fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Close> {
-        let (broker, subscriber, session) = self.lease.parts();
+    fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe, context: &Context) -> Result<(), Close> {
         let mut ticket = 0;
-        let reasons = unsubscribe
-            .filters
-            .iter()
-            .map(|filter| match broker.unsubscribe(subscriber, session, filter) {
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in &unsubscribe.filters {
+            let filter = match self.subscribe_filter(filter, context) {
+                Ok(filter) => filter,
+                Err(reason) => {
+                    reasons.push(reason);
+                    continue;
+                }
+            };
+            let (broker, subscriber, session) = self.lease.parts();
+            reasons.push(match broker.unsubscribe(subscriber, session, &filter) {
                 Some(removed) => {
                     ticket = removed.max(ticket);
                     ReasonCode::Success
                 }
                 None => ReasonCode::NoSubscriptionExisted,
-            })
-            .collect();
+            });
+        }
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
         let ack = UnsubAck { packet_id: unsubscribe.packet_id, properties: Default::default(), reasons };
         self.reply(Reply::UnsubAck(Box::new(ack)), ticket)
+    }
+
+    /// Subscribes the client to what `[[auto_subscribe]]` lists; its retained messages follow CONNACK.
+    pub(super) fn auto_subscribe(&mut self, names: &ClientNames, context: &Context) {
+        for entry in &context.broker.features().auto_subscribe {
+            let filter = names.expand(&entry.topic).map(ByteString::from);
+            let filter = filter.ok().and_then(|filter| self.topics.mount_filter(filter).ok());
+            let Some(filter) = filter else {
+                tracing::debug!(
+                    topic = entry.topic,
+                    client_id = &*names.client_id,
+                    "no automatic subscription: a placeholder does not fit"
+                );
+                continue;
+            };
+            let request = SubscribeRequest {
+                qos: entry.qos,
+                no_local: entry.nl,
+                retain_as_published: entry.rap,
+                retain_handling: entry.rh,
+                identifier: None,
+                filter,
+            };
+            let (broker, subscriber, session) = self.lease.parts();
+            let outcome = broker.subscribe(subscriber, session, &self.access, request);
+            if outcome.reason.is_error() {
+                tracing::debug!(topic = entry.topic, reason = ?outcome.reason, "automatic subscription refused");
+            }
+            self.scans.extend(outcome.retained);
+        }
     }
 
     fn handle_disconnect(&mut self, disconnect: &Disconnect, context: &Context) -> Close {
@@ -332,24 +398,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn alias(n: u16) -> Option<NonZeroU16> {
-        NonZeroU16::new(n)
-    }
-
-    #[test]
-    fn an_alias_stands_for_the_topic_last_sent_with_it() {
-        let mut aliases = Aliases::default();
-        assert_eq!(aliases.resolve("a".into(), alias(2), 5).unwrap(), "a");
-        assert_eq!(aliases.resolve("".into(), alias(2), 5).unwrap(), "a");
-        assert_eq!(aliases.resolve("b".into(), alias(2), 5).unwrap(), "b");
-        assert_eq!(aliases.resolve("".into(), alias(2), 5).unwrap(), "b");
-        assert!(matches!(aliases.resolve("".into(), alias(1), 5), Err(Close::Protocol(_))));
-        assert!(matches!(
-            aliases.resolve("c".into(), alias(6), 5),
-            Err(Close::Refused(ReasonCode::TopicAliasInvalid, _))
-        ));
-    }
 
     #[test]
     fn the_brokers_own_topics_are_reserved() {

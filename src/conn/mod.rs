@@ -13,7 +13,9 @@ mod connect;
 mod established;
 mod handle;
 mod input;
+mod names;
 mod output;
+mod rates;
 mod replies;
 mod stored;
 
@@ -21,9 +23,11 @@ pub use close::Close;
 
 use crate::auth::Auth;
 use crate::broker::Broker;
+use crate::config::RateConfig;
 use crate::metrics::ListenerMetrics;
 use connect::AwaitConnect;
 use gm_tls::identity::PeerIdentity;
+use mqtt_codec::ReasonCode;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,21 +52,36 @@ pub struct Context {
     pub peer: Option<Arc<PeerIdentity>>,
     /// Time from here to a complete CONNECT.
     pub connect_timeout: Duration,
+    pub policy: Arc<Policy>,
+}
+
+/// What a listener asks of its clients, shared by their connections.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// What their topics are put under; may have placeholders.
+    pub mountpoint: String,
+    pub rates: RateConfig,
 }
 
 /// Serves one connection to its end. Every way it can end is logged with the peer's address and its fault.
 pub async fn serve(io: Box<dyn Io>, context: Context) {
     let remote = context.remote;
     let listener = Arc::clone(&context.listener);
+    let broker = Arc::clone(&context.broker);
     // Boxed, so that an idle connection's task is not as large as the largest state it passed through.
     let established = match Box::pin(AwaitConnect::new(io, context).establish()).await {
         Ok(established) => established,
         Err(close) => {
+            close.limit().into_iter().for_each(|limit| broker.metrics().limit_hit(limit));
             debug!(%remote, listener = &*listener, cause = %close, "connection ended before CONNECT was accepted");
             return;
         }
     };
     let client_id = established.client_id().clone();
     let close = established.run().await;
+    close.limit().into_iter().for_each(|limit| broker.metrics().limit_hit(limit));
+    if !matches!(close, Close::Kicked(ReasonCode::ServerShuttingDown | ReasonCode::UseAnotherServer)) {
+        broker.connection_ended(&client_id);
+    }
     debug!(%remote, listener = &*listener, client_id = &*client_id, cause = %close, "connection ended");
 }

@@ -38,7 +38,7 @@ impl State {
     pub(super) fn reply(&mut self, reply: Reply, ticket: Ticket) -> Result<(), Close> {
         self.stored.used |= ticket != 0;
         let store = self.lease.broker().store().map(|store| &**store);
-        Ok(self.replies.push(reply, ticket, store, self.negotiated.version, &mut self.output)?)
+        self.replies.push(reply, ticket, store, self.negotiated.audience(), &mut self.output)
     }
 
     /// Sends the answers that became durable, and has the task woken for the others.
@@ -49,7 +49,7 @@ impl State {
         let Some(store) = self.lease.broker().store() else { return Ok(false) };
         let mut sent = false;
         loop {
-            sent |= self.replies.flush(store, self.negotiated.version, &mut self.output)?;
+            sent |= self.replies.flush(store, self.negotiated.audience(), &mut self.output)?;
             if self.replies.is_empty() || self.replies.register(store, cx.waker()) {
                 return Ok(sent);
             }

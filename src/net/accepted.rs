@@ -10,6 +10,7 @@ use super::listener::Listener;
 use super::prefixed::Prefixed;
 use super::proxy::{self, ProxyParse};
 use super::websocket::{self, WebSocketOptions};
+use crate::broker::Subject;
 use crate::config::{ProxyProtocolConfig, TlsConfig, WsConfig};
 use crate::conn::{self, Io};
 use bytes::{Bytes, BytesMut};
@@ -56,6 +57,8 @@ enum Refused {
     WebSocket(#[from] websocket::WsError),
     #[error("no complete WebSocket upgrade within connect_timeout")]
     WebSocketTimeout,
+    #[error("the peer's address is banned")]
+    Banned,
     #[error("the peer closed the connection")]
     Closed,
     #[error(transparent)]
@@ -76,6 +79,7 @@ impl Refused {
             Refused::Handshake(error) => error.reason().label(),
             Refused::WebSocket(_) => "websocket",
             Refused::WebSocketTimeout => "websocket_timeout",
+            Refused::Banned => "banned",
             Refused::Closed => "closed",
             Refused::Io(_) => "io",
         }
@@ -100,6 +104,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Lis
                 remote,
                 peer: identity,
                 connect_timeout: listener.config.connect_timeout,
+                policy: Arc::clone(&listener.policy),
             };
             conn::serve(io, context).await;
         }
@@ -122,6 +127,9 @@ async fn prepare(
     let mut stream = Prefixed::new(stream, Bytes::new());
     if let Some(config) = &listener.config.proxy_protocol {
         stream = behind_proxy(stream, remote, config).await?;
+    }
+    if listener.broker.bans().is_banned(&Subject::Address(remote.ip().to_canonical()), listener.broker.now()) {
+        return Err(Refused::Banned);
     }
     let websocket = listener.config.kind.websocket();
     match (listener.config.kind.tls(), &listener.contexts) {

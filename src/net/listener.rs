@@ -5,8 +5,11 @@ use super::secure::load_contexts;
 use crate::auth::Auth;
 use crate::broker::Broker;
 use crate::config::{ConfigError, ListenerConfig, TcpConfig};
+use crate::conn::Policy;
 use crate::metrics::ListenerMetrics;
+use crate::session::{TokenBucket, millis};
 use gm_tls::server::ServerContexts;
+use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
@@ -77,7 +80,11 @@ impl PreparedListener {
         let metrics = broker.metrics().listener(&id);
         let handshakes = Semaphore::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
         let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
-        let listener = Listener { id: id.into(), config, broker, auth, metrics, contexts, handshakes, connections };
+        let policy = Arc::new(Policy { mountpoint: config.mountpoint.clone(), rates: config.rates });
+        let rate = config.rates.max_conn_rate;
+        let rate = rate.map(|r| Mutex::new(TokenBucket::new(r.amount, millis(r.per), r.burst, broker.now())));
+        let id = id.into();
+        let listener = Listener { id, config, broker, auth, metrics, contexts, handshakes, connections, policy, rate };
         Ok((Arc::new(listener), socket, address))
     }
 }
@@ -94,6 +101,10 @@ pub struct Listener {
     /// Handshakes that may run at once; waiting is fair and within each handshake's deadline.
     pub(super) handshakes: Semaphore,
     connections: Arc<Semaphore>,
+    /// What its clients are held to.
+    pub(super) policy: Arc<Policy>,
+    /// How fast connections are accepted; the kernel holds those that wait.
+    rate: Option<Mutex<TokenBucket>>,
 }
 
 impl Listener {
@@ -107,7 +118,17 @@ impl Listener {
             tokio::select! {
                 // Cancel safe: a connection is either returned or still in the kernel's queue.
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, remote)) => self.take(stream, remote),
+                    Ok((stream, remote)) => {
+                        self.take(stream, remote);
+                        let wait = self.rate.as_ref().map_or(0, |rate| rate.lock().take(1, self.broker.now()));
+                        if wait > 0 {
+                            self.metrics_hit("max_conn_rate");
+                            tokio::select! {
+                                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                                _ = stop.changed() => return,
+                            }
+                        }
+                    }
                     Err(cause) => self.survive(&cause).await,
                 },
                 _ = stop.changed() => return,
@@ -115,10 +136,15 @@ impl Listener {
         }
     }
 
+    fn metrics_hit(&self, limit: &'static str) {
+        self.broker.metrics().limit_hit(limit);
+    }
+
     fn take(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr) {
         self.metrics.accepted.fetch_add(1, Ordering::Relaxed);
         let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
             self.metrics.refused_full.fetch_add(1, Ordering::Relaxed);
+            self.metrics_hit("max_connections");
             warn!(listener = &*self.id, %remote, limit = self.config.max_connections, "connection refused: max_connections is reached");
             return;
         };

@@ -108,6 +108,11 @@ impl<S: Clone + Eq + Hash, O: Clone> SubscriptionIndex<S, O> {
         })
     }
 
+    /// The shared group of this name on `filter`.
+    pub(super) fn group(&self, filter: &str, name: &str) -> Option<Arc<SharedGroup<S, O>>> {
+        self.entry(filter)?.group(name).cloned()
+    }
+
     /// Calls `found` for each subscription outside shared groups whose filter matches `topic`.
     pub fn matches<'a>(&'a self, topic: &str, found: &mut impl FnMut(&'a Match<S, O>)) {
         self.visit(topic, |entry| {

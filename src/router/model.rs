@@ -107,7 +107,8 @@ fn direct_of<'a>(matches: impl Iterator<Item = &'a Match<u8, u16>>) -> Vec<(u8, 
 }
 
 fn groups_of(groups: &[Arc<SharedGroup<u8, u16>>]) -> BTreeMap<(String, String), usize> {
-    let all = groups.iter().map(|group| ((group.group().to_string(), group.filter().to_string()), group.len()));
+    let all =
+        groups.iter().map(|group| ((group.name().group.to_string(), group.name().filter.to_string()), group.len()));
     all.collect()
 }
 

@@ -87,9 +87,13 @@ impl<S, O> Roster<S, O> {
 
 impl<S: Clone + Eq + Hash, O: Clone> Roster<S, O> {
     pub(super) fn contains(&self, subscriber: &S) -> bool {
+        self.find(subscriber).is_some()
+    }
+
+    pub(super) fn find(&self, subscriber: &S) -> Option<&Match<S, O>> {
         match &self.many {
-            Some(many) => many.position(subscriber).is_some(),
-            None => self.one.as_ref().is_some_and(|one| one.subscriber == *subscriber),
+            Some(many) => many.at(many.position(subscriber)?),
+            None => self.one.as_ref().filter(|one| one.subscriber == *subscriber),
         }
     }
 

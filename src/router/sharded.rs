@@ -12,6 +12,7 @@ use super::filter::{Placement, first_level, first_two_levels};
 use super::index::{InsertError, SubscriptionIndex};
 use super::roster::Inserted;
 use super::route::{Route, RouteBuilder};
+use super::shared::SharedGroup;
 
 /// Generations in a shard. More than one, so that a reconnecting fleet does not invalidate every cached route.
 const STRIPES: usize = 16;
@@ -190,6 +191,12 @@ impl<S: Clone + Eq + Hash, O: Clone> Router<S, O> {
 
     pub fn contains(&self, filter: &str, group: Option<&str>, subscriber: &S) -> bool {
         self.place(filter).is_some_and(|(shard, _)| shard.index.read().contains(filter, group, subscriber))
+    }
+
+    /// The shared group of this name on `filter`, if it has a member.
+    pub fn group(&self, filter: &str, name: &str) -> Option<Arc<SharedGroup<S, O>>> {
+        let (shard, _) = self.place(filter)?;
+        shard.index.read().group(filter, name)
     }
 
     /// Walks the index for a topic (not a filter). A publisher that repeats topics asks its [`super::RouteCache`].

@@ -1,19 +1,19 @@
 //! Shared subscriptions `$share/group/filter`: each message goes to one member of the group.
 
 use std::hash::Hash;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytestring::ByteString;
 use parking_lot::RwLock;
 
 use super::roster::{Inserted, Match, Roster};
+use crate::session::ShareName;
 
 /// One group on one filter. Routes hold it by `Arc` and see joins and leaves at once, so that churn among members
 /// invalidates no route; only the group's first and last member do.
 #[derive(Debug)]
 pub struct SharedGroup<S, O> {
-    group: ByteString,
-    filter: ByteString,
+    name: Arc<ShareName>,
     members: RwLock<Roster<S, O>>,
     /// Where round robin goes on; wraps.
     turn: AtomicUsize,
@@ -44,20 +44,15 @@ pub enum Fit {
 impl<S, O> SharedGroup<S, O> {
     pub(super) fn new(group: &str, filter: &str) -> Self {
         Self {
-            group: ByteString::from(group),
-            filter: ByteString::from(filter),
+            name: Arc::new(ShareName { group: group.into(), filter: filter.into() }),
             members: RwLock::new(Roster::default()),
             turn: AtomicUsize::new(0),
         }
     }
 
-    /// The share name, `group` of `$share/group/filter`.
-    pub fn group(&self) -> &ByteString {
-        &self.group
-    }
-
-    pub fn filter(&self) -> &ByteString {
-        &self.filter
+    /// The group and the filter of `$share/group/filter`; what a message carries that was sent by way of this group.
+    pub fn name(&self) -> &Arc<ShareName> {
+        &self.name
     }
 
     pub fn len(&self) -> usize {
@@ -102,6 +97,11 @@ impl<S: Clone + Eq + Hash, O: Clone> SharedGroup<S, O> {
             }
         }
         reserve.cloned()
+    }
+
+    /// A member by itself, if it still is one.
+    pub fn member(&self, subscriber: &S) -> Option<Match<S, O>> {
+        self.members.read().find(subscriber).cloned()
     }
 
     pub(super) fn contains(&self, subscriber: &S) -> bool {

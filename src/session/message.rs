@@ -1,6 +1,6 @@
 //! A published message, shared by everyone it goes to, and one delivery of it.
 
-use super::Millis;
+use super::{Millis, TopicAs};
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use mqtt_codec::{EncodeError, ProtocolVersion, PublishHeader, PublishProperties, QoS, SubscriptionId};
@@ -80,6 +80,29 @@ impl Clone for Message {
     }
 }
 
+/// What the packets of one connection are written by.
+#[derive(Debug, Clone, Copy)]
+pub struct Wire<'a> {
+    pub version: ProtocolVersion,
+    /// What the client does not see of its topics: the mount point, or nothing.
+    pub hidden_prefix: &'a str,
+}
+
+/// What differs between two packets of one message.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sending {
+    pub packet_id: Option<NonZeroU16>,
+    pub dup: bool,
+    pub topic_as: TopicAs,
+}
+
+/// A shared subscription, `$share/group/filter`, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ShareName {
+    pub group: Box<str>,
+    pub filter: Box<str>,
+}
+
 /// A message on its way to one subscriber.
 #[derive(Debug, Clone)]
 pub struct Delivery {
@@ -89,6 +112,8 @@ pub struct Delivery {
     /// Of every subscription it matched, [MQTT-3.3.4-3] to [MQTT-3.3.4-5].
     pub subscription_ids: Vec<SubscriptionId>,
     pub stored: StoredAs,
+    /// The shared subscription by which it came: another member may get it when this one's session ends.
+    pub share: Option<Arc<ShareName>>,
 }
 
 /// Where a delivery stands in its session's durable queue; the default is nowhere.
@@ -108,7 +133,7 @@ pub struct StoredAs {
 impl Delivery {
     /// A delivery that is not retained, matched no identifier and is not stored.
     pub fn new(qos: QoS, message: Arc<Message>) -> Delivery {
-        Delivery { message, qos, retain: false, subscription_ids: Vec::new(), stored: StoredAs::default() }
+        Delivery { message, qos, retain: false, subscription_ids: Vec::new(), stored: StoredAs::default(), share: None }
     }
 
     /// The rest of an exchange whose message is gone.
@@ -128,45 +153,40 @@ impl Delivery {
         self.message.cost()
     }
 
-    /// Bytes of the packet in `version`.
-    pub fn packet_len(
-        &self,
-        version: ProtocolVersion,
-        packet_id: Option<NonZeroU16>,
-        now: Millis,
-    ) -> Result<usize, EncodeError> {
-        self.header(packet_id, false, now).packet_len(version)
+    /// The topic as the client knows it.
+    pub fn visible_topic(&self, wire: Wire<'_>) -> &str {
+        self.message.topic.strip_prefix(wire.hidden_prefix).unwrap_or(&self.message.topic)
+    }
+
+    /// Bytes of the packet.
+    pub fn packet_len(&self, wire: Wire<'_>, sending: Sending, now: Millis) -> Result<usize, EncodeError> {
+        self.header(wire, sending, now).packet_len(wire.version)
     }
 
     /// Appends the PUBLISH packet to `out`.
-    pub fn encode(
-        &self,
-        version: ProtocolVersion,
-        packet_id: Option<NonZeroU16>,
-        dup: bool,
-        now: Millis,
-        out: &mut BytesMut,
-    ) -> Result<(), EncodeError> {
-        if self.is_plain() && packet_id.is_none() {
+    pub fn encode(&self, wire: Wire<'_>, sending: Sending, now: Millis, out: &mut BytesMut) -> Result<(), EncodeError> {
+        if self.is_plain() && sending.topic_as == TopicAs::Name && wire.hidden_prefix.is_empty() {
             let [v3, v5] = &self.message.encoded;
-            let slot = if version.is_v5() { v5 } else { v3 };
+            let slot = if wire.version.is_v5() { v5 } else { v3 };
             let bytes = match slot.get() {
                 Some(bytes) => bytes,
                 None => {
                     let mut packet = BytesMut::new();
-                    self.encode_into(version, None, false, now, &mut packet)?;
+                    self.encode_into(wire, sending, now, &mut packet)?;
                     slot.get_or_init(|| packet.freeze())
                 }
             };
             out.put_slice(bytes);
             return Ok(());
         }
-        self.encode_into(version, packet_id, dup, now, out)
+        self.encode_into(wire, sending, now, out)
     }
 
     /// Appends the packet as the store keeps it: MQTT 5, without a lifetime, which would be that of this moment.
     pub fn encode_stored(&self, packet_id: Option<NonZeroU16>, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let header = PublishHeader { message_expiry_interval: None, ..self.header(packet_id, false, 0) };
+        let wire = Wire { version: ProtocolVersion::V5, hidden_prefix: "" };
+        let sending = Sending { packet_id, ..Sending::default() };
+        let header = PublishHeader { message_expiry_interval: None, ..self.header(wire, sending, 0) };
         header.encode(ProtocolVersion::V5, out)?;
         out.put_slice(&self.message.payload);
         Ok(())
@@ -182,27 +202,26 @@ impl Delivery {
 
     fn encode_into(
         &self,
-        version: ProtocolVersion,
-        packet_id: Option<NonZeroU16>,
-        dup: bool,
+        wire: Wire<'_>,
+        sending: Sending,
         now: Millis,
         out: &mut BytesMut,
     ) -> Result<(), EncodeError> {
-        self.header(packet_id, dup, now).encode(version, out)?;
+        self.header(wire, sending, now).encode(wire.version, out)?;
         out.put_slice(&self.message.payload);
         Ok(())
     }
 
-    fn header(&self, packet_id: Option<NonZeroU16>, dup: bool, now: Millis) -> PublishHeader<'_> {
+    fn header<'a>(&'a self, wire: Wire<'a>, sending: Sending, now: Millis) -> PublishHeader<'a> {
         PublishHeader {
-            dup,
+            dup: sending.dup,
             qos: self.qos,
             retain: self.retain,
-            topic: &self.message.topic,
-            packet_id,
+            topic: if matches!(sending.topic_as, TopicAs::Alias(_)) { "" } else { self.visible_topic(wire) },
+            packet_id: sending.packet_id,
             properties: &self.message.properties,
             message_expiry_interval: self.message.remaining_secs(now),
-            topic_alias: None,
+            topic_alias: sending.topic_as.alias(),
             subscription_ids: &self.subscription_ids,
             payload_len: self.message.payload.len(),
         }
@@ -227,6 +246,10 @@ pub(crate) mod tests {
         delivery
     }
 
+    fn wire(version: ProtocolVersion) -> Wire<'static> {
+        Wire { version, hidden_prefix: "" }
+    }
+
     fn decoded(out: BytesMut, version: ProtocolVersion) -> mqtt_codec::Publish {
         match decode(out.freeze(), version).unwrap() {
             Packet::Publish(publish) => publish,
@@ -239,7 +262,7 @@ pub(crate) mod tests {
         let d = delivery("t", QoS::AtMostOnce);
         for version in [ProtocolVersion::V3_1_1, ProtocolVersion::V5] {
             let mut out = BytesMut::new();
-            d.encode(version, None, false, 0, &mut out).unwrap();
+            d.encode(wire(version), Sending::default(), 0, &mut out).unwrap();
             assert_eq!(decoded(out, version).topic, "t");
         }
         assert!(d.message.encoded.iter().all(|slot| slot.get().is_some()));
@@ -248,9 +271,35 @@ pub(crate) mod tests {
     #[test]
     fn the_remaining_lifetime_is_forwarded_and_rounded_up() {
         let mut out = BytesMut::new();
-        expiring("t", 5_500).encode(ProtocolVersion::V5, NonZeroU16::new(1), true, 1_000, &mut out).unwrap();
+        let sending = Sending { packet_id: NonZeroU16::new(1), dup: true, ..Sending::default() };
+        expiring("t", 5_500).encode(wire(ProtocolVersion::V5), sending, 1_000, &mut out).unwrap();
         let publish = decoded(out, ProtocolVersion::V5);
         assert!(publish.dup);
         assert_eq!(publish.properties.message_expiry_interval, Some(5));
+    }
+
+    #[test]
+    fn the_mount_point_is_hidden_and_never_comes_from_the_shared_packet() {
+        let d = delivery("site/a/t", QoS::AtMostOnce);
+        let hidden = Wire { version: ProtocolVersion::V5, hidden_prefix: "site/a/" };
+        for (wire, topic) in [(wire(ProtocolVersion::V5), "site/a/t"), (hidden, "t")] {
+            let mut out = BytesMut::new();
+            d.encode(wire, Sending::default(), 0, &mut out).unwrap();
+            assert_eq!(decoded(out, ProtocolVersion::V5).topic, topic);
+        }
+    }
+
+    #[test]
+    fn an_alias_replaces_the_topic_and_the_length_knows_it() {
+        let d = delivery("a/long/topic", QoS::AtMostOnce);
+        let alias = NonZeroU16::new(3).unwrap();
+        for (topic_as, topic) in [(TopicAs::NameAndAlias(alias), "a/long/topic"), (TopicAs::Alias(alias), "")] {
+            let sending = Sending { topic_as, ..Sending::default() };
+            let mut out = BytesMut::new();
+            d.encode(wire(ProtocolVersion::V5), sending, 0, &mut out).unwrap();
+            assert_eq!(out.len(), d.packet_len(wire(ProtocolVersion::V5), sending, 0).unwrap());
+            let publish = decoded(out, ProtocolVersion::V5);
+            assert_eq!((&*publish.topic, publish.properties.topic_alias), (topic, Some(alias)));
+        }
     }
 }

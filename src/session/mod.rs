@@ -3,17 +3,21 @@
 //! Time is an argument ([`Millis`]); what must be sent comes out as values. A [`Session`] is owned by one connection's task at a
 //! time; the [`Queue`] in front of it is what publishers fill.
 
+mod alias;
 mod backlog;
 mod inbound;
 mod inflight;
 mod message;
 mod queue;
+mod rate;
 
+pub use alias::{AliasError, InboundAliases, OutboundAliases, TopicAs};
 pub use backlog::{Backlog, Held, IN_MEMORY_BYTES, IN_MEMORY_MESSAGES, LoadedRow, Rows, Ticket};
 pub use inbound::{AwaitingRelease, Begin};
 pub use inflight::{Acknowledged, Inflight, Pending, Resend};
-pub use message::{Delivery, Message, StoredAs};
-pub use queue::{Push, Queue, QueueLimits};
+pub use message::{Delivery, Message, Sending, ShareName, StoredAs, Wire};
+pub use queue::{Priorities, Push, Queue, QueueLimits};
+pub use rate::TokenBucket;
 
 #[cfg(test)]
 pub(crate) use message::tests::delivery as message_for_tests;

@@ -1,17 +1,38 @@
 //! The bounded queue between publishers and one session.
 
 use super::{Delivery, Millis};
+use hashbrown::HashMap;
 use mqtt_codec::QoS;
 use std::collections::VecDeque;
 
-/// Bounds of one session's queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Bounds of a session's queue, and the order in it; one value for all sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueLimits {
     pub max_messages: usize,
     /// Bytes of topics, payloads and bookkeeping.
     pub max_bytes: usize,
     /// Whether QoS 0 messages are kept for a client that is away.
     pub store_qos0: bool,
+    /// `None`: one after the other.
+    pub priorities: Option<Priorities>,
+}
+
+/// Which topics go before others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Priorities {
+    topics: HashMap<Box<str>, u8>,
+    others: u8,
+}
+
+impl Priorities {
+    /// `others` is the priority of topics that are not named.
+    pub fn new(topics: impl IntoIterator<Item = (Box<str>, u8)>, others: u8) -> Priorities {
+        Priorities { topics: topics.into_iter().collect(), others }
+    }
+
+    fn of(&self, topic: &str) -> u8 {
+        self.topics.get(topic).copied().unwrap_or(self.others)
+    }
 }
 
 /// What became of one message.
@@ -24,15 +45,32 @@ pub enum Push {
     DroppedAway,
     /// The queue is full of messages that matter more, or the message alone is larger than the queue.
     DroppedFull,
+    /// The session has ended and takes nothing any more.
+    Ended,
 }
 
-/// Messages that wait for a session, oldest first.
+/// Messages that a level may send in a row for each step of its priority while lower ones wait, as EMQX does it.
+const SHIFT_MULTIPLIER: u32 = 10;
+
+/// Messages that wait for a session, oldest first; with priorities, oldest first in each of them.
 ///
-/// A full queue drops an arriving QoS 0 message; for an arriving QoS 1 or 2 message it drops the oldest ones. Either is counted by the caller.
+/// A full queue drops an arriving QoS 0 message; for an arriving QoS 1 or 2 message it drops the oldest ones of the lowest priority,
+/// but none of a higher priority than its own. Either is counted by the caller.
 #[derive(Debug, Default)]
 pub struct Queue {
     deliveries: VecDeque<Delivery>,
     bytes: usize,
+    /// Used instead of `deliveries` when there are priorities.
+    levels: Option<Box<Levels>>,
+}
+
+/// One queue for each priority that has messages, highest first.
+#[derive(Debug, Default)]
+struct Levels {
+    levels: Vec<(u8, VecDeque<Delivery>)>,
+    len: usize,
+    /// The priority whose turn it is and how many more messages it may send before a lower one gets a turn.
+    turn: Option<(u8, u32)>,
 }
 
 impl Queue {
@@ -41,11 +79,11 @@ impl Queue {
     }
 
     pub fn len(&self) -> usize {
-        self.deliveries.len()
+        self.levels.as_ref().map_or(self.deliveries.len(), |levels| levels.len)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.deliveries.is_empty()
+        self.len() == 0
     }
 
     pub fn bytes(&self) -> usize {
@@ -54,16 +92,20 @@ impl Queue {
 
     /// Drops what is not to be kept; returns how many messages that were.
     pub fn retain(&mut self, mut keep: impl FnMut(&Delivery) -> bool) -> usize {
-        let before = self.deliveries.len();
+        let before = self.len();
         let bytes = &mut self.bytes;
-        self.deliveries.retain(|delivery| {
+        let mut keep = |delivery: &Delivery| {
             let kept = keep(delivery);
             if !kept {
                 *bytes = bytes.saturating_sub(delivery.cost());
             }
             kept
-        });
-        before - self.deliveries.len()
+        };
+        match &mut self.levels {
+            None => self.deliveries.retain(&mut keep),
+            Some(levels) => levels.retain(&mut keep),
+        }
+        before - self.len()
     }
 
     /// Appends `delivery`; `away` says that no connection drains the queue.
@@ -75,15 +117,19 @@ impl Queue {
         if cost > limits.max_bytes || limits.max_messages == 0 {
             return Push::DroppedFull;
         }
+        let priority = limits.priorities.as_ref().map(|priorities| priorities.of(&delivery.message.topic));
         let mut evicted = 0;
-        while self.deliveries.len() >= limits.max_messages || self.bytes.saturating_add(cost) > limits.max_bytes {
-            if delivery.qos == QoS::AtMostOnce || self.pop_oldest().is_none() {
+        while self.len() >= limits.max_messages || self.bytes.saturating_add(cost) > limits.max_bytes {
+            if delivery.qos == QoS::AtMostOnce || self.evict(priority.unwrap_or(u8::MAX)).is_none() {
                 return Push::DroppedFull;
             }
             evicted += 1;
         }
         self.bytes += cost;
-        self.deliveries.push_back(delivery);
+        match priority {
+            None => self.deliveries.push_back(delivery),
+            Some(priority) => self.levels.get_or_insert_default().push(priority, delivery),
+        }
         if evicted == 0 { Push::Queued } else { Push::Evicted(evicted) }
     }
 
@@ -91,26 +137,133 @@ impl Queue {
     /// keeps the order. Expired messages are skipped and counted in `expired`, [MQTT-3.3.2-5].
     pub fn pop(&mut self, window_open: bool, now: Millis, expired: &mut usize) -> Option<Delivery> {
         loop {
-            let head = self.deliveries.front()?;
+            let head = self.head()?;
             if head.message.has_expired(now) {
                 *expired += 1;
-                self.pop_oldest();
+                self.pop_head();
                 continue;
             }
             if head.qos != QoS::AtMostOnce && !window_open {
                 return None;
             }
-            return self.pop_oldest();
+            return self.pop_head();
         }
     }
 
-    fn pop_oldest(&mut self) -> Option<Delivery> {
-        let delivery = self.deliveries.pop_front()?;
+    /// Everything that waits, in the order in which it would be sent.
+    pub fn into_deliveries(mut self) -> impl Iterator<Item = Delivery> {
+        std::iter::from_fn(move || {
+            self.head()?;
+            self.pop_head()
+        })
+    }
+
+    fn head(&mut self) -> Option<&Delivery> {
+        match &mut self.levels {
+            None => self.deliveries.front(),
+            Some(levels) => levels.head(),
+        }
+    }
+
+    /// Takes what [`head`](Self::head) showed.
+    fn pop_head(&mut self) -> Option<Delivery> {
+        let delivery = match &mut self.levels {
+            None => self.deliveries.pop_front(),
+            Some(levels) => levels.pop_head(),
+        };
+        self.taken(delivery)
+    }
+
+    /// Drops the oldest message of the lowest priority up to `most`.
+    fn evict(&mut self, most: u8) -> Option<Delivery> {
+        let delivery = match &mut self.levels {
+            None => self.deliveries.pop_front(),
+            Some(levels) => levels.pop_lowest(most),
+        };
+        self.taken(delivery)
+    }
+
+    fn taken(&mut self, delivery: Option<Delivery>) -> Option<Delivery> {
+        let delivery = delivery?;
         self.bytes = self.bytes.saturating_sub(delivery.cost());
         // An idle session must not keep the memory of its busiest moment.
-        if self.deliveries.is_empty() && self.deliveries.capacity() > 16 {
-            self.deliveries = VecDeque::new();
+        if self.is_empty() {
+            self.levels = None;
+            if self.deliveries.capacity() > 16 {
+                self.deliveries = VecDeque::new();
+            }
         }
+        Some(delivery)
+    }
+}
+
+impl Levels {
+    fn push(&mut self, priority: u8, delivery: Delivery) {
+        self.len += 1;
+        match self.levels.binary_search_by(|(level, _)| priority.cmp(level)) {
+            Ok(position) => {
+                if let Some((_, queue)) = self.levels.get_mut(position) {
+                    queue.push_back(delivery);
+                }
+            }
+            Err(position) => {
+                self.levels.insert(position, (priority, VecDeque::from([delivery])));
+                // A higher priority than the one whose turn it is does not wait.
+                if self.turn.is_some_and(|(turn, _)| priority > turn) {
+                    self.turn = None;
+                }
+            }
+        }
+    }
+
+    fn retain(&mut self, keep: &mut impl FnMut(&Delivery) -> bool) {
+        for (_, queue) in &mut self.levels {
+            queue.retain(&mut *keep);
+        }
+        self.levels.retain(|(_, queue)| !queue.is_empty());
+        self.len = self.levels.iter().map(|(_, queue)| queue.len()).sum();
+    }
+
+    fn head(&mut self) -> Option<&Delivery> {
+        let position = match self.turn {
+            None => 0,
+            Some((priority, credit)) => {
+                let here = self.levels.iter().position(|(level, _)| *level <= priority);
+                // A turn that is used up, or whose level is empty, goes to the next lower level, and from the last one to the first.
+                match here.and_then(|at| self.levels.get(at).map(|(level, _)| (at, *level))) {
+                    Some((at, level)) if level == priority && credit == 0 => (at + 1) % self.levels.len(),
+                    Some((at, _)) => at,
+                    None => 0,
+                }
+            }
+        };
+        let (priority, queue) = self.levels.get(position)?;
+        if self.turn.is_none_or(|(turn, credit)| turn != *priority || credit == 0) {
+            self.turn = Some((*priority, (u32::from(*priority) + 1) * SHIFT_MULTIPLIER));
+        }
+        queue.front()
+    }
+
+    fn pop_head(&mut self) -> Option<Delivery> {
+        let (priority, credit) = self.turn?;
+        let position = self.levels.iter().position(|(level, _)| *level == priority)?;
+        self.turn = Some((priority, credit.saturating_sub(1)));
+        self.pop_at(position)
+    }
+
+    fn pop_lowest(&mut self, most: u8) -> Option<Delivery> {
+        let position = self.levels.len().checked_sub(1)?;
+        self.levels.get(position).filter(|(level, _)| *level <= most)?;
+        self.pop_at(position)
+    }
+
+    fn pop_at(&mut self, position: usize) -> Option<Delivery> {
+        let (_, queue) = self.levels.get_mut(position)?;
+        let delivery = queue.pop_front()?;
+        if queue.is_empty() {
+            self.levels.remove(position);
+        }
+        self.len -= 1;
         Some(delivery)
     }
 }
@@ -120,7 +273,8 @@ mod tests {
     use super::super::message::tests::{delivery, expiring};
     use super::*;
 
-    const LIMITS: QueueLimits = QueueLimits { max_messages: 3, max_bytes: 1 << 20, store_qos0: false };
+    const LIMITS: QueueLimits =
+        QueueLimits { max_messages: 3, max_bytes: 1 << 20, store_qos0: false, priorities: None };
 
     fn topics(queue: &mut Queue) -> Vec<String> {
         std::iter::from_fn(|| queue.pop(true, 0, &mut 0)).map(|d| d.message.topic.to_string()).collect()
@@ -159,7 +313,7 @@ mod tests {
     #[test]
     fn bytes_are_bounded_too() {
         let cost = delivery("a", QoS::AtLeastOnce).cost();
-        let limits = QueueLimits { max_messages: 100, max_bytes: 2 * cost, store_qos0: false };
+        let limits = QueueLimits { max_messages: 100, max_bytes: 2 * cost, ..LIMITS };
         let mut queue = Queue::new();
         queue.push(delivery("a", QoS::AtLeastOnce), false, &limits);
         queue.push(delivery("b", QoS::AtLeastOnce), false, &limits);
@@ -188,5 +342,51 @@ mod tests {
         let mut expired = 0;
         assert_eq!(queue.pop(true, 100, &mut expired).unwrap().message.topic, "b");
         assert_eq!(expired, 1);
+    }
+
+    fn prioritised(max_messages: usize) -> QueueLimits {
+        let topics = [("high", 2), ("low", 1)].map(|(topic, priority)| (Box::from(topic), priority));
+        QueueLimits { max_messages, priorities: Some(Priorities::new(topics, 0)), ..LIMITS }
+    }
+
+    #[test]
+    fn higher_priorities_go_first_and_each_keeps_its_order() {
+        let mut queue = Queue::new();
+        let limits = prioritised(10);
+        for topic in ["other", "low", "high", "low", "high"] {
+            assert_eq!(queue.push(delivery(topic, QoS::AtLeastOnce), false, &limits), Push::Queued);
+        }
+        assert_eq!(topics(&mut queue), ["high", "high", "low", "low", "other"]);
+        assert_eq!((queue.bytes(), queue.len()), (0, 0));
+    }
+
+    #[test]
+    fn lower_priorities_are_not_starved() {
+        let mut queue = Queue::new();
+        let limits = prioritised(1000);
+        queue.push(delivery("low", QoS::AtLeastOnce), false, &limits);
+        queue.push(delivery("other", QoS::AtLeastOnce), false, &limits);
+        for _ in 0..70 {
+            queue.push(delivery("high", QoS::AtLeastOnce), false, &limits);
+        }
+        let sent = topics(&mut queue);
+        assert_eq!(sent.len(), 72);
+        // Priority 2 sends 30 in a row, then the next level has its turn.
+        assert_eq!(sent.iter().position(|topic| topic == "low"), Some(30));
+        assert_eq!(sent.iter().position(|topic| topic == "other"), Some(31));
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_lowest_priority_and_never_a_higher_one() {
+        let mut queue = Queue::new();
+        let limits = prioritised(3);
+        for topic in ["other", "high", "low"] {
+            queue.push(delivery(topic, QoS::AtLeastOnce), false, &limits);
+        }
+        assert_eq!(queue.push(delivery("high", QoS::AtLeastOnce), false, &limits), Push::Evicted(1));
+        assert_eq!(queue.push(delivery("other", QoS::AtLeastOnce), false, &limits), Push::DroppedFull);
+        assert_eq!(queue.retain(|delivery| delivery.message.topic == "high"), 1);
+        assert_eq!(queue.bytes(), 2 * delivery("high", QoS::AtLeastOnce).cost());
+        assert_eq!(topics(&mut queue), ["high", "high"]);
     }
 }

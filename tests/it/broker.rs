@@ -31,6 +31,7 @@ pub struct Setup {
     auth: String,
     listeners: Vec<&'static str>,
     listener_keys: String,
+    sections: String,
     dir: TempDir,
 }
 
@@ -43,6 +44,7 @@ impl Setup {
             auth: "allow_anonymous = true\n".to_owned(),
             listeners: vec!["tcp"],
             listener_keys: String::new(),
+            sections: String::new(),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -77,6 +79,12 @@ impl Setup {
         self
     }
 
+    /// Adds whole sections.
+    pub fn sections(mut self, text: &str) -> Setup {
+        self.sections += &format!("{text}\n");
+        self
+    }
+
     /// The directory from which relative paths of the configuration start; it goes with the broker.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -94,7 +102,7 @@ impl Setup {
                 text += &secured(kind);
             }
         }
-        text
+        text + &self.sections
     }
 
     pub fn config(&self) -> Config {

@@ -287,7 +287,8 @@ async fn until_pong(client: &mut Client) -> Vec<String> {
 }
 
 in_both_versions!(clients_do_not_publish_to_the_brokers_own_topics, |version| async move {
-    let broker = TestBroker::start().await;
+    // Nothing but a client could publish there.
+    let broker = Setup::new().mqtt("sys_interval = \"0s\"").start().await;
     let mut reader = broker.client_of(version, "r").await;
     reader.subscribe("$SYS/#", 1).await;
     let mut client = broker.client_of(version, "c").await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shangmq::auth::Auth;
 use shangmq::broker::Broker;
-use shangmq::conn::{self, Context};
+use shangmq::conn::{self, Context, Policy};
 use shangmq::metrics::{ListenerMetrics, Metrics};
 use testkit::{Client, Connect};
 use tokio::io::DuplexStream;
@@ -26,6 +26,7 @@ pub struct SimulatedBroker {
     auth: Arc<Auth>,
     metrics: Arc<ListenerMetrics>,
     connect_timeout: Duration,
+    policy: Arc<Policy>,
     /// Holds the directory with the files of the configuration.
     setup: Setup,
     /// The janitor.
@@ -37,12 +38,15 @@ impl SimulatedBroker {
         let config = setup.config();
         let auth = Arc::new(Auth::new(&config.auth).unwrap());
         let connect_timeout = config.mqtt.idle_timeout;
+        let first = config.listeners.first().unwrap();
+        let policy = Arc::new(Policy { mountpoint: first.mountpoint.clone(), rates: first.rates });
         let metrics = Arc::new(Metrics::new());
         let listener = metrics.listener("tcp:default");
-        let broker = Broker::new(config.mqtt, config.retainer, metrics);
+        let broker = Broker::new(config.mqtt, config.retainer, config.features, metrics);
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&broker).run_janitor());
-        SimulatedBroker { broker, auth, metrics: listener, connect_timeout, setup, _tasks: tasks }
+        tasks.spawn(Arc::clone(&broker).run_sys());
+        SimulatedBroker { broker, auth, metrics: listener, connect_timeout, policy, setup, _tasks: tasks }
     }
 
     pub fn broker(&self) -> &Arc<Broker> {
@@ -69,6 +73,7 @@ impl SimulatedBroker {
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             peer: None,
             connect_timeout: self.connect_timeout,
+            policy: Arc::clone(&self.policy),
         };
         tokio::spawn(conn::serve(Box::new(there), context));
         Client::new(here).with_patience(PATIENCE)

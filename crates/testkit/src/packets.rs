@@ -111,6 +111,12 @@ pub trait ConnectExt: Sized {
     fn expiry(self, secs: u32) -> Self;
     fn receive_maximum(self, messages: u16) -> Self;
     fn max_packet_size(self, bytes: u32) -> Self;
+    /// Topic Alias Maximum.
+    fn topic_alias_maximum(self, aliases: u16) -> Self;
+    /// Request Problem Information.
+    fn problem_information(self, wanted: bool) -> Self;
+    /// Request Response Information.
+    fn response_information(self, wanted: bool) -> Self;
     fn will(self, will: Will) -> Self;
     fn credentials(self, username: &str, password: &str) -> Self;
     /// A session that outlives its connection in either version: clean session off, or clean start off and an expiry of an hour.
@@ -151,6 +157,21 @@ impl ConnectExt for Connect {
 
     fn max_packet_size(mut self, bytes: u32) -> Self {
         self.properties.maximum_packet_size = NonZeroU32::new(bytes);
+        self
+    }
+
+    fn topic_alias_maximum(mut self, aliases: u16) -> Self {
+        self.properties.topic_alias_maximum = Some(aliases);
+        self
+    }
+
+    fn problem_information(mut self, wanted: bool) -> Self {
+        self.properties.request_problem_information = Some(wanted);
+        self
+    }
+
+    fn response_information(mut self, wanted: bool) -> Self {
+        self.properties.request_response_information = Some(wanted);
         self
     }
 

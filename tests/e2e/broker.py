@@ -127,7 +127,8 @@ class Broker:
         self.work, self.certs = work, certs
         ports = Ports(6).numbers
         self.tcp, self.ws, self.ssl, self.ssl_mutual, self.wss, self.wss_mutual = ports
-        text = PLAIN.format(data=work / "data", tcp=self.tcp, ws=self.ws)
+        # Not `data`, which the development broker in the same directory holds.
+        text = PLAIN.format(data=work / "configured-data", tcp=self.tcp, ws=self.ws)
         for kind, name, port, verify in (
             ("ssl", "default", self.ssl, ONE_WAY),
             ("ssl", "mutual", self.ssl_mutual, MUTUAL),

@@ -61,6 +61,9 @@ pub enum DecodeError {
     /// SUBSCRIBE or UNSUBSCRIBE without a topic filter, SUBACK or UNSUBACK without a reason code.
     #[error("list in the payload is empty")]
     EmptyList,
+    /// A QoS or a Retain Handling of 3 in the options of a subscription.
+    #[error("invalid {0} of a subscription")]
+    SubscriptionOption(&'static str),
     /// No Local on a shared subscription.
     #[error("no local is set on a shared subscription")]
     NoLocalOnShared,
@@ -115,6 +118,7 @@ impl DecodeError {
             | Self::MissingAuthenticationMethod
             | Self::PacketIdZero
             | Self::EmptyList
+            | Self::SubscriptionOption(_)
             | Self::NoLocalOnShared
             | Self::NotConnect(_)
             | Self::MissingTopic => ReasonCode::ProtocolError,

@@ -51,20 +51,21 @@ pub enum RetainHandling {
 
 impl SubscriptionOptions {
     fn decode(byte: u8, version: ProtocolVersion) -> Result<Self, DecodeError> {
-        // [MQTT-3.8.3-5], 3.1.1 [MQTT-3-8.3-4]
+        // [MQTT-3.8.3-5]
         let reserved = if version.is_v5() { 0b1100_0000 } else { 0b1111_1100 };
         if byte & reserved != 0 {
             return Err(DecodeError::Flags("subscription options"));
         }
         Ok(Self {
-            qos: QoS::try_from(byte & 0b11)?,
+            // Section 3.8.3.1: reserved bits are malformed, values of 3 are protocol errors.
+            qos: QoS::try_from(byte & 0b11).map_err(|_| DecodeError::SubscriptionOption("QoS"))?,
             no_local: byte & 0b0100 != 0,
             retain_as_published: byte & 0b1000 != 0,
             retain_handling: match byte >> 4 {
                 0 => RetainHandling::SendAtSubscribe,
                 1 => RetainHandling::SendIfNew,
                 2 => RetainHandling::DoNotSend,
-                _ => return Err(DecodeError::Flags("retain handling")),
+                _ => return Err(DecodeError::SubscriptionOption("retain handling")),
             },
         })
     }

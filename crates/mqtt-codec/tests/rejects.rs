@@ -87,12 +87,12 @@ rejects! {
     rejects_empty_unsubscribe: error(0xa2, &[0, 1], V3_1_1) => E::EmptyList, 0x82; // [MQTT-3.10.3-2]
     rejects_empty_suback: error(0x90, &[0, 1], V3_1_1) => E::EmptyList, 0x82;
     rejects_subscribe_without_options: error(0x82, b"\0\x01\0\x01a", V3_1_1) => E::Truncated, 0x81;
-    rejects_subscribe_qos_3: error(0x82, b"\0\x01\0\x01a\x03", V3_1_1) => E::QoS, 0x81;
+    rejects_subscribe_qos_3: error(0x82, b"\0\x01\0\x01a\x03", V3_1_1) => E::SubscriptionOption("QoS"), 0x82;
     rejects_mqtt_5_options_before_mqtt_5: error(0x82, b"\0\x01\0\x01a\x04", V3_1_1)
         => E::Flags("subscription options"), 0x81;
     rejects_reserved_subscription_options: error(0x82, b"\0\x01\0\0\x01a\x40", V5)
         => E::Flags("subscription options"), 0x81; // [MQTT-3.8.3-5]
-    rejects_retain_handling_3: error(0x82, b"\0\x01\0\0\x01a\x30", V5) => E::Flags("retain handling"), 0x81;
+    rejects_retain_handling_3: error(0x82, b"\0\x01\0\0\x01a\x30", V5) => E::SubscriptionOption("retain handling"), 0x82;
     rejects_no_local_on_shared: error(0x82, b"\0\x01\0\0\x0a$share/g/a\x04", V5) => E::NoLocalOnShared, 0x82; // [MQTT-3.8.3-4]
     rejects_invalid_filter: error(0x82, b"\0\x01\0\x02a#\0", V3_1_1) => E::TopicFilter, 0x8f; // [MQTT-4.7.1-1]
     rejects_empty_filter: error(0x82, b"\0\x01\0\0\0", V3_1_1) => E::TopicFilter, 0x8f; // [MQTT-4.7.3-1]
@@ -129,7 +129,7 @@ rejects! {
         => E::PropertyNotAllowed(PropertyId::SessionExpiryInterval), 0x81;
     rejects_missing_user_name: connect_v5(0x80, b"\0\0\x01c").unwrap_err().error => E::Truncated, 0x81;
     rejects_password_without_user_name: connect_v4(0x42, b"\0\x01c\0\x01p").unwrap_err().error
-        => E::Flags("password flag without user name flag"), 0x81; // 3.1.1 [MQTT-3.1.2-22]
+        => E::Flags("password flag without user name flag"), 0x81; // [MQTT3-3.1.2-22]
     rejects_receive_maximum_zero: connect_v5(0x02, b"\x03\x21\0\0\0\x01c").unwrap_err().error
         => E::PropertyValue(PropertyId::ReceiveMaximum), 0x82;
     rejects_maximum_packet_size_zero: connect_v5(0x02, b"\x05\x27\0\0\0\0\0\x01c").unwrap_err().error

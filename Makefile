@@ -1,7 +1,7 @@
 # Thin wrappers: each target is one command that works without make too.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-brokers ci e2e lint
+.PHONY: help run test bench bench-brokers ci conformance e2e lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,3 +37,6 @@ bench-brokers: ## compare with an installed mosquitto and write benches/results 
 
 ci: ## what CI runs
 	.ci/run
+
+conformance: ## write docs/conformance.md anew from the citations in code and tests
+	CONFORMANCE_WRITE=1 cargo test --locked --test conformance

@@ -101,6 +101,7 @@ impl Broker {
         let mut state = slot.state.lock();
         // The client may have come back, or come back and left again with other deadlines.
         let SlotState::Parked(parked) = &mut *state else { return };
+        // [MQTT-4.1.0-2]
         if parked.ends_at.is_some_and(|at| at <= now) {
             if let SlotState::Parked(parked) = std::mem::replace(&mut *state, SlotState::Dead) {
                 drop(state);

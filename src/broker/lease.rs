@@ -130,6 +130,7 @@ impl Broker {
     }
 
     fn try_acquire(self: &Arc<Self>, slot: &Arc<Slot>, request: &OpenRequest) -> Attempt {
+        // [MQTT-3.1.3-2] [MQTT-3.1.4-4]
         let clean_start = request.clean_start;
         let mut state = slot.state.lock();
         // A clean start and a takeover end what another has: they are refused as well.
@@ -168,11 +169,14 @@ impl Broker {
             SlotState::Parked(parked) if !clean_start => {
                 // The client is back before its will was due: it is not sent, [MQTT-3.1.3-9].
                 let Parked { session, subscriber, .. } = *parked;
+                // [MQTT-3.1.2-5] [MQTT-3.2.2-3] [MQTT-4.8.2-4]
                 (session, subscriber, true, None)
             }
             SlotState::Parked(parked) => {
+                // [MQTT-3.1.2-4] [MQTT-3.2.2-2]
                 (Session::new(SessionExpiry::OnDisconnect), new_subscriber(), false, Some(parked))
             }
+            // [MQTT-3.1.2-6] [MQTT-3.2.2-3]
             SlotState::Vacant => (Session::new(SessionExpiry::OnDisconnect), new_subscriber(), false, None),
         };
         subscriber.connect();
@@ -249,6 +253,7 @@ impl Broker {
             changes.begin();
         }
         let now = self.now();
+        // [MQTT-4.1.0-1]: not before the connection does.
         let ends_at = session.expiry.deadline(now);
         // Without a will there is nothing to ask later.
         let rights = rights.filter(|_| will.is_some());
@@ -266,6 +271,7 @@ impl Broker {
             self.end_session(parked, &mut changes);
             return;
         }
+        // [MQTT-3.1.2-8] [MQTT-3.1.2-10]
         let due_now = parked.will.take_if(|(due, _)| *due <= now);
         let rights = due_now.as_ref().and_then(|_| parked.rights.take());
         let attention = parked.attention();
@@ -333,6 +339,7 @@ impl Lease {
 
     /// The connection ends with DISCONNECT and reason 0x00, so that nothing is published for it, [MQTT-3.14.4-3].
     pub fn forget_will(&mut self) {
+        // [MQTT-3.1.2-10]
         self.will = None;
     }
 }

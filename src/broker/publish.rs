@@ -125,6 +125,7 @@ impl Broker {
         // Identifiers of subscribers begin at 1.
         let seed = self.hasher.hash_one(&message.topic).wrapping_add(self.now());
         let mut publisher = Publisher::new(from.unwrap_or(0), seed);
+        // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
         let how = PublishOptions { retain, deliver_anyway: true, inbound: None };
         self.publish_on(&route, &mut publisher, Arc::new(message), how, changes);
     }
@@ -138,6 +139,7 @@ impl Broker {
         changes: &mut Changes<'_>,
     ) -> Published {
         let retain = how.retain;
+        // [MQTT-3.3.1-8]
         let retained = if retain { self.retain(&message, changes) } else { RetainedStore::NotAsked };
         let cleared = retain && self.retainer.stop_publish_clear_msg && message.payload.is_empty();
         if cleared || retained == RetainedStore::Refused && !how.deliver_anyway {
@@ -151,6 +153,7 @@ impl Broker {
         let mut receivers = 0;
         let mut crowded = None;
         // One copy at the highest QoS, with every identifier, [MQTT-3.3.4-2].
+        // [MQTT-4.5.0-1] [MQTT-3.3.4-4] [MQTT-3.3.2-3]
         for (subscriber, subscriptions) in route.receivers() {
             let merged = Merged::of(subscriber, subscriptions, publisher.id);
             if let Some(delivery) = self.delivery(merged, &message, retain) {
@@ -223,7 +226,7 @@ impl Broker {
     }
 
     fn retain(&self, message: &Arc<Message>, changes: &mut Changes<'_>) -> RetainedStore {
-        // [MQTT-3.3.1-6]: an empty payload removes what is retained.
+        // [MQTT-3.3.1-6] [MQTT-3.3.1-7]: an empty payload removes what is retained, and is not.
         let stored = if message.payload.is_empty() {
             None
         } else if message.payload.len() > self.retainer.max_payload_size

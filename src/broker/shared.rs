@@ -86,6 +86,7 @@ impl Broker {
             let group = self.router.group(&share.filter, &share.group);
             let Some(member) = group.and_then(|group| group.pick(Choice::RoundRobin, fit)) else { return false };
             let again = Delivery {
+                // [MQTT-4.8.2-3]
                 qos: self.qos_of(member.options.qos, delivery.message.qos),
                 retain: delivery.retain,
                 subscription_ids: member.options.identifier.into_iter().collect(),

@@ -70,6 +70,7 @@ impl Broker {
             self.metrics.limit_hit("mqtt.shared_subscription");
             return refuse(ReasonCode::SharedSubscriptionsNotSupported);
         }
+        // [MQTT3-3.8.3-2]
         if !self.config.wildcard_subscription && filter.contains(['+', '#']) {
             self.metrics.limit_hit("mqtt.wildcard_subscription");
             return refuse(ReasonCode::WildcardSubscriptionsNotSupported);
@@ -97,6 +98,7 @@ impl Broker {
             });
         }
         let options = SubscriptionOptions {
+            // [MQTT-3.2.2-10] [MQTT-3.8.4-7]
             qos: request.qos.min(self.config.max_qos()),
             no_local: request.no_local,
             retain_as_published: request.retain_as_published,
@@ -110,7 +112,7 @@ impl Broker {
             }
             Err(InsertError::InvalidFilter) => return refuse(ReasonCode::TopicFilterInvalid),
         };
-        // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]; a shared subscription brings none, MQTT 5 section 4.8.2.
+        // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.8.4-4]; a shared subscription brings none, MQTT 5 section 4.8.2.
         let wanted = match request.retain_handling {
             RetainHandling::SendAtSubscribe => true,
             RetainHandling::SendIfNew => inserted == Inserted::New,
@@ -142,6 +144,7 @@ impl Broker {
         session: &mut Session,
         filter: &ByteString,
     ) -> Option<Ticket> {
+        // [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-3]: what is on its way stays.
         session.subscriptions.remove(filter)?;
         self.remove_route(filter, subscriber);
         let key = || Key::Subscription(subscriber.id(), filter.clone());

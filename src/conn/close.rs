@@ -71,6 +71,7 @@ impl Close {
             Close::AnswerTooLarge => Some(ReasonCode::PacketTooLarge),
             Close::ConnectTimeout => None,
             Close::KeepAlive => Some(ReasonCode::KeepAliveTimeout),
+            // [MQTT3-4.8.0-2]
             Close::Session(error) => Some(error.reason_code()),
             Close::Store(Health::Full) => Some(ReasonCode::QuotaExceeded),
             Close::Store(_) => Some(ReasonCode::ImplementationSpecificError),

@@ -65,6 +65,7 @@ impl AwaitConnect {
         match decode_connect(frame) {
             Ok(connect) => Ok((connect, input)),
             Err(refused) => {
+                // [MQTT-3.1.4-1]
                 let close = Close::Malformed(refused.error);
                 if let Some(version) = refused.answer {
                     // What the client wants to be told is not known of a packet that could not be read.
@@ -92,9 +93,11 @@ impl AwaitAuth {
         let AwaitAuth { io, context, input, connect } = &mut *self;
         let connect = &*connect;
         let config = context.broker.config();
+        // [MQTT-3.1.3-8]
         if connect.client_id.len() > usize::from(config.max_clientid_len) {
             return Err(Close::OverLimit(ReasonCode::ClientIdentifierNotValid, "mqtt.max_clientid_len"));
         }
+        // [MQTT-3.1.3-5] [MQTT-3.1.3-6] [MQTT-3.1.3-7]
         let assigned = connect.client_id.is_empty().then(assigned_client_id).transpose()?;
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
         if context.broker.is_banned(&client_id, connect.username.as_ref(), context.remote.ip()) {
@@ -121,6 +124,7 @@ impl AwaitAuth {
                 context.auth.admit(&request, accepted)
             }
         };
+        // [MQTT-3.1.4-2]
         let Admitted { rights, valid_for } = admitted.map_err(Close::Denied)?;
         let broker = &self.context.broker;
         let connect = &self.connect;
@@ -136,6 +140,7 @@ impl AwaitAuth {
         };
         let topics = Topics::new(&self.context.policy.mountpoint, &broker.features().rewrite, &names)?;
         let mut access = Access::new(rights.clone());
+        // [MQTT3-3.1.2-12]: a client without a will leaves none.
         let will = self.will(config, &topics, &mut access)?;
         let expiry = session_expiry(connect, config);
         let request = OpenRequest {
@@ -203,6 +208,7 @@ impl AwaitAuth {
                 "the will's payload is not the UTF-8 it is said to be",
             ));
         }
+        // [MQTT-3.1.2-7]
         Ok(Some(Will {
             message: Message::new(topic, will.payload.clone(), will.qos, properties, self.context.broker.now()),
             retain: will.retain,
@@ -232,6 +238,7 @@ impl AwaitAuth {
     async fn accept(mut self, opened: Opened, accepted: Accepted) -> Result<Box<Established>, Close> {
         let config = self.context.broker.config();
         let wishes = &self.connect.properties;
+        // [MQTT-3.2.2-22]
         let keep_alive_secs = config.server_keepalive.unwrap_or(self.connect.keep_alive_secs);
         let negotiated = Negotiated {
             version: self.connect.version,
@@ -275,6 +282,7 @@ impl AwaitAuth {
         let extended = connect.properties.authentication_method.map(|method| Box::new(Extended::new(method)));
         let authenticated = Authenticated { access: accepted.access, extended, topics: accepted.topics };
         let mut output = Output::default();
+        // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [MQTT-3.2.0-2]
         output.push(&ack, connect.version)?;
         let mut established = Established::new(io, context, input, output, opened.lease, authenticated, negotiated);
         established.auto_subscribe(&accepted.names);
@@ -324,6 +332,7 @@ fn max_packet_size(connect: &Connect) -> usize {
 
 /// Sends a CONNACK that refuses, unless nobody is left to tell. Whether it arrives changes nothing.
 async fn refuse(io: &mut Box<dyn Io>, context: &Context, to: Refusal, close: &Close) {
+    // [MQTT-3.2.2-7] [MQTT-3.1.4-6] [MQTT-3.14.0-1] [MQTT-4.13.2-1]: the connection ends, whatever becomes of the answer.
     let Some(reason) = close.disconnect_reason() else { return };
     context.metrics.connect_result(reason);
     let mut ack = ConnAck::refuse(reason);
@@ -371,10 +380,11 @@ fn keep_alive(secs: u16, multiplier: f64) -> Option<Duration> {
 
 fn session_expiry(connect: &Connect, config: &MqttConfig) -> SessionExpiry {
     let wished = match (connect.version, connect.properties.session_expiry_interval) {
+        // [MQTT-3.1.2-23]
         (ProtocolVersion::V5, None | Some(0)) => SessionExpiry::OnDisconnect,
         (ProtocolVersion::V5, Some(u32::MAX)) => SessionExpiry::Never,
         (ProtocolVersion::V5, Some(secs)) => SessionExpiry::After(u64::from(secs) * 1000),
-        // 3.1.1 [MQTT-3.1.2-6]
+        // [MQTT3-3.1.2-6]
         _ if connect.clean_start => SessionExpiry::OnDisconnect,
         _ => SessionExpiry::After(millis(config.session_expiry_interval)),
     };
@@ -392,6 +402,7 @@ fn connack_properties(connect: &Connect, config: &MqttConfig, accepted: &Accepte
     ConnAckProperties {
         session_expiry_interval: (granted_secs != wished_secs).then_some(granted_secs),
         receive_maximum: NonZeroU16::new(config.max_awaiting_rel),
+        // [MQTT-3.2.2-9]
         maximum_qos: Some(config.max_qos()).filter(|qos| *qos != QoS::ExactlyOnce),
         retain_available: off(config.retain_available),
         maximum_packet_size: NonZeroU32::new(config.max_packet_size),
@@ -403,6 +414,7 @@ fn connack_properties(connect: &Connect, config: &MqttConfig, accepted: &Accepte
         // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
         authentication_method: connect.properties.authentication_method.clone(),
         authentication_data: accepted.data.clone(),
+        // [MQTT-3.1.2-28]
         response_information: (connect.properties.request_response_information == Some(true)
             && !config.response_information.is_empty())
         .then(|| config.response_information.as_str().into()),
@@ -412,6 +424,7 @@ fn connack_properties(connect: &Connect, config: &MqttConfig, accepted: &Accepte
 
 /// 128 random bits: two clients never get the same identifier, and nobody guesses another's.
 fn assigned_client_id() -> Result<ByteString, Close> {
+    // [MQTT-3.2.2-16]
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).map_err(|error| Close::Io(std::io::Error::other(error)))?;
     let mut id = String::with_capacity(5 + 32);

@@ -350,6 +350,7 @@ impl State {
     fn drain(&mut self, batch: &mut Vec<Delivery>, now: Millis, cx: &mut task::Context<'_>) -> Result<bool, Close> {
         self.settle();
         let (broker, subscriber, session) = self.lease.parts();
+        // [MQTT-3.3.4-9] [MQTT-3.3.4-10] [MQTT-4.9.0-2] [MQTT-4.9.0-3]: answers do not wait for the window.
         let window = self.negotiated.window.saturating_sub(session.inflight.len());
         let drained = subscriber.drain(batch, BATCH, window, session.inflight.ids_below(), now);
         if let Some(reason) = drained.kick {
@@ -491,6 +492,7 @@ async fn farewell(
         return;
     }
     if let Some(reason) = close.disconnect_reason().filter(|_| negotiated.version.is_v5()) {
+        // [MQTT-3.14.2-2] [MQTT-4.13.1-1] [MQTT-4.13.2-1]
         let mut packet = Disconnect::new(reason);
         packet.properties.reason_string = close.reason_string().filter(|_| negotiated.explain);
         if matches!(reason, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved) {
@@ -517,6 +519,7 @@ async fn farewell(
     let mut written = 0;
     let send = async {
         poll_fn(|cx| output.poll_write(cx, &mut *io, &mut written)).await?;
+        // [MQTT-3.14.4-1] [MQTT-3.14.4-2]
         tokio::io::AsyncWriteExt::shutdown(&mut io).await.map_err(Close::from)
     };
     // The peer may not read any more; the connection ends all the same.

@@ -63,6 +63,7 @@ impl State {
             Packet::PubAck(ack) => {
                 let inflight = &mut self.lease.session().inflight;
                 let row = inflight.row(ack.packet_id);
+                // [MQTT-4.4.0-2] [MQTT-4.8.2-6]: whatever its reason code.
                 if inflight.acknowledge(ack.packet_id) == Acknowledged::Done {
                     self.row_done(row);
                 }
@@ -122,7 +123,7 @@ impl State {
         if properties.payload_format == Some(PayloadFormat::Utf8) && std::str::from_utf8(&payload).is_err() {
             return self.answer_publish(qos, packet_id, ReasonCode::PayloadFormatInvalid);
         }
-        // The packet is well formed and only this message is refused.
+        // The packet is well formed and only this message is refused, [MQTT3-3.3.5-2].
         let (delay, topic) = match self.publish_topic(topic, context) {
             Ok(topic) => topic,
             Err(reason) => return self.answer_publish(qos, packet_id, reason),
@@ -151,6 +152,7 @@ impl State {
                 DenyAction::Disconnect => Err(Close::Refused(ReasonCode::NotAuthorized, "publish that is not allowed")),
             };
         }
+        // [MQTT-3.3.1-3] [MQTT-4.3.2-5]: neither the identifier nor DUP goes any further.
         let message = Message::new(topic, payload, qos, properties, now);
         if let Some(after) = delay {
             let from = self.lease.subscriber().id();
@@ -178,6 +180,7 @@ impl State {
             _ => ReasonCode::Success,
         };
         if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
+            // [MQTT-4.3.3-9]
             if reason.is_error() {
                 self.release_inbound(id);
             } else {
@@ -229,7 +232,9 @@ impl State {
         ticket: Ticket,
     ) -> Result<(), Close> {
         match (qos, packet_id) {
+            // [MQTT-3.3.4-1] [MQTT-2.2.1-5] [MQTT-4.3.2-4]
             (QoS::AtLeastOnce, Some(id)) => self.reply(Reply::PubAck(id, reason), ticket),
+            // [MQTT-4.3.3-8]
             (QoS::ExactlyOnce, Some(id)) => self.reply(Reply::PubRec(id, reason), ticket),
             _ => Ok(()),
         }
@@ -260,7 +265,7 @@ impl State {
         // Not before the identifier is gone from the disk: after a crash its next use would be taken for a repetition.
         let (known, ticket) = self.release_inbound(id);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-        // [MQTT-4.3.3-11]
+        // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
         self.reply(Reply::PubComp(id, reason), ticket)
     }
 
@@ -315,7 +320,7 @@ impl State {
             reasons.push(outcome.reason);
         }
         context.metrics.subscribes.fetch_add(reasons.len() as u64, Ordering::Relaxed);
-        // [MQTT-3.8.4-1] [MQTT-3.8.4-5]
+        // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.9.3-1] [MQTT-2.2.1-6]
         let ack = SubAck { packet_id: subscribe.packet_id, properties: Default::default(), reasons };
         self.reply(Reply::SubAck(Box::new(ack)), ticket)
     }
@@ -340,7 +345,7 @@ impl State {
                 None => ReasonCode::NoSubscriptionExisted,
             });
         }
-        // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]
         let ack = UnsubAck { packet_id: unsubscribe.packet_id, properties: Default::default(), reasons };
         self.reply(Reply::UnsubAck(Box::new(ack)), ticket)
     }

@@ -72,6 +72,7 @@ impl Input {
         max_packet_size: u32,
         mut each: impl FnMut(&[u8]) -> Result<Flow, Close>,
     ) -> Result<(), Close> {
+        // [MQTT-6.0.0-2]: packets are found wherever reads or frames are cut.
         let mut rest = data;
         while !self.pending.is_empty() {
             let wanted = match frame_len(&self.pending, max_packet_size)? {

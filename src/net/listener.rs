@@ -184,6 +184,7 @@ impl Drop for Open {
     }
 }
 
+// [MQTT-4.2.0-1]
 fn bind(config: &ListenerConfig) -> io::Result<TcpListener> {
     let socket = if config.bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;

@@ -107,6 +107,7 @@ impl<M: Clone> Retained<M> {
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             hasher: DefaultHashBuilder::default(),
+            // [MQTT3-3.1.2-7]: no session owns a retained message.
             messages: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             max_messages: limits.max_messages,

@@ -17,7 +17,7 @@ pub enum AliasError {
     Unknown,
 }
 
-/// Aliases that the client has set, [MQTT-3.3.2-7] to [MQTT-3.3.2-12].
+/// Aliases that the client has set, [MQTT-3.3.2-7] [MQTT-3.3.2-12].
 #[derive(Debug, Default)]
 pub struct InboundAliases {
     topics: Vec<Option<ByteString>>,
@@ -72,7 +72,7 @@ impl TopicAs {
 }
 
 /// Aliases that the broker has set towards the client: the topics sent last, at most as many as the client takes, [MQTT-3.1.2-26]
-/// [MQTT-3.1.2-27]. Takes no memory until it is used.
+/// [MQTT-3.1.2-27] [MQTT-3.3.2-8] [MQTT-3.3.2-11]. Takes no memory until it is used.
 #[derive(Debug, Default)]
 pub struct OutboundAliases {
     /// Few, so that a scan is as fast as a table. Position `p` is alias `p + 1`.

@@ -101,6 +101,7 @@ impl Inflight {
             return self.begin_stored(delivery.stored.seq, Pending::Publish(delivery));
         }
         // A free identifier exists, since fewer than 65,535 are taken.
+        // [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.9.0-1]
         let id = loop {
             let candidate = NonZeroU16::new(self.next_id);
             self.next_id = self.next_id.wrapping_add(1);
@@ -202,6 +203,7 @@ impl Inflight {
     pub fn acknowledge(&mut self, id: NonZeroU16) -> Acknowledged {
         match self.entries.get(&id) {
             None => Acknowledged::Unknown,
+            // [MQTT-4.3.2-3]
             Some(Entry { pending: Pending::Publish(delivery), .. }) if delivery.qos == mqtt_codec::QoS::AtLeastOnce => {
                 self.forget(id);
                 Acknowledged::Done
@@ -219,11 +221,13 @@ impl Inflight {
             Some(Entry { pending: Pending::Publish(delivery), .. }) if delivery.qos != mqtt_codec::QoS::ExactlyOnce => {
                 Acknowledged::Unexpected
             }
+            // [MQTT-4.3.3-3] [MQTT-4.4.0-2]
             Some(_) if failed => {
                 self.forget(id);
                 Acknowledged::Done
             }
             Some(entry) => {
+                // [MQTT-4.3.3-6]: the message itself is not kept any longer.
                 entry.pending = Pending::Released;
                 Acknowledged::Release
             }
@@ -234,6 +238,7 @@ impl Inflight {
     pub fn complete(&mut self, id: NonZeroU16) -> Acknowledged {
         match self.entries.get(&id) {
             None => Acknowledged::Unknown,
+            // [MQTT-4.3.3-5]
             Some(Entry { pending: Pending::Released, .. }) => {
                 self.forget(id);
                 Acknowledged::Done
@@ -245,6 +250,7 @@ impl Inflight {
     /// Everything unacknowledged, oldest first, as it must be sent when the client is back.
     pub fn resend(&self) -> Vec<Resend> {
         let mut entries: Vec<_> = self.entries.iter().collect();
+        // [MQTT-4.3.3-7]: no expiry, and the order of the first sending.
         entries.sort_unstable_by_key(|(_, entry)| entry.order);
         entries
             .into_iter()

@@ -17,7 +17,8 @@ pub struct Message {
     pub payload: Bytes,
     /// As published; what a subscriber gets is the lower of this and its own.
     pub qos: QoS,
-    /// Forwarded unaltered, [MQTT-3.3.2-17] and its neighbours, but for the expiry, which is `expires_at`.
+    /// Forwarded unaltered, [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-20], but for the expiry,
+    /// which is `expires_at`.
     pub properties: PublishProperties,
     /// When it must no longer be delivered.
     pub expires_at: Option<Millis>,
@@ -109,7 +110,7 @@ pub struct Delivery {
     pub message: Arc<Message>,
     pub qos: QoS,
     pub retain: bool,
-    /// Of every subscription it matched, [MQTT-3.3.4-3] to [MQTT-3.3.4-5].
+    /// Of every subscription it matched, [MQTT-3.3.4-3] [MQTT-3.3.4-4].
     pub subscription_ids: Vec<SubscriptionId>,
     pub stored: StoredAs,
     /// The shared subscription by which it came: another member may get it when this one's session ends.
@@ -214,6 +215,7 @@ impl Delivery {
 
     fn header<'a>(&'a self, wire: Wire<'a>, sending: Sending, now: Millis) -> PublishHeader<'a> {
         PublishHeader {
+            // [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
             dup: sending.dup,
             qos: self.qos,
             retain: self.retain,

@@ -138,11 +138,13 @@ impl Queue {
     pub fn pop(&mut self, window_open: bool, now: Millis, expired: &mut usize) -> Option<Delivery> {
         loop {
             let head = self.head()?;
+            // [MQTT-4.3.3-13]: what was sent left the queue and expires no more.
             if head.message.has_expired(now) {
                 *expired += 1;
                 self.pop_head();
                 continue;
             }
+            // [MQTT-4.6.0-5] [MQTT-4.6.0-6]
             if head.qos != QoS::AtMostOnce && !window_open {
                 return None;
             }

@@ -40,7 +40,7 @@ async fn accepts_mqtt_3_1() {
 #[tokio::test]
 async fn refuses_protocol_levels_that_do_not_exist() {
     let broker = TestBroker::start().await;
-    // 3.1.1 [MQTT-3.1.2-2]: return code 1; [MQTT-3.1.2-2]: reason code 0x84.
+    // [MQTT3-3.1.2-2]: return code 1; [MQTT-3.1.2-2]: reason code 0x84.
     for (name, level, answer) in [
         (&b"MQTT"[..], 3, &[0x20, 2, 0, 1][..]),
         (&b"MQTT"[..], 6, &[0x20, 3, 0, 0x84, 0][..]),
@@ -103,7 +103,7 @@ async fn an_mqtt_3_client_may_leave_its_identifier_out_only_with_a_clean_session
     let mut second = broker.connect(connect("").v311()).await;
     first.ping().await;
     second.ping().await;
-    // 3.1.1 [MQTT-3.1.3-8]
+    // [MQTT3-3.1.3-8]
     let mut third = broker.raw().await;
     third.expect_refusal(connect("").v311().resume(), ReasonCode::ClientIdentifierNotValid).await;
 }

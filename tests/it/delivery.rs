@@ -147,7 +147,7 @@ async fn overlapping_subscriptions_of_an_mqtt_3_client_bring_one_copy_at_the_hig
     subscriber.subscribe_with(subscribe(1, &[("a/+", 0), ("a/b", 1), ("#", 2)])).await;
     let mut publisher = broker.client_of(ProtocolVersion::V3_1_1, "p").await;
     publisher.publish(publish("a/b", 2, "once")).await;
-    // 3.1.1 [MQTT-3.3.5-1]
+    // [MQTT3-3.3.5-1]
     assert_eq!(subscriber.expect_message("a/b", "once").await.qos, QoS::ExactlyOnce);
     subscriber.expect_nothing().await;
 }

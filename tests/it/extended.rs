@@ -61,6 +61,7 @@ fn text(data: Option<&Secret>) -> String {
 
 async fn challenge<S: Stream>(client: &mut Client<S>) -> String {
     match client.recv().await {
+        // [MQTT-4.12.0-2] [MQTT-4.12.0-5]
         Packet::Auth(auth) if auth.reason == ReasonCode::ContinueAuthentication => {
             assert_eq!(auth.properties.authentication_method.as_deref(), Some(METHOD));
             text(auth.properties.authentication_data.as_ref())

@@ -32,7 +32,7 @@ in_both_versions!(a_session_is_there_again_unless_started_clean, |version| async
     client.expect_nothing().await;
     client.disconnect().await;
 
-    // A session started clean by an MQTT 3 client ends with its connection, 3.1.1 [MQTT-3.1.2-6].
+    // A session started clean by an MQTT 3 client ends with its connection, [MQTT3-3.1.2-6].
     let (_, present) = broker.persistent(version, "c").await;
     assert!(!present);
 });

@@ -83,7 +83,7 @@ pub(crate) fn decode_connect_body(r: &mut Reader<'_>) -> Result<Connect, Connect
     let version = decode_version(r)?;
     Connect::decode(r, version).and_then(|connect| r.finish().map(|()| connect)).map_err(|error| {
         // Before MQTT 5 a malformed CONNECT is closed without an answer; only an identifier can be refused.
-        // 3.1.1 [MQTT-3.1.3-8] [MQTT-3.1.4-1]
+        // [MQTT3-3.1.3-8] [MQTT3-3.1.4-1] [MQTT3-3.2.2-6]
         let answer = (version.is_v5() || error == DecodeError::ClientId).then_some(version);
         ConnectError { error, answer }
     })
@@ -161,7 +161,7 @@ fn check_connect_flags(flags: u8, version: ProtocolVersion) -> Result<QoS, Decod
     if flags & WILL == 0 && (will_qos != QoS::AtMostOnce || flags & WILL_RETAIN != 0) {
         return Err(DecodeError::Flags("will flags without a will"));
     }
-    // 3.1.1 [MQTT-3.1.2-22]
+    // [MQTT3-3.1.2-22]
     if !version.is_v5() && flags & PASSWORD != 0 && flags & USERNAME == 0 {
         return Err(DecodeError::Flags("password flag without user name flag"));
     }
@@ -172,7 +172,7 @@ fn may_be_empty(version: ProtocolVersion, clean_start: bool) -> bool {
     match version {
         // MQTT 3.1, section 3.1. Its upper bound of 23 characters is not enforced, as no server does.
         ProtocolVersion::V3_1 => false,
-        // 3.1.1 [MQTT-3.1.3-7] [MQTT-3.1.3-8]
+        // [MQTT3-3.1.3-7] [MQTT3-3.1.3-8]
         ProtocolVersion::V3_1_1 => clean_start,
         // [MQTT-3.1.3-6]
         ProtocolVersion::V5 => true,

@@ -57,7 +57,7 @@ fn check_first_byte(first: u8) -> Result<PacketType, DecodeError> {
 /// Checks the first byte for one version and returns its packet type.
 pub(crate) fn check_flags(first: u8, allow_dup: bool) -> Result<PacketType, DecodeError> {
     let packet_type = check_first_byte(first)?;
-    // [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]
+    // [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1]
     if packet_type != PacketType::Publish && first & 0b1000 != 0 && !allow_dup {
         return Err(DecodeError::FixedHeaderFlags(first));
     }

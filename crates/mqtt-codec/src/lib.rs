@@ -2,7 +2,7 @@
 //!
 //! The layer below state and IO: no sockets, no clock, no tokio, and no panic on any input. What a packet says is
 //! checked here as far as the packet alone decides it; what depends on the session is the caller's.
-//! `[MQTT-x.y.z-n]` cites the numbered statements of MQTT 5.0, `3.1.1 [MQTT-x.y.z-n]` those of MQTT 3.1.1 (OASIS).
+//! `[MQTT-x.y.z-n]` cites the numbered statements of MQTT 5.0, `[MQTT3-x.y.z-n]` those of MQTT 3.1.1 (OASIS).
 
 mod ack;
 mod auth;

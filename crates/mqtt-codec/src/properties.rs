@@ -311,7 +311,7 @@ impl SubscriptionId {
     }
 }
 
-/// Name and value pairs, in the order of the packet; names may repeat [MQTT-3.1.2-29]. Clones share memory.
+/// Name and value pairs, in the order of the packet; names may repeat. [MQTT-3.1.3-10] [MQTT-3.3.2-18] Clones share memory.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct UserProperties(Option<Arc<Vec<(ByteString, ByteString)>>>);
 

@@ -33,7 +33,7 @@ impl SubAck {
         while !r.is_empty() {
             let code = r.u8()?;
             let reason = ReasonCode::decode(code, PacketType::SubAck)?;
-            // 3.1.1 [MQTT-3.9.3-2]
+            // [MQTT3-3.9.3-2]
             if !version.is_v5() && code > 0x80 {
                 return Err(DecodeError::ReasonCode { packet: PacketType::SubAck, code });
             }

@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// A packet identifier. [MQTT-2.2.1-3] [MQTT-2.2.1-4] 3.1.1 [MQTT-2.3.1-1]
+    /// A packet identifier. [MQTT-2.2.1-3] [MQTT-2.2.1-4] [MQTT3-2.3.1-1]
     pub(crate) fn packet_id(&mut self) -> Result<NonZeroU16, DecodeError> {
         NonZeroU16::new(self.u16()?).ok_or(DecodeError::PacketIdZero)
     }

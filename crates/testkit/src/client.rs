@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use mqtt_codec::{
     ConnAck, Connect, Disconnect, Encode, FrameLen, Packet, PacketType, ProtocolVersion, PubAck, PubComp, PubRec,
     PubRel, Publish, QoS, ReasonCode, Subscribe, Unsubscribe, decode, frame_len,
@@ -314,10 +314,26 @@ impl<S: Stream> Client<S> {
         }
     }
 
+    /// The bytes of the next packet. Nothing may have been put aside before.
+    pub async fn recv_frame(&mut self) -> Bytes {
+        assert!(self.aside.is_empty(), "a message was put aside");
+        match self.next_frame().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => panic!("the peer closed the connection instead of sending a packet"),
+            Err(error) => panic!("the connection failed instead of bringing a packet: {error}"),
+        }
+    }
+
     /// The next packet, or `None` at the end of the stream. An end in the middle of a packet is an error.
     async fn next(&mut self) -> io::Result<Option<Packet>> {
-        let invalid = |error: mqtt_codec::DecodeError| io::Error::new(io::ErrorKind::InvalidData, error);
-        let Client { io, received, version, patience, .. } = self;
+        match self.next_frame().await? {
+            Some(frame) => decode(frame, self.version).map(Some).map_err(invalid),
+            None => Ok(None),
+        }
+    }
+
+    async fn next_frame(&mut self) -> io::Result<Option<Bytes>> {
+        let Client { io, received, patience, .. } = self;
         let frame = async {
             loop {
                 if let FrameLen::Complete(len) = frame_len(received, u32::MAX).map_err(invalid)? {
@@ -328,11 +344,12 @@ impl<S: Stream> Client<S> {
                 }
             }
         };
-        match within(*patience, "a packet or the end of the connection", frame).await? {
-            Some(frame) => decode(frame, *version).map(Some).map_err(invalid),
-            None => Ok(None),
-        }
+        within(*patience, "a packet or the end of the connection", frame).await
     }
+}
+
+fn invalid(error: mqtt_codec::DecodeError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 async fn within<T>(patience: Duration, what: &str, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {

@@ -50,6 +50,11 @@ impl VerifiedCertificate {
         })
     }
 
+    /// The subject's common name, if it has exactly one.
+    pub fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
+    }
+
     /// As RFC 4514 writes it.
     pub fn subject(&self) -> &str {
         &self.subject
@@ -69,7 +74,7 @@ impl VerifiedCertificate {
 impl Identity {
     /// The certificate's common name, if it has exactly one.
     pub fn common_name(&self) -> Option<&str> {
-        self.certificate.as_ref()?.common_name.as_deref()
+        self.certificate.as_ref()?.common_name()
     }
 
     /// The same client with what it was granted by authenticating again; `None` if it is somebody else now.

@@ -5,6 +5,7 @@
 pub mod acl;
 mod enhanced;
 mod identity;
+mod jwt;
 mod password_file;
 mod password_hash;
 mod rights;
@@ -26,9 +27,12 @@ use acl::Rules;
 
 pub use enhanced::{Exchange, MAX_STEPS, Method, ScramSha256, Step};
 pub use identity::{Identity, Owner, VerifiedCertificate};
+pub use jwt::Jwt;
 pub use password_file::{LineProblem, PasswordFile, PasswordFileError, UserNameError, Users, set_password};
 pub use password_hash::{HashError, MAX_PASSWORD_BYTES, PasswordHash};
 pub use rights::{Access, Answer, Authorizer, Policy, Rights};
+#[doc(hidden)]
+pub use {enhanced::fuzz_scram, jwt::fuzz_token};
 
 /// What a client showed when it connected.
 #[derive(Clone, Copy)]
@@ -234,6 +238,13 @@ impl Auth {
 fn load(config: &AuthConfig, checks: &Arc<Semaphore>) -> Result<(Chain, Policy), ConfigErrors> {
     let mut errors = Vec::new();
     let mut chain = Chain::default();
+    // Tokens first: what is no token is left to the password file.
+    if let Some(config) = &config.jwt {
+        match Jwt::load(config) {
+            Ok(tokens) => chain.authenticators.push(Box::new(tokens)),
+            Err(error) => errors.push(error),
+        }
+    }
     if let Some(file) = &config.password_file {
         match Users::load(file.path()).map(Arc::new) {
             Ok(users) => {

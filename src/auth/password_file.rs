@@ -57,7 +57,7 @@ pub enum LineProblem {
 pub struct UserNameError;
 
 /// The users of a password file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Users(HashMap<String, Arc<PasswordHash>>);
 
 impl Users {

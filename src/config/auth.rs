@@ -1,7 +1,9 @@
 //! `[auth]`: who may connect, and what they may do.
 
-use super::section::{FileRef, Section};
-use super::value::{Choice, Word};
+use std::time::Duration;
+
+use super::section::{FileRef, Place, Section};
+use super::value::{Choice, Span, Word};
 use crate::auth::acl::Permit;
 
 /// `[auth]`.
@@ -19,6 +21,34 @@ pub struct AuthConfig {
     pub no_match: Permit,
     pub deny_action: DenyAction,
     pub clientid_binding: ClientIdBinding,
+    pub jwt: Option<JwtConfig>,
+}
+
+/// `[auth.jwt]`: tokens in place of passwords.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtConfig {
+    /// Where the table is.
+    pub place: Place,
+    pub keys: JwtKeys,
+    /// The claim that names the user.
+    pub username_claim: String,
+    /// The claim that lists topics.
+    pub acl_claim: String,
+    /// How far the clocks of broker and issuer may be apart.
+    pub leeway: Duration,
+    /// Claims that must have a value, which may hold placeholders.
+    pub verify_claims: Vec<(String, String)>,
+}
+
+/// What signatures of tokens are checked by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JwtKeys {
+    /// HS256.
+    Secret(FileRef),
+    /// RS256, ES256 or SM3withSM2, as the key is.
+    PublicKey(FileRef),
+    /// A JSON Web Key Set.
+    Set(FileRef),
 }
 
 /// What happens to a client that publishes what it may not.
@@ -52,6 +82,7 @@ impl Default for AuthConfig {
             no_match: Permit::Allow,
             deny_action: DenyAction::Ignore,
             clientid_binding: ClientIdBinding::Session,
+            jwt: None,
         }
     }
 }
@@ -69,11 +100,51 @@ impl AuthConfig {
             no_match: section.read("no_match", Word(no_match)).0,
             deny_action: section.read("deny_action", Word(default.deny_action)).0,
             clientid_binding: section.read("clientid_binding", Word(default.clientid_binding)).0,
+            jwt: JwtConfig::read(section.section("jwt")),
         };
         section.finish();
         config
     }
 }
+
+impl JwtConfig {
+    fn read(mut section: Section<'_>) -> Option<JwtConfig> {
+        if !section.exists() {
+            return None;
+        }
+        let mut keys: Vec<JwtKeys> = Vec::new();
+        keys.extend(section.file("secret_file").map(JwtKeys::Secret));
+        keys.extend(section.file("public_key_file").map(JwtKeys::PublicKey));
+        keys.extend(section.file("jwks_file").map(JwtKeys::Set));
+        if keys.len() != 1 {
+            let reason = format!("{} files with keys are named, and one is needed", keys.len());
+            let suggestion = "name one of secret_file, public_key_file and jwks_file; a set may hold several keys";
+            section.report().push(section.own_place().error(reason).suggest(suggestion));
+        }
+        let claim = |section: &mut Section<'_>, key: &'static str, default: &str| {
+            let name = section.read(key, default.to_owned());
+            if name.is_empty() {
+                section.error(key, "an empty name is no claim", Some(format!("the default is {default}")));
+            }
+            name
+        };
+        let username_claim = claim(&mut section, "username_claim", "sub");
+        let acl_claim = claim(&mut section, "acl_claim", "acl");
+        let config = JwtConfig {
+            place: section.own_place(),
+            username_claim,
+            acl_claim,
+            leeway: section.within("leeway", Span(Duration::from_secs(30)), Span(Duration::ZERO), Span(MAX_LEEWAY)).0,
+            verify_claims: section.pairs("verify_claims"),
+            keys: keys.pop()?,
+        };
+        section.finish();
+        Some(config)
+    }
+}
+
+/// A token that expired longer ago is expired by any clock.
+const MAX_LEEWAY: Duration = Duration::from_secs(600);
 
 impl Choice for Permit {
     const WORDS: &'static [(&'static str, Permit)] = &[("allow", Permit::Allow), ("deny", Permit::Deny)];

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 pub use acl::{load_acl, parse_acl};
-pub use auth::{AuthConfig, ClientIdBinding, DenyAction};
+pub use auth::{AuthConfig, ClientIdBinding, DenyAction, JwtConfig, JwtKeys};
 pub use cidr::Cidr;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use features::{AutoSubscribe, DelayedConfig, Features, FlappingConfig, Pattern, RewriteAction, RewriteRule};

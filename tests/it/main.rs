@@ -34,5 +34,6 @@ mod sessions;
 mod shared;
 mod simulated;
 mod sys;
+mod tokens;
 mod transports;
 mod wills;

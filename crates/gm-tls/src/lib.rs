@@ -2,7 +2,8 @@
 //! `unsafe` code. Everything above knows a connection's security through [`PeerIdentity`] alone.
 //!
 //! - [`hello`] reads a ClientHello without the library, to choose a context before anything is committed.
-//! - [`cert`], [`key`], [`pair`] and [`pki`] are certificates, keys, the dual pair of TLCP, and a small authority.
+//! - [`cert`], [`key`], [`pair`] and [`pki`] are certificates, keys, the dual pair of TLCP, and a small authority; [`public`] checks
+//!   signatures over data.
 //! - [`suites`] names the cipher suites; [`server`] and [`client`] build contexts that accept exactly what was configured.
 //! - [`engine`] is one connection as a state machine without IO; [`stream`] drives it over any tokio stream.
 
@@ -33,6 +34,8 @@ pub mod pair;
 mod pem;
 #[cfg(feature = "tongsuo")]
 pub mod pki;
+#[cfg(feature = "tongsuo")]
+pub mod public;
 #[cfg(feature = "tongsuo")]
 pub mod server;
 #[cfg(feature = "tongsuo")]

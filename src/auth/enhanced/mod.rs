@@ -10,6 +10,8 @@ use std::sync::Arc;
 use super::Accepted;
 
 pub use scram::ScramSha256;
+#[doc(hidden)]
+pub use scram::fuzz_scram;
 
 /// One way to authenticate in steps.
 pub trait Method: fmt::Debug + Send + Sync {

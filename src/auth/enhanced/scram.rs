@@ -196,9 +196,31 @@ fn unescape(name: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// Takes arbitrary messages, one to a line, through an exchange in which nobody's password is known, for fuzzing.
+#[doc(hidden)]
+pub fn fuzz_scram(data: &[u8]) {
+    let method = Arc::new(ScramSha256 { users: Arc::default(), secret: [0; 32], iterations: 4096 });
+    let mut exchange = method.begin();
+    for line in data.split(|byte| *byte == b'\n') {
+        assert!(!matches!(exchange.step(line), Step::Accept(..)), "somebody was accepted");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What fuzzing begins with, and what it has found.
+    #[test]
+    fn the_corpus_accepts_nobody() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/scram");
+        let mut read = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            fuzz_scram(&std::fs::read(entry.unwrap().path()).unwrap());
+            read += 1;
+        }
+        assert!(read >= 5, "{read}");
+    }
 
     /// RFC 7677 section 3.
     const USER: &str = "user:SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=\n";

@@ -81,8 +81,13 @@ impl<'a> Filter<'a> {
 
 /// Whether `filters` together match every topic that `set` matches.
 pub(super) fn covered<'f>(set: &Filter<'_>, filters: impl Iterator<Item = &'f Filter<'f>>) -> bool {
-    // A topic has one level at least, so that `#` begins at one and not at none.
-    let least = set.levels.len().max(1);
+    let least = match set.levels.as_slice() {
+        // A topic has one level at least, so that `#` begins at one and not at none.
+        [] => 1,
+        // It is not empty either: what `/#` matches begins at two.
+        [Level::Text(text)] if text.is_empty() && set.rest => 2,
+        levels => levels.len(),
+    };
     // Depths that are covered one by one, and the one from which all are.
     let mut depths: Vec<usize> = Vec::new();
     let mut all_from = usize::MAX;
@@ -179,6 +184,8 @@ mod tests {
             ("$SYS/#", &["#"], false),
             ("#", &["+/#"], true),
             ("#", &["+", "+/+/#"], true),
+            ("/#", &["/+/#"], true),
+            ("/#", &["/+"], false),
             ("a", &["a/#"], true),
             ("a", &[], false),
         ] {

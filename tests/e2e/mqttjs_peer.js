@@ -26,6 +26,8 @@ const client = mqtt.connect(`${scheme}://localhost:${options.port}${path}`, {
   connectTimeout: 15000,
   protocolVersion: Number(options.version || 4),
   clean: !options.persistent,
+  ...(options.persistent && options.version === '5' ? { properties: { sessionExpiryInterval: 600 } } : {}),
+  ...(options['will-topic'] ? { will: { topic: options['will-topic'], payload: options['will-payload'], qos: 1 } } : {}),
   ...(options.id ? { clientId: options.id } : {})
 })
 
@@ -47,11 +49,12 @@ client.on('connect', (connack) => {
   } else if (connack.sessionPresent) {
     console.log('READY')
   } else {
-    client.subscribe(options.topic, { qos }, (error) => {
-      if (error) fail(error)
-      console.log('READY')
-    })
+    client.subscribe(options.topic, { qos }, (error) => { if (error) fail(error) })
   }
+})
+// Not in the callback above: a message that came together with SUBACK would be printed before it.
+client.on('packetreceive', (packet) => {
+  if (packet.cmd === 'suback' && packet.granted.every((code) => code < 128)) console.log('READY')
 })
 // Ends only when the last message is printed whole and acknowledged, or it would be sent again to the next connection.
 let printed = 0

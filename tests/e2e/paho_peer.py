@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 parser = argparse.ArgumentParser()
 parser.add_argument("action", choices=["pub", "sub"])
@@ -88,7 +90,12 @@ client.on_subscribe = on_subscribe
 client.on_message = on_message
 if options.action == "pub":
     client.on_publish = lambda *_: end(0)
-client.connect("localhost", options.port, keepalive=30)
+wishes = {}
+if options.version == 5 and options.persistent:
+    kept = Properties(PacketTypes.CONNECT)
+    kept.SessionExpiryInterval = 600
+    wishes = {"clean_start": False, "properties": kept}
+client.connect("localhost", options.port, keepalive=30, **wishes)
 deadline = time.monotonic() + 60
 # paho leaves the loop by itself once the socket is closed; what is queued is sent before.
 while time.monotonic() < deadline:

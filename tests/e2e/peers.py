@@ -96,6 +96,19 @@ class MqttJs(Paho):
         return ["node", str(HERE / "mqttjs_peer.js")]
 
 
+class Rumqttc(Paho):
+    """rumqttc of crates.io, MQTT 3.1.1 over plain TCP."""
+
+    name = "rumqttc"
+
+    def _options(self, endpoint):
+        assert endpoint.carrier == "tcp" and not endpoint.security
+        return ["--port", str(endpoint.port)]
+
+    def program(self):
+        return [os.environ["RUMQTTC_CLIENT"]]
+
+
 class Cli(Peer):
     """The broker's own `pub` and `sub`, the only client here that speaks every protocol."""
 

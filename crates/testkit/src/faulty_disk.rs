@@ -1,7 +1,8 @@
 //! A disk in memory that loses power, runs out of space and fails to sync: what a database is tried on.
 //!
 //! It keeps what was synced apart from what was only written. After a power loss a page that was written and not synced is there, or
-//! not, or in part; which one is decided by dice, so that a seed replays it.
+//! not, or in part; which one is decided by dice, so that a seed replays it. The file's length is one that it had since the last sync:
+//! file systems keep it in a journal or in one sector, so that it is not torn.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -50,6 +51,8 @@ pub struct FaultyDisk(Arc<Mutex<Inner>>);
 struct Inner {
     synced: Vec<u8>,
     written: Vec<u8>,
+    /// Lengths of the file since the last sync.
+    lengths: Vec<usize>,
     /// Pages that differ between the two, or may.
     dirty: BTreeSet<usize>,
     /// Pages that take space.
@@ -129,26 +132,22 @@ impl FaultyDisk {
         let survivor = {
             let inner = self.lock();
             let mut survivor = inner.synced.clone();
+            let length = match dice.below(inner.lengths.len() + 1) {
+                0 => survivor.len(),
+                newer => inner.lengths[newer - 1],
+            };
+            survivor.resize(length, 0);
             for page in &inner.dirty {
                 let start = page * PAGE;
-                let end = (start + PAGE).min(inner.written.len());
                 let keep = match dice.below(3) {
                     0 => 0,
                     1 => PAGE,
                     _ => SECTOR * (1 + dice.below(PAGE / SECTOR - 1)),
                 };
-                let end = end.min(start + keep);
-                if start >= end {
-                    continue;
+                let end = (start + keep).min(length).min(inner.written.len());
+                if start < end {
+                    survivor[start..end].copy_from_slice(&inner.written[start..end]);
                 }
-                if survivor.len() < end {
-                    survivor.resize(end, 0);
-                }
-                survivor[start..end].copy_from_slice(&inner.written[start..end]);
-            }
-            // The length may be newer than what is in the file.
-            if dice.chance(50) && survivor.len() < inner.written.len() {
-                survivor.resize(inner.written.len(), 0);
             }
             survivor
         };
@@ -213,6 +212,7 @@ impl StorageBackend for FaultyFile {
         let mut inner = self.changing()?;
         let (before, len) = (inner.written.len(), len as usize);
         inner.written.resize(len, 0);
+        inner.lengths.push(len);
         inner.dirty.extend(before.min(len) / PAGE..before.max(len).div_ceil(PAGE));
         inner.allocated.retain(|page| page * PAGE < len);
         Ok(())
@@ -226,6 +226,7 @@ impl StorageBackend for FaultyFile {
             return Err(io::Error::from_raw_os_error(EIO));
         }
         inner.synced = inner.written.clone();
+        inner.lengths.clear();
         inner.dirty.clear();
         inner.syncs += 1;
         Ok(())
@@ -249,7 +250,9 @@ impl StorageBackend for FaultyFile {
                 inner.dirty.insert(page);
             }
             if inner.written.len() < at + byte_chunk.len() {
-                inner.written.resize(at + byte_chunk.len(), 0);
+                let length = at + byte_chunk.len();
+                inner.written.resize(length, 0);
+                inner.lengths.push(length);
             }
             inner.written[at..at + byte_chunk.len()].copy_from_slice(byte_chunk);
         }

@@ -86,10 +86,10 @@ impl Delayed {
 impl Broker {
     /// Takes the delay off a topic. Everything is an ordinary topic while delayed publish is off.
     pub fn delay_of(&self, topic: &ByteString) -> Delay {
-        match (&self.delayed, topic.strip_prefix(PREFIX)) {
-            (Some(_), Some(rest)) => parse(rest),
-            _ => Delay::None,
+        if self.delayed.is_none() {
+            return Delay::None;
         }
+        topic.strip_prefix(PREFIX).map_or(Delay::None, parse)
     }
 
     /// Lets a message wait; `false` when no more may wait.

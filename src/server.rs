@@ -7,7 +7,7 @@ use crate::config::{Config, ConfigError, ConfigErrors, Durability, NodeConfig};
 use crate::metrics::Metrics;
 use crate::net::{BindError, PreparedListener};
 use crate::session::millis;
-use crate::store::{Directory, Recovery, Store, StoreError, WallClock};
+use crate::store::{Directory, Medium, Recovery, Store, StoreError, WallClock};
 use mqtt_codec::ReasonCode;
 use rustix::fs::{Access, access};
 use std::io;
@@ -53,6 +53,8 @@ pub struct Prepared {
     config: Config,
     auth: Arc<Auth>,
     listeners: Vec<PreparedListener>,
+    /// Instead of the data directory.
+    medium: Option<Arc<dyn Medium>>,
 }
 
 impl Prepared {
@@ -92,7 +94,12 @@ impl Prepared {
             }
         }
         ConfigErrors::check(errors)?;
-        Ok(Prepared { config, auth: Arc::new(auth?), listeners })
+        Ok(Prepared { config, auth: Arc::new(auth?), listeners, medium: None })
+    }
+
+    /// Keeps durable state somewhere else than in the data directory.
+    pub fn store_on(self, medium: Arc<dyn Medium>) -> Prepared {
+        Prepared { medium: Some(medium), ..self }
     }
 
     /// The configuration without its listeners.
@@ -154,9 +161,9 @@ impl Server {
     /// # Errors
     /// Every address that the system does not give.
     pub async fn run(prepared: Prepared) -> Result<Server, StartError> {
-        let Prepared { config, auth, listeners } = prepared;
+        let Prepared { config, auth, listeners, medium } = prepared;
         let metrics = Arc::new(Metrics::new());
-        let broker = open_broker(&config, &auth, Arc::clone(&metrics)).await?;
+        let broker = open_broker(&config, &auth, medium, Arc::clone(&metrics)).await?;
         let mut opened = Vec::new();
         let mut errors = Vec::new();
         for listener in listeners {
@@ -247,7 +254,12 @@ impl Server {
 }
 
 /// The broker with what its store holds, or with nothing where durability is off.
-async fn open_broker(config: &Config, auth: &Arc<Auth>, metrics: Arc<Metrics>) -> Result<Arc<Broker>, StartError> {
+async fn open_broker(
+    config: &Config,
+    auth: &Arc<Auth>,
+    medium: Option<Arc<dyn Medium>>,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<Broker>, StartError> {
     let started = tokio::time::Instant::now();
     let (mqtt, retainer, store) = (config.mqtt.clone(), config.retainer, config.store);
     let features = config.features.clone();
@@ -255,15 +267,20 @@ async fn open_broker(config: &Config, auth: &Arc<Auth>, metrics: Arc<Metrics>) -
         return Ok(Broker::with_store(mqtt, retainer, features, metrics, None, started));
     }
     let path = config.node.data_dir.clone();
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-    made.map_err(|cause| StartError::DataDir { path: path.clone(), cause })?;
+    if medium.is_none() {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|cause| StartError::DataDir { path: path.clone(), cause })?;
+    }
     let auth = Arc::clone(auth);
     let open = tokio::task::spawn_blocking(move || {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let clock = WallClock { origin: millis(since_epoch.saturating_sub(started.elapsed())) };
-        let directory = Arc::new(Directory::open(&path).map_err(StoreError::from)?);
+        let medium = match medium {
+            Some(medium) => medium,
+            None => Arc::new(Directory::open(&path).map_err(StoreError::from)?),
+        };
         let mut loaded = Vec::new();
-        let (store, recovery) = Store::open(directory, store, clock, Arc::clone(&metrics), |item| loaded.push(item))?;
+        let (store, recovery) = Store::open(medium, store, clock, Arc::clone(&metrics), |item| loaded.push(item))?;
         let broker = Broker::with_store(mqtt, retainer, features, metrics, Some(store), started);
         broker.recover(loaded, &auth);
         say(&recovery, &path, started.elapsed());

@@ -132,5 +132,7 @@ mod tests {
         assert_eq!(ids.begin(id(2), 1, 999, 1000), Begin::Full);
         assert_eq!(ids.begin(id(2), 1, 1000, 1000), Begin::New);
         assert!(!ids.release(id(1)));
+        assert_eq!(ids.take_forgotten(), [id(1)]);
+        assert!(ids.take_forgotten().is_empty());
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
@@ -45,7 +45,13 @@ impl Dice {
 
 /// One file on such a disk. Clones are the same file.
 #[derive(Debug, Clone, Default)]
-pub struct FaultyDisk(Arc<Mutex<Inner>>);
+pub struct FaultyDisk(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    released: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -62,6 +68,7 @@ struct Inner {
     space: Option<usize>,
     fail_syncs: bool,
     fail_writes: bool,
+    hold_syncs: bool,
     syncs: u64,
     /// Power goes before this many more calls that change something.
     power_for: Option<u64>,
@@ -109,6 +116,12 @@ impl FaultyDisk {
         self.lock().fail_syncs = fail;
     }
 
+    /// Lets syncs wait until they are not held any more.
+    pub fn hold_syncs(&self, hold: bool) {
+        self.lock().hold_syncs = hold;
+        self.0.released.notify_all();
+    }
+
     pub fn fail_writes(&self, fail: bool) {
         self.lock().fail_writes = fail;
     }
@@ -121,6 +134,7 @@ impl FaultyDisk {
     /// Power goes now: every call fails until [`restart`](Self::restart).
     pub fn cut_power(&self) {
         self.lock().dark = true;
+        self.0.released.notify_all();
     }
 
     pub fn is_dark(&self) -> bool {
@@ -158,10 +172,11 @@ impl FaultyDisk {
         let mut inner = self.lock();
         let allocated = (0..bytes.len().div_ceil(PAGE)).collect();
         *inner = Inner { synced: bytes.clone(), written: bytes, allocated, life: inner.life + 1, ..Inner::default() };
+        self.0.released.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,6 +235,12 @@ impl StorageBackend for FaultyFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut inner = self.changing()?;
+        while inner.hold_syncs && !inner.dark && inner.life == self.life {
+            inner = self.disk.0.released.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        if inner.dark || inner.life != self.life {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         if inner.fail_syncs {
             // As Linux does it: what could not be written counts as clean from now on.
             inner.dirty.clear();

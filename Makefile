@@ -1,7 +1,7 @@
 # Thin wrappers: each target is one command that works without make too.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-brokers ci conformance e2e lint
+.PHONY: help run test soak bench bench-brokers ci conformance e2e lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,10 @@ lint: ## formatting, lints and banned packages only
 	cargo fmt --all --check
 	scripts/check-bans
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+soak: ## kill the broker 500 times and take its power 500 times under load, and start on a large store
+	@scripts/preflight build
+	CRASH_KILLS=500 cargo test --locked --release --test crash -- --nocapture --test-threads 1
 
 bench: ## run the benchmarks and print the handshake table
 	@scripts/preflight build

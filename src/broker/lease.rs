@@ -84,8 +84,12 @@ impl Broker {
                 lease.will = request.will;
                 lease.rights = Some(request.rights);
                 let saved = lease.save();
-                // A session that was there is on disk, and what changes about it need not be.
-                let ticket = if present { 0 } else { saved.max(ended) };
+                if !present {
+                    lease.session.created = saved;
+                }
+                // What changes about a session that was there need not be on the disk. That it was there must be: an earlier
+                // connection may not have lived to see it.
+                let ticket = lease.session.created.max(ended);
                 if let Err(error) = self.wait_for(ticket).await {
                     lease.session.expiry = SessionExpiry::OnDisconnect;
                     lease.will = None;

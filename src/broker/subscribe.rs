@@ -134,21 +134,20 @@ impl Broker {
         session.subscriptions.insert(request.filter.clone(), options);
         let key = || Key::Subscription(subscriber.id(), request.filter.clone());
         let ticket = subscriber.store().map_or(0, |store| store.put(key(), Row::Subscription(options)));
+        session.changed = ticket;
         SubscribeOutcome { reason: ReasonCode::granted(options.qos), retained, ticket }
     }
 
-    /// Unsubscribes; `None` if there was no such subscription, else the ticket for its row.
-    pub fn unsubscribe(
-        &self,
-        subscriber: &Arc<Subscriber>,
-        session: &mut Session,
-        filter: &ByteString,
-    ) -> Option<Ticket> {
+    /// Unsubscribes; `false` if there was no such subscription. Either is durable with the session's last change.
+    pub fn unsubscribe(&self, subscriber: &Arc<Subscriber>, session: &mut Session, filter: &ByteString) -> bool {
         // [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-3]: what is on its way stays.
-        session.subscriptions.remove(filter)?;
+        if session.subscriptions.remove(filter).is_none() {
+            return false;
+        }
         self.remove_route(filter, subscriber);
         let key = || Key::Subscription(subscriber.id(), filter.clone());
-        Some(subscriber.store().map_or(0, |store| store.delete(key())))
+        session.changed = subscriber.store().map_or(0, |store| store.delete(key()));
+        true
     }
 
     /// Moves the next retained messages of `scan` into the subscriber's outbox, at most `limit`; `false` when the scan is done.

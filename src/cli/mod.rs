@@ -9,6 +9,7 @@ mod passwd;
 mod publish;
 mod session;
 mod start;
+mod store;
 mod subscribe;
 mod transport;
 mod url;
@@ -47,6 +48,9 @@ enum Command {
     /// Publish messages.
     #[command(name = "pub")]
     Publish(Box<publish::Arguments>),
+    /// Look into the durable store of a data directory, or save what can be read of a damaged one.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Subscribe and print what comes.
     #[command(name = "sub")]
     Subscribe(Box<subscribe::Arguments>),
@@ -79,6 +83,7 @@ impl Command {
             Command::CheckConfig(arguments) => arguments.run(),
             Command::Passwd(arguments) => arguments.run(),
             Command::Publish(arguments) => arguments.run(),
+            Command::Store(command) => command.run(),
             Command::Subscribe(arguments) => arguments.run(),
             Command::Version(arguments) => arguments.run(),
         }

@@ -128,6 +128,7 @@ impl Established {
     ) -> Box<Established> {
         let Authenticated { access, extended, topics } = authenticated;
         let resend = lease.session().inflight.resend().into();
+        let stored = StoredSide::new(lease.session().rows_changed);
         let last_heard = context.broker.now();
         let state = State {
             cache: context.broker.route_cache(),
@@ -143,7 +144,7 @@ impl Established {
             scans: VecDeque::new(),
             crowded: None,
             replies: Replies::default(),
-            stored: StoredSide::default(),
+            stored,
             traffic: Traffic::default(),
             negotiated,
         };

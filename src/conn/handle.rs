@@ -326,7 +326,6 @@ impl State {
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe, context: &Context) -> Result<(), Close> {
-        let mut ticket = 0;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for filter in &unsubscribe.filters {
             let filter = match self.subscribe_filter(filter, context) {
@@ -338,15 +337,13 @@ impl State {
             };
             let (broker, subscriber, session) = self.lease.parts();
             reasons.push(match broker.unsubscribe(subscriber, session, &filter) {
-                Some(removed) => {
-                    ticket = removed.max(ticket);
-                    ReasonCode::Success
-                }
-                None => ReasonCode::NoSubscriptionExisted,
+                true => ReasonCode::Success,
+                false => ReasonCode::NoSubscriptionExisted,
             });
         }
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]
         let ack = UnsubAck { packet_id: unsubscribe.packet_id, properties: Default::default(), reasons };
+        let ticket = self.lease.session().changed;
         self.reply(Reply::UnsubAck(Box::new(ack)), ticket)
     }
 

@@ -27,10 +27,15 @@ pub(super) struct StoredSide {
     reading: Option<QueueRead>,
     /// Nothing new can be read until this is durable.
     read_after: Ticket,
-    /// The last change to a row in flight.
-    last_change: Ticket,
     /// A ticket was handed to this connection: its client makes durable changes.
     pub used: bool,
+}
+
+impl StoredSide {
+    /// For a session whose rows were changed last with this ticket: rows that are gone by then must not be read and sent again.
+    pub fn new(rows_changed: Ticket) -> StoredSide {
+        StoredSide { read_after: rows_changed, ..StoredSide::default() }
+    }
 }
 
 impl State {
@@ -82,7 +87,8 @@ impl State {
     /// A delivery is done: its row goes.
     pub(super) fn row_done(&mut self, row: Option<u64>) {
         if let (Some(seq), Some(store)) = (row, self.lease.subscriber().store()) {
-            self.stored.last_change = store.delete(Key::Delivery(self.lease.subscriber().id(), seq));
+            let ticket = store.delete(Key::Delivery(self.lease.subscriber().id(), seq));
+            self.lease.session().rows_changed = ticket;
         }
     }
 
@@ -91,21 +97,21 @@ impl State {
         match (row, self.lease.subscriber().store()) {
             (Some(seq), Some(store)) => {
                 let ticket = store.put(Key::Delivery(self.lease.subscriber().id(), seq), Row::Released);
-                self.stored.last_change = ticket;
+                self.lease.session().rows_changed = ticket;
                 ticket
             }
             _ => 0,
         }
     }
 
-    /// Forgets the packet identifier of a QoS 2 message from the client: whether it was known, and when that is durable.
+    /// Forgets the packet identifier of a QoS 2 message from the client: whether it was known, and when it is gone for good.
     pub(super) fn release_inbound(&mut self, id: NonZeroU16) -> (bool, Ticket) {
         let known = self.lease.session().awaiting_release.release(id);
-        let ticket = match self.lease.subscriber().store().filter(|_| known) {
-            Some(store) => store.delete(Key::Inbound(self.lease.subscriber().id(), id)),
-            None => 0,
-        };
-        (known, ticket)
+        if let Some(store) = self.lease.subscriber().store().filter(|_| known) {
+            let ticket = store.delete(Key::Inbound(self.lease.subscriber().id(), id));
+            self.lease.session().changed = ticket;
+        }
+        (known, self.lease.session().changed)
     }
 
     /// Identifiers that were given up leave the store too.
@@ -122,8 +128,8 @@ impl State {
     pub(super) fn settle(&mut self) {
         if let Some(store) = self.lease.subscriber().store() {
             let durable = store.durable();
-            let last_change = self.stored.last_change;
-            self.lease.session().inflight.settle(last_change, durable);
+            let session = self.lease.session();
+            session.inflight.settle(session.rows_changed, durable);
         }
     }
 

@@ -390,7 +390,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, VecDeque};
 
-    const LIMITS: QueueLimits = QueueLimits { max_messages: 300, max_bytes: 1 << 20, store_qos0: true };
+    const LIMITS: QueueLimits =
+        QueueLimits { max_messages: 300, max_bytes: 1 << 20, store_qos0: true, priorities: None };
 
     /// Rows as a disk has them.
     #[derive(Debug, Default)]
@@ -481,7 +482,7 @@ mod tests {
                                     prop_assert_eq!(qos, QoS::AtMostOnce);
                                     continue;
                                 }
-                                Push::DroppedAway => prop_assert!(false, "QoS 0 is kept"),
+                                Push::DroppedAway | Push::Ended => prop_assert!(false, "QoS 0 is kept"),
                             }
                             model.push_back(next);
                         }

@@ -102,6 +102,13 @@ pub struct Session {
     /// QoS 2 messages received from the client and not yet released.
     pub awaiting_release: AwaitingRelease,
     pub expiry: SessionExpiry,
+    /// When this is durable, the session is.
+    pub created: Ticket,
+    /// The last change to its subscriptions and to what awaits release. What is said of something that is not there waits for it: the
+    /// change that removed it, on this connection or an earlier one, may not be durable yet.
+    pub changed: Ticket,
+    /// The last change to rows of its queue that were sent.
+    pub rows_changed: Ticket,
 }
 
 impl Session {
@@ -111,6 +118,9 @@ impl Session {
             inflight: Inflight::new(),
             awaiting_release: AwaitingRelease::new(),
             expiry,
+            created: 0,
+            changed: 0,
+            rows_changed: 0,
         }
     }
 }

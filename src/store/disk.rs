@@ -55,11 +55,12 @@ pub(super) struct ReadLimit {
 }
 
 impl Disk {
-    /// Opens or makes the database and checks every page of it.
+    /// Opens or makes the database, and with `check` checks every page of it.
     pub fn open(
         backend: Box<dyn redb::StorageBackend>,
         cache_bytes: usize,
         clock: WallClock,
+        check: bool,
         progress: impl Fn(f64) + 'static,
     ) -> Result<Disk, Fault> {
         let faults = Faults::default();
@@ -67,7 +68,7 @@ impl Disk {
         let database = contained(&faults, || {
             Database::builder()
                 .set_cache_size(cache_bytes)
-                .set_check_integrity_on_open(true)
+                .set_check_integrity_on_open(check)
                 .set_repair_callback(move |session| progress(session.progress()))
                 .create_with_backend(watched)
                 .map_err(redb::Error::from)
@@ -185,6 +186,37 @@ impl Disk {
     /// Calls `each` for every row of a table in the order of its keys, until it says no.
     pub fn for_each(&self, table: Table, each: impl FnMut(Key, Row) -> bool) -> Result<(), Fault> {
         self.scan(table, (Bound::Unbounded, Bound::Unbounded), each)
+    }
+
+    /// Calls `each` for every row of a table that can be reached, from both ends if there is a gap, and returns what went wrong.
+    pub fn survey(&self, table: Table, mut each: impl FnMut(Key, Result<Row, RowError>)) -> Vec<Fault> {
+        let mut reached: Option<Vec<u8>> = None;
+        let mut faults = Vec::new();
+        for backward in [false, true] {
+            let walked = self.contained(|| {
+                let rows = self.database.begin_read()?.open_table(definition(table))?;
+                let mut range = rows.iter()?;
+                while let Some(entry) = if backward { range.next_back() } else { range.next() } {
+                    let (key_bytes, value) = entry?;
+                    let key_bytes = key_bytes.value();
+                    if backward && reached.as_deref().is_some_and(|reached| key_bytes <= reached) {
+                        break;
+                    }
+                    let key = decode_key(table, key_bytes)?;
+                    let row = Row::decode(&key, key_bytes, value.value(), self.clock);
+                    each(key, row);
+                    if !backward {
+                        reached = Some(key_bytes.to_vec());
+                    }
+                }
+                Ok(())
+            });
+            match walked {
+                Ok(()) => break,
+                Err(fault) => faults.push(fault),
+            }
+        }
+        faults
     }
 
     /// Calls `each` with the key and the length of every row of a table, whose checksum is verified and whose contents are not read.

@@ -1,6 +1,7 @@
 //! The start: opens the database, checks it against its seal, and reads what it holds.
 
 use super::disk::Disk;
+use super::held::HeldFile;
 use super::key::{Key, Seq, SessionId, Table};
 use super::medium::Medium;
 use super::row::{Row, SessionRow, WallClock};
@@ -9,6 +10,7 @@ use crate::config::StoreConfig;
 use crate::session::{Message, SubscriptionOptions};
 use bytestring::ByteString;
 use hashbrown::HashMap;
+use redb::StorageBackend;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,11 +82,19 @@ impl Progress {
 }
 
 pub(super) fn open_disk(medium: &dyn Medium, config: &StoreConfig, clock: WallClock) -> Result<Disk, Fault> {
-    let backend = medium.open().map_err(io_fault)?;
+    open_file(medium, medium.open().map_err(io_fault)?, config, clock)
+}
+
+fn open_file(
+    medium: &dyn Medium,
+    file: Box<dyn StorageBackend>,
+    config: &StoreConfig,
+    clock: WallClock,
+) -> Result<Disk, Fault> {
     let name = medium.name();
     let begun = Instant::now();
     let told = std::cell::Cell::new(begun);
-    Disk::open(backend, config.cache_size, clock, move |progress| {
+    Disk::open(file, config.cache_size, clock, true, move |progress| {
         if told.get().elapsed() >= PROGRESS_EVERY {
             told.set(Instant::now());
             info!(
@@ -97,7 +107,7 @@ pub(super) fn open_disk(medium: &dyn Medium, config: &StoreConfig, clock: WallCl
     })
 }
 
-fn io_fault(cause: std::io::Error) -> Fault {
+pub(super) fn io_fault(cause: std::io::Error) -> Fault {
     match cause.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Fault::Full(cause.to_string()),
         _ => Fault::Io(cause.to_string()),
@@ -116,7 +126,9 @@ pub(super) fn load(
     if let Some(commits) = seal.filter(|_| new) {
         return Err(Fault::Damaged(format!("it is empty, but {commits} commits were made to it")));
     }
-    let disk = open_disk(medium, config, clock)?;
+    // What opening it writes is kept back until everything was read and found good.
+    let file = HeldFile::new(medium.open().map_err(io_fault)?);
+    let disk = open_file(medium, Box::new(file.clone()), config, clock)?;
     if let Some(expected) = seal {
         let found = disk.commits()?;
         if found != expected {
@@ -138,6 +150,7 @@ pub(super) fn load(
     })?;
     // From here on the seal does not hold.
     medium.set_seal(None).map_err(io_fault)?;
+    file.let_go().map_err(io_fault)?;
     Ok((disk, recovery, orphans))
 }
 

@@ -60,6 +60,11 @@ impl Directory {
         }
     }
 
+    /// The database's bytes, which then cannot be changed.
+    pub(super) fn open_read_only(&self) -> io::Result<Box<dyn StorageBackend>> {
+        Ok(Box::new(DatabaseFile { file: File::open(self.database())? }))
+    }
+
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
     }

@@ -11,11 +11,13 @@
 
 mod committer;
 mod disk;
+mod held;
 mod key;
 mod load;
 mod medium;
 mod pending;
 mod reader;
+mod repair;
 mod row;
 mod watch;
 
@@ -27,6 +29,7 @@ pub use load::{Loaded, RecoveredQueue, RecoveredSession, Recovery};
 pub use medium::{DATABASE, Directory, DirectoryError, Medium};
 pub use pending::Batch;
 pub use reader::{QueueRows, Reading};
+pub use repair::{Findings, check, recover};
 pub use row::{MAX_STORED_PAYLOAD, Row, RowError, SessionRow, WallClock, WillAuthor};
 pub use watch::Fault;
 
@@ -67,7 +70,7 @@ pub enum StoreError {
 fn advice(fault: &Fault) -> &'static str {
     match fault {
         Fault::Damaged(_) => {
-            "; the file was changed or the disk lost what was written. `shangmq store check` says what can be read, \
+            "; the file was changed or the disk lost what was written, and the start changed nothing. `shangmq store check` says what can be read, \
              `shangmq store recover` writes what can be read into a new file; or restore the file from a backup"
         }
         Fault::Full(_) => "; make space and start again",

@@ -404,13 +404,16 @@ fn the_reader_gives_back_rows_in_order_and_within_its_limits() {
 
 /// Opens a database with other bytes. It must refuse, or hold what it held.
 fn damaged(bytes: Vec<u8>, seal: &Option<Vec<u8>>, expected: &Contents) -> bool {
-    let medium = TestMedium { disk: FaultyDisk::with(bytes), seal: Arc::new(Mutex::new(seal.clone())) };
+    let medium = TestMedium { disk: FaultyDisk::with(bytes.clone()), seal: Arc::new(Mutex::new(seal.clone())) };
     match contents(&medium) {
         Ok(found) => {
             assert_eq!(&found, expected, "damage was served as good");
             false
         }
-        Err(_) => true,
+        Err(_) => {
+            assert_eq!(medium.disk.bytes(), bytes, "a start that refuses changes nothing");
+            true
+        }
     }
 }
 
@@ -497,6 +500,41 @@ fn a_row_that_changed_behind_the_databases_back_is_found_when_it_is_read() {
     // A row that stands under another key is as bad.
     let other = Key::Delivery(1, 2);
     assert_eq!(Row::decode(&other, &other.to_bytes(), &value, WallClock::default()).unwrap_err(), RowError::Checksum);
+}
+
+#[test]
+fn what_can_be_read_of_a_damaged_file_is_saved_in_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bytes, seal, expected) = small_database();
+    let directory = Directory::open(dir.path()).unwrap();
+    std::fs::write(directory.database(), &bytes).unwrap();
+    directory.set_seal(seal.as_deref()).unwrap();
+    let found = check(&directory).unwrap();
+    assert!(found.is_good(), "{found:?}");
+    assert_eq!(found.rows.iter().sum::<u64>(), expected.len() as u64);
+    // A key, wherever a page holds it: its row is lost.
+    let mut bad = bytes.clone();
+    for at in (0..bytes.len() - 9).filter(|at| &bytes[*at..at + 9] == b"filter/33") {
+        bad[at] ^= 1;
+    }
+    std::fs::write(directory.database(), &bad).unwrap();
+    let error = Store::open(Arc::new(directory), ALWAYS, WallClock::default(), Arc::default(), |_| {}).unwrap_err();
+    assert!(error.to_string().contains("store.redb") && error.to_string().contains("store recover"), "{error}");
+    let directory = Directory::open(dir.path()).unwrap();
+    assert!(!check(&directory).unwrap().is_good());
+    let to = tempfile::tempdir().unwrap();
+    let found = recover(&directory, to.path()).unwrap();
+    assert!(!found.is_good());
+    assert!(recover(&directory, to.path()).is_err(), "a store is not written over");
+    assert_eq!(std::fs::read(directory.database()).unwrap(), bad);
+    let mut saved = Contents::new();
+    let recovered = Directory::open(to.path()).unwrap();
+    let (disk, ..) = load::load(&recovered, &ALWAYS, WallClock::default(), |_| {}).unwrap();
+    for table in Table::ALL {
+        disk.for_each(table, |key, row| saved.insert(key, shown(&row)).is_none()).unwrap();
+    }
+    assert!(saved.len() + 40 > expected.len() && saved.len() < expected.len(), "{} of {}", saved.len(), expected.len());
+    assert!(saved.iter().all(|(key, row)| expected.get(key) == Some(row)));
 }
 
 #[test]

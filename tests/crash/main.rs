@@ -13,10 +13,12 @@
 mod broker;
 mod history;
 mod link;
+mod power;
 mod publisher;
 mod random;
 mod subscriber;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +26,6 @@ use history::Logs;
 use publisher::Publisher;
 use random::Random;
 use subscriber::Subscriber;
-use testkit::BrokerProcess;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -46,12 +47,20 @@ pub enum Phase {
     Stop,
 }
 
+/// A broker under load.
+trait Loaded {
+    fn address(&self) -> SocketAddr;
+    /// What it said last.
+    fn log_tail(&self) -> String;
+}
+
 /// Runs the load while `disturb` does its worst to the broker, waits until all is quiet, and judges.
-async fn run(name: &str, disturb: impl AsyncFnOnce(&mut BrokerProcess, &mut Random)) {
+async fn run<B: Loaded>(name: &str, broker: impl Future<Output = B>, disturb: impl AsyncFnOnce(&mut B, &mut Random)) {
     let seed = Random::seed();
     println!("{name}: CRASH_SEED={seed}");
     let mut random = Random::new(seed);
-    let (mut broker, address) = broker::start().await;
+    let mut broker = broker.await;
+    let address = broker.address();
     let logs = Arc::new(Logs::new(&PUBLISHERS, &SUBSCRIBERS));
     let (phase, watching) = watch::channel(Phase::Load);
 
@@ -107,12 +116,24 @@ fn kills() -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_or_doubled_when_the_broker_is_killed() {
-    run("kill -9", async |broker, random| {
+    run("kill -9", broker::Process::start(), async |broker, random| {
         for _ in 0..kills() {
             // Long enough for some to come back, short enough that others are still at it.
             tokio::time::sleep(random.millis(20, 1500)).await;
-            broker.kill();
-            broker.restart().await;
+            broker.0.kill();
+            broker.0.restart().await;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_or_doubled_when_power_goes() {
+    run("power loss", power::Powered::start(), async |broker, random| {
+        for _ in 0..kills() {
+            tokio::time::sleep(random.millis(20, 1000)).await;
+            broker.lose_power(random).await;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     })
@@ -121,5 +142,5 @@ async fn nothing_acknowledged_is_lost_or_doubled_when_the_broker_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_doubled_while_clients_come_and_go() {
-    run("come and go", async |_, _| tokio::time::sleep(Duration::from_secs(5)).await).await;
+    run("come and go", broker::Process::start(), async |_, _| tokio::time::sleep(Duration::from_secs(5)).await).await;
 }

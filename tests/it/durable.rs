@@ -90,6 +90,53 @@ async fn pubcomp_waits_until_the_identifier_is_gone_from_the_disk() {
     subscriber.expect_message("t", "two").await;
 }
 
+/// PUBCOMP for an identifier that is not there was sent at once, although the deletion of it on an earlier connection was not durable: the
+/// publisher used the identifier again, a power loss brought it back, and the new message was taken for a repetition of the old one.
+#[tokio::test]
+async fn pubcomp_waits_for_a_release_on_an_earlier_connection_too() {
+    let broker = StoredBroker::start().await;
+    absent_subscriber(&broker, 2).await;
+    let (mut publisher, _) = broker.persistent("p").await;
+    publisher.send(publish("t", 2, "one").id(7)).await;
+    publisher.expect(pubrec(7)).await;
+    broker.until_quiet().await;
+    broker.disk().hold_syncs(true);
+    publisher.send(pubrel(7)).await;
+    publisher.expect_nothing().await;
+    publisher.vanish().await;
+    let (mut publisher, present) = broker.persistent("p").await;
+    assert!(present);
+    publisher.send(pubrel(7)).await;
+    publisher.expect_nothing().await;
+    broker.disk().hold_syncs(false);
+    publisher.expect(pubcomp(7).reason(ReasonCode::PacketIdentifierNotFound)).await;
+}
+
+#[tokio::test]
+async fn what_was_done_on_an_earlier_connection_is_not_read_and_sent_again() {
+    let broker = StoredBroker::start().await;
+    let (mut subscriber, _) = broker.persistent("subscriber").await;
+    subscriber.subscribe("t", 2).await;
+    let mut publisher = broker.client("p").await;
+    publisher.publish(publish("t", 1, "one")).await;
+    publisher.publish(publish("t", 2, "two")).await;
+    subscriber.expect(publish("t", 1, "one").id(1)).await;
+    subscriber.expect(publish("t", 2, "two").id(2)).await;
+    subscriber.send(pubrec(2)).await;
+    subscriber.expect(pubrel(2)).await;
+    broker.until_quiet().await;
+    broker.disk().hold_syncs(true);
+    // The row is still on the disk when the client comes back.
+    subscriber.send(pubcomp(2)).await;
+    subscriber.expect_nothing().await;
+    subscriber.vanish().await;
+    let (mut subscriber, _) = broker.persistent("subscriber").await;
+    subscriber.expect_nothing().await;
+    broker.disk().hold_syncs(false);
+    subscriber.expect(publish("t", 1, "one").id(1).dup()).await;
+    subscriber.expect_nothing().await;
+}
+
 #[tokio::test]
 async fn acknowledgements_keep_the_order_of_their_messages() {
     let broker = StoredBroker::start().await;

@@ -3,6 +3,7 @@
 //! Nothing here speaks MQTT: a request comes in as plain values, a decision goes out.
 
 pub mod acl;
+mod checks;
 mod enhanced;
 mod identity;
 mod jwt;
@@ -12,18 +13,18 @@ mod rights;
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use crate::causes::Causes;
 use crate::config::{AuthConfig, ClientIdBinding, ConfigErrors, DenyAction, load_acl};
 use acl::Rules;
+use checks::Checks;
 
 pub use enhanced::{Exchange, MAX_STEPS, Method, ScramSha256, Step};
 pub use identity::{Identity, Owner, VerifiedCertificate};
@@ -87,6 +88,9 @@ pub enum DenyReason {
     ClientId,
     #[error("the check could not be made")]
     Unavailable,
+    /// A limit, named as in the configuration, kept the check from being made.
+    #[error("no check was made: {0} is reached")]
+    Busy(&'static str),
 }
 
 /// What one authenticator says.
@@ -98,6 +102,8 @@ pub enum Verdict {
     Ignore,
     /// The check could not be made, which refuses the client.
     Unavailable,
+    /// The named limit kept the check from being made, which refuses the client for now.
+    Busy(&'static str),
 }
 
 /// A pending verdict; boxed so that authenticators of different kinds form one list.
@@ -117,7 +123,7 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Auth {
     config: AuthConfig,
-    checks: Arc<Semaphore>,
+    checks: Arc<Checks>,
     chain: Mutex<Arc<Chain>>,
     authorizer: Arc<Authorizer>,
 }
@@ -135,7 +141,7 @@ impl Auth {
     /// # Errors
     /// Every mistake in the files: each must be read whole.
     pub fn new(config: &AuthConfig) -> Result<Auth, ConfigErrors> {
-        let checks = Arc::new(Semaphore::new(config.max_concurrent_checks));
+        let checks = Arc::new(Checks::new(config));
         let (chain, policy) = load(config, &checks)?;
         Ok(Auth {
             chain: Mutex::new(Arc::new(chain)),
@@ -166,6 +172,19 @@ impl Auth {
         self.authorizer.rights(identity)
     }
 
+    /// Whether an address may try credentials, or has shown too many wrong ones.
+    ///
+    /// # Errors
+    /// It has to wait.
+    pub fn may_try(&self, address: IpAddr) -> Result<(), DenyReason> {
+        self.checks.may_try(address).map_err(DenyReason::Busy)
+    }
+
+    /// Notes that an address showed wrong credentials.
+    pub fn failed(&self, address: IpAddr) {
+        self.checks.failed(address);
+    }
+
     /// To whom the session belongs that a client opens or takes over; nobody where sessions are not bound.
     pub fn owner(&self, identity: &Identity) -> Option<Owner> {
         (self.config.clientid_binding != ClientIdBinding::Disabled).then(|| identity.owner())
@@ -187,11 +206,18 @@ impl Auth {
     }
 
     async fn judge(&self, chain: &Chain, request: &AuthRequest<'_>) -> Result<Accepted, DenyReason> {
+        if request.username.is_some() || request.password.is_some() {
+            self.may_try(request.remote.ip())?;
+        }
         for authenticator in &chain.authenticators {
             match authenticator.verify(request).await {
                 Verdict::Accept(accepted) => return Ok(accepted),
-                Verdict::Reject => return Err(DenyReason::BadCredentials),
+                Verdict::Reject => {
+                    self.failed(request.remote.ip());
+                    return Err(DenyReason::BadCredentials);
+                }
                 Verdict::Unavailable => return Err(DenyReason::Unavailable),
+                Verdict::Busy(limit) => return Err(DenyReason::Busy(limit)),
                 Verdict::Ignore => {}
             }
         }
@@ -235,7 +261,7 @@ impl Auth {
 }
 
 /// Reads every file, and says of all that are wrong what is wrong.
-fn load(config: &AuthConfig, checks: &Arc<Semaphore>) -> Result<(Chain, Policy), ConfigErrors> {
+fn load(config: &AuthConfig, checks: &Arc<Checks>) -> Result<(Chain, Policy), ConfigErrors> {
     let mut errors = Vec::new();
     let mut chain = Chain::default();
     // Tokens first: what is no token is left to the password file.

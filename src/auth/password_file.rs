@@ -5,12 +5,13 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use super::checks::Checks;
 use super::password_hash::{HashError, PasswordHash, ScramCredentials};
 use super::{Accepted, AuthRequest, Authenticator, Verdict, VerdictFuture};
 
@@ -93,19 +94,21 @@ pub struct PasswordFile {
     /// The hash of which a check takes longest. It is checked for users that are not there, and the check of every wrong password takes as
     /// long, so that time does not tell who is there.
     slowest: Option<Arc<PasswordHash>>,
-    /// Bounds the checks computed at once.
-    checks: Arc<Semaphore>,
+    checks: Arc<Checks>,
 }
 
 impl PasswordFile {
-    /// Judges by these users; `checks` bounds how many checks are computed at once.
-    pub fn new(users: Arc<Users>, checks: Arc<Semaphore>) -> PasswordFile {
+    /// Judges by these users; `checks` says whose turn it is.
+    pub fn new(users: Arc<Users>, checks: Arc<Checks>) -> PasswordFile {
         let slowest = users.0.values().max_by_key(|hash| hash.work()).cloned();
         PasswordFile { users, slowest, checks }
     }
 
-    async fn check(&self, username: &str, password: &[u8]) -> Verdict {
-        let Ok(permit) = Arc::clone(&self.checks).acquire_owned().await else { return Verdict::Unavailable };
+    async fn check(&self, username: &str, password: &[u8], remote: IpAddr) -> Verdict {
+        let permit = match self.checks.turn(remote).await {
+            Ok(permit) => permit,
+            Err(verdict) => return verdict,
+        };
         let known = self.users.get(username).cloned();
         let slowest = self.slowest.clone();
         let password = Zeroizing::new(password.to_vec());
@@ -139,14 +142,17 @@ impl PasswordFile {
 
 impl Authenticator for PasswordFile {
     fn verify<'a>(&'a self, request: &'a AuthRequest<'a>) -> VerdictFuture<'a> {
+        let remote = request.remote.ip();
         Box::pin(async move {
             match (request.username, request.password) {
                 (None, None) => Verdict::Ignore,
-                (Some(username), Some(password)) => self.check(username, password).await,
+                (Some(username), Some(password)) => self.check(username, password, remote).await,
                 // Half of a pair is a failed attempt, and costs as much as one.
                 (username, password) => {
-                    let _ = self.check(username.unwrap_or(""), password.unwrap_or(b"")).await;
-                    Verdict::Reject
+                    match self.check(username.unwrap_or(""), password.unwrap_or(b""), remote).await {
+                        Verdict::Accept(_) => Verdict::Reject,
+                        other => other,
+                    }
                 }
             }
         })
@@ -265,6 +271,11 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::config::AuthConfig;
+
+    fn one_check() -> Arc<Checks> {
+        Arc::new(Checks::new(&AuthConfig { max_concurrent_checks: 1, ..AuthConfig::default() }))
+    }
 
     fn accepted(username: &str) -> Verdict {
         Verdict::Accept(Accepted { username: Some(username.into()), ..Accepted::default() })
@@ -282,7 +293,7 @@ mod tests {
     }
 
     fn judge(users: Users) -> PasswordFile {
-        PasswordFile::new(Arc::new(users), Arc::new(Semaphore::new(1)))
+        PasswordFile::new(Arc::new(users), one_check())
     }
 
     fn load(text: &[u8]) -> Result<PasswordFile, String> {
@@ -349,12 +360,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_check_waits_while_too_many_are_computed() {
         let users = load(format!("ada:{}\n", cheap("a")).as_bytes()).unwrap();
-        let busy = Arc::clone(&users.checks).acquire_owned().await.unwrap();
+        let busy = users.checks.turn(IpAddr::from([192, 0, 2, 9])).await.unwrap();
         let waiting = verdict(&users, Some("ada"), Some("a"));
         assert!(tokio::time::timeout(std::time::Duration::from_secs(3600), waiting).await.is_err());
         drop(busy);
         assert_eq!(verdict(&users, Some("ada"), Some("a")).await, accepted("ada"));
-        assert_eq!(users.checks.available_permits(), 1);
+        assert_eq!(users.checks.idle(), 1);
     }
 
     #[test]

@@ -15,6 +15,12 @@ pub struct AuthConfig {
     pub password_file: Option<FileRef>,
     /// Password checks computed at once; further clients wait within their CONNECT deadline.
     pub max_concurrent_checks: usize,
+    /// Clients that wait for a check; the next is told that the broker is busy.
+    pub max_waiting_checks: usize,
+    /// How many of them may have one address.
+    pub max_waiting_checks_per_address: usize,
+    /// Wrong passwords of one address; above that no password from there is checked until a minute has no more of them.
+    pub max_failures_per_minute: u32,
     /// Rules for topics, in TOML.
     pub acl_file: Option<FileRef>,
     /// What becomes of what no rule names: by default refused where there is an ACL file, and allowed where there is none.
@@ -77,7 +83,10 @@ impl Default for AuthConfig {
         AuthConfig {
             allow_anonymous: false,
             password_file: None,
-            max_concurrent_checks: 4,
+            max_concurrent_checks: half_the_cores(),
+            max_waiting_checks: 256,
+            max_waiting_checks_per_address: 64,
+            max_failures_per_minute: 60,
             acl_file: None,
             no_match: Permit::Allow,
             deny_action: DenyAction::Ignore,
@@ -96,6 +105,19 @@ impl AuthConfig {
             allow_anonymous: section.read("allow_anonymous", default.allow_anonymous),
             password_file: section.file("password_file"),
             max_concurrent_checks: section.within("max_concurrent_checks", default.max_concurrent_checks, 1, 1024),
+            max_waiting_checks: section.within("max_waiting_checks", default.max_waiting_checks, 0, 65_536),
+            max_waiting_checks_per_address: section.within(
+                "max_waiting_checks_per_address",
+                default.max_waiting_checks_per_address,
+                0,
+                65_536,
+            ),
+            max_failures_per_minute: section.within(
+                "max_failures_per_minute",
+                default.max_failures_per_minute,
+                1,
+                1_000_000,
+            ),
             acl_file,
             no_match: section.read("no_match", Word(no_match)).0,
             deny_action: section.read("deny_action", Word(default.deny_action)).0,
@@ -145,6 +167,11 @@ impl JwtConfig {
 
 /// A token that expired longer ago is expired by any clock.
 const MAX_LEEWAY: Duration = Duration::from_secs(600);
+
+/// So many password checks leave the other half to the clients that are connected.
+fn half_the_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+}
 
 impl Choice for Permit {
     const WORDS: &'static [(&'static str, Permit)] = &[("allow", Permit::Allow), ("deny", Permit::Deny)];

@@ -44,6 +44,8 @@ pub(super) async fn authenticate(
     connect: &Connect,
     method: &ByteString,
 ) -> Result<(Accepted, Vec<u8>), Close> {
+    let remote = context.remote.ip();
+    context.auth.may_try(remote).map_err(Close::Denied)?;
     // [MQTT-4.12.0-1]
     let mut exchange = context.auth.method(method).ok_or(NO_SUCH_METHOD)?.begin();
     let mut data = connect.properties.authentication_data.clone();
@@ -51,7 +53,10 @@ pub(super) async fn authenticate(
         match exchange.step(bytes_of(data.as_ref())) {
             Step::Accept(accepted, last) => return Ok((accepted, last)),
             // [MQTT-4.12.0-4]
-            Step::Reject => return Err(Close::Denied(crate::auth::DenyReason::BadCredentials)),
+            Step::Reject => {
+                context.auth.failed(remote);
+                return Err(Close::Denied(crate::auth::DenyReason::BadCredentials));
+            }
             Step::Continue(next) => {
                 let mut output = Output::default();
                 // [MQTT-4.12.0-2] [MQTT-4.12.0-5]

@@ -33,6 +33,8 @@ pub enum Close {
     AnswerTooLarge,
     #[error("no complete CONNECT within the deadline")]
     ConnectTimeout,
+    #[error("not authenticated within the deadline for CONNECT")]
+    AuthTimeout,
     #[error("nothing was heard within the keep alive")]
     KeepAlive,
     #[error("the peer took no bytes within mqtt.write_timeout")]
@@ -64,12 +66,14 @@ impl Close {
             Close::Denied(DenyReason::AnonymousNotAllowed | DenyReason::ClientId) => Some(ReasonCode::NotAuthorized),
             // A check that cannot be made refuses, and says that it may go better later.
             Close::Denied(DenyReason::Unavailable) => Some(ReasonCode::ServerUnavailable),
+            Close::Denied(DenyReason::Busy(_)) => Some(ReasonCode::ServerBusy),
             Close::Refused(reason, _)
             | Close::OverLimit(reason, _)
             | Close::Redirected(reason, _)
             | Close::Kicked(reason) => Some(*reason),
             Close::AnswerTooLarge => Some(ReasonCode::PacketTooLarge),
             Close::ConnectTimeout => None,
+            Close::AuthTimeout => Some(ReasonCode::ServerBusy),
             Close::KeepAlive => Some(ReasonCode::KeepAliveTimeout),
             // [MQTT3-4.8.0-2]
             Close::Session(error) => Some(error.reason_code()),

@@ -18,10 +18,14 @@ use mqtt_codec::{
     ConnAck, ConnAckProperties, Connect, Encode, PayloadFormat, ProtocolVersion, PublishProperties, QoS, ReasonCode,
     Secret, decode_connect,
 };
+use std::future::{Future, poll_fn};
 use std::num::{NonZeroU16, NonZeroU32};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout_at};
 
 /// Time for a refusal to reach a peer that reads.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +42,8 @@ struct AwaitAuth {
     context: Context,
     input: Input,
     connect: Connect,
+    /// By then CONNECT is authenticated or refused.
+    deadline: Instant,
 }
 
 impl AwaitConnect {
@@ -47,10 +53,10 @@ impl AwaitConnect {
 
     /// Goes through all states up to an accepted CONNECT.
     pub async fn establish(mut self) -> Result<Box<Established>, Close> {
-        let deadline = self.context.connect_timeout;
-        match tokio::time::timeout(deadline, self.read_connect()).await {
+        let deadline = Instant::now() + self.context.connect_timeout;
+        match timeout_at(deadline, self.read_connect()).await {
             Ok(Ok((connect, input))) => {
-                let waiting = AwaitAuth { io: self.io, context: self.context, input, connect };
+                let waiting = AwaitAuth { io: self.io, context: self.context, input, connect, deadline };
                 // Boxed, so that a connection that still waits for CONNECT is not as large as all that deciding takes.
                 Box::pin(waiting.decide()).await
             }
@@ -83,6 +89,9 @@ impl AwaitAuth {
         match self.open().await {
             Ok((opened, accepted)) => self.accept(opened, accepted).await,
             Err(close) => {
+                if let Close::Denied(DenyReason::Busy(limit)) = close {
+                    self.context.broker.metrics().limit_hit(limit);
+                }
                 refuse(&mut self.io, &self.context, Refusal::of(&self.connect), &close).await;
                 Err(close)
             }
@@ -90,7 +99,7 @@ impl AwaitAuth {
     }
 
     async fn open(&mut self) -> Result<(Opened, Accepted), Close> {
-        let AwaitAuth { io, context, input, connect } = &mut *self;
+        let AwaitAuth { io, context, input, connect, deadline } = &mut *self;
         let connect = &*connect;
         let config = context.broker.config();
         // [MQTT-3.1.3-8]
@@ -115,10 +124,13 @@ impl AwaitAuth {
         };
         let mut data = None;
         let admitted = match &connect.properties.authentication_method {
-            None => context.auth.authenticate(&request).await,
+            None => {
+                let authenticated = while_open(&mut **io, input, context.auth.authenticate(&request));
+                timeout_at(*deadline, authenticated).await.map_err(|_| Close::AuthTimeout)??
+            }
             Some(method) => {
                 let exchange = authenticate(io, input, context, connect, method);
-                let exchanged = tokio::time::timeout(context.connect_timeout, exchange).await;
+                let exchanged = timeout_at(*deadline, exchange).await;
                 let (accepted, last) = exchanged.map_err(|_| Close::ConnectTimeout)??;
                 data = (!last.is_empty()).then(|| Secret::from(Bytes::from(last)));
                 context.auth.admit(&request, accepted)
@@ -267,7 +279,7 @@ impl AwaitAuth {
             refuse(&mut self.io, &self.context, Refusal::of(&self.connect), &Close::AnswerTooLarge).await;
             return Err(Close::AnswerTooLarge);
         }
-        let AwaitAuth { io, context, input, connect } = self;
+        let AwaitAuth { io, context, input, connect, .. } = self;
         context.metrics.connect_result(ReasonCode::Success);
         tracing::debug!(
             remote = %context.remote,
@@ -288,6 +300,30 @@ impl AwaitAuth {
         established.auto_subscribe(&accepted.names);
         Ok(established)
     }
+}
+
+/// Waits for a decision about the client, and no longer than the client does: one that closes its connection ends the waiting. What
+/// it sent after CONNECT is kept; if it sent something and closed, what it sent is still handled, as it would be without waiting.
+async fn while_open<T>(io: &mut dyn Io, input: &mut Input, decision: impl Future<Output = T>) -> Result<T, Close> {
+    let mut decision = pin!(decision);
+    let mut listening = true;
+    poll_fn(|cx| {
+        if let Poll::Ready(decided) = decision.as_mut().poll(cx) {
+            return Poll::Ready(Ok(decided));
+        }
+        while listening {
+            match input.poll_keep(cx, io) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) if input.is_empty() => return Poll::Ready(Err(Close::PeerClosed)),
+                // Either it closed, or there is as much as is kept unread.
+                Poll::Ready(Ok(false)) => listening = false,
+                Poll::Ready(Err(close)) => return Poll::Ready(Err(close)),
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// What was decided about a CONNECT besides its session.

@@ -11,6 +11,9 @@ use tokio::io::ReadBuf;
 /// Bytes read at once.
 const SCRATCH: usize = 64 * 1024;
 
+/// Bytes read from a client that is not let in yet, after which it has to wait; one read may exceed it by as much.
+const MAX_KEPT: usize = 4 * 1024;
+
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
@@ -50,6 +53,22 @@ impl Input {
         BUFFER.set(buffer);
         let open = ready!(result)?;
         Poll::Ready(Ok(open))
+    }
+
+    /// Reads once and handles nothing yet. `Ready(Ok(false))` is the end of the stream, or that no more is kept: then nothing is read.
+    pub fn poll_keep(&mut self, cx: &mut Context<'_>, io: &mut dyn Io) -> Poll<Result<bool, Close>> {
+        if self.pending.len() >= MAX_KEPT {
+            return Poll::Ready(Ok(false));
+        }
+        let mut buffer = BUFFER.take();
+        buffer.resize(SCRATCH, 0);
+        let mut read = ReadBuf::new(buffer.get_mut(..MAX_KEPT).unwrap_or_default());
+        let result = Pin::new(io).poll_read(cx, &mut read).map_ok(|()| {
+            self.pending.extend_from_slice(read.filled());
+            !read.filled().is_empty()
+        });
+        BUFFER.set(buffer);
+        result.map_err(Close::from)
     }
 
     /// Hands over whole packets that an earlier [`Flow::Stop`] left behind.

@@ -149,6 +149,13 @@ impl TestBroker {
     }
 
     async fn upgraded(&self, transport: Transport, stream: AnyStream) -> Client {
+    /// What a counter or gauge of the metrics says now, named with its labels; 0 where there is no such sample yet.
+    pub fn sample(&self, series: &str) -> u64 {
+        let text = self.server.metrics().encode(Default::default());
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or(0)
+    }
+
         if !transport.is_websocket() {
             return Client::new(stream);
         }

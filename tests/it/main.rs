@@ -28,6 +28,7 @@ mod features;
 mod flow;
 mod limits;
 mod negotiation;
+mod password_checks;
 mod raw;
 mod retained;
 mod routing;

@@ -10,6 +10,7 @@ use super::value::{Choice, Secret};
 
 const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 const DEFAULT_CONCURRENT_HANDSHAKES: usize = 256;
+const DEFAULT_HANDSHAKES_PER_ADDRESS: usize = 1024;
 const DEFAULT_DEPTH: u32 = 10;
 const MAX_CERTIFICATES: usize = 8;
 const MAX_NAMES: usize = 64;
@@ -27,6 +28,8 @@ pub struct TlsConfig {
     pub handshake_timeout: Duration,
     /// Handshakes this listener computes at once; further ones wait within their deadline.
     pub max_concurrent_handshakes: usize,
+    /// Handshakes of one address under way at once; further ones wait within their deadline.
+    pub max_handshakes_per_address: usize,
 }
 
 /// `ssl_options`.
@@ -208,6 +211,8 @@ impl TlsConfig {
         let protocols = read_protocols(section);
         let max_concurrent_handshakes =
             section.within("max_concurrent_handshakes", DEFAULT_CONCURRENT_HANDSHAKES, 1, 100_000);
+        let max_handshakes_per_address =
+            section.within("max_handshakes_per_address", DEFAULT_HANDSHAKES_PER_ADDRESS, 1, 1_000_000);
         let own_timeout = section.has("handshake_timeout");
         let mut handshake_timeout = deadline(section, "handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT);
 
@@ -230,6 +235,7 @@ impl TlsConfig {
             tlcp: tlcp.filter(|_| has(Protocol::Tlcp)),
             handshake_timeout,
             max_concurrent_handshakes,
+            max_handshakes_per_address,
         };
         (section.report().count() == mistakes_before).then_some(config)
     }

@@ -18,7 +18,7 @@ use gm_tls::hello::{self, Parse};
 use gm_tls::server::{Refusal, ServerContexts};
 use gm_tls::{HandshakeError, PeerIdentity, TlsStream};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -134,7 +134,7 @@ async fn prepare(
     let websocket = listener.config.kind.websocket();
     match (listener.config.kind.tls(), &listener.contexts) {
         (Some(tls), Some(contexts)) => {
-            let (stream, identity) = secure(stream, listener, tls, contexts).await?;
+            let (stream, identity) = secure(stream, remote.ip(), listener, tls, contexts).await?;
             let io: Box<dyn Io> = match websocket {
                 Some(config) => upgrade(stream, listener, config).await?,
                 None => Box::new(stream),
@@ -186,12 +186,17 @@ async fn behind_proxy(
 /// Reads the hello, decides by it, and completes the handshake: all within `handshake_timeout`.
 async fn secure(
     stream: Stream,
+    remote: IpAddr,
     listener: &Listener,
     tls: &TlsConfig,
     contexts: &ServerContexts,
 ) -> Result<Secured, Refused> {
     let started = Instant::now();
     let deadline = started + tls.handshake_timeout;
+    // Of the client's address, so that whoever lets handshakes hang keeps waiting none but the neighbours behind that address.
+    let waits = || listener.broker.metrics().limit_hit("max_handshakes_per_address");
+    let turn = listener.handshakes_by_address.turn(remote, waits);
+    let _turn = timeout_at(deadline, turn).await.map_err(|_| Refused::HandshakeTimeout)?;
     let (mut inner, prefix) = stream.into_parts();
     let mut read = BytesMut::from(&*prefix);
     let outcome =
@@ -212,12 +217,9 @@ async fn secure(
             return Err(Refused::Policy(refusal));
         }
     };
-    let handshake = async {
-        // Only a closed semaphore fails, and this one is never closed.
-        let _permit = listener.handshakes.acquire().await.map_err(io::Error::other)?;
-        context.accept(inner, read.freeze()).await.map_err(Refused::Handshake)
-    };
-    let stream = timeout_at(deadline, Box::pin(handshake)).await.map_err(|_| Refused::HandshakeTimeout)??;
+    let handshake = Box::pin(context.accept_in_turn(inner, read.freeze(), &listener.handshakes));
+    let outcome = timeout_at(deadline, handshake).await.map_err(|_| Refused::HandshakeTimeout)?;
+    let stream = outcome.map_err(Refused::Handshake)?;
     let identity = stream.peer_identity();
     listener.metrics.handshake(identity.protocol.name(), identity.suite, identity.resumed, started.elapsed());
     Ok((stream, identity))

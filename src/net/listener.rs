@@ -7,6 +7,7 @@ use crate::broker::Broker;
 use crate::config::{ConfigError, ListenerConfig, TcpConfig};
 use crate::conn::Policy;
 use crate::metrics::ListenerMetrics;
+use crate::per_address::Lines;
 use crate::session::{TokenBucket, millis};
 use gm_tls::server::ServerContexts;
 use parking_lot::Mutex;
@@ -79,12 +80,24 @@ impl PreparedListener {
         let (socket, address) = bound.map_err(|cause| BindError { id: id.clone(), bind: config.bind, cause })?;
         let metrics = broker.metrics().listener(&id);
         let handshakes = Semaphore::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
+        let handshakes_by_address = Lines::new(config.kind.tls().map_or(0, |tls| tls.max_handshakes_per_address));
         let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
         let policy = Arc::new(Policy { mountpoint: config.mountpoint.clone(), rates: config.rates });
         let rate = config.rates.max_conn_rate;
         let rate = rate.map(|r| Mutex::new(TokenBucket::new(r.amount, millis(r.per), r.burst, broker.now())));
-        let id = id.into();
-        let listener = Listener { id, config, broker, auth, metrics, contexts, handshakes, connections, policy, rate };
+        let listener = Listener {
+            id: id.into(),
+            config,
+            broker,
+            auth,
+            metrics,
+            contexts,
+            handshakes,
+            handshakes_by_address,
+            connections,
+            policy,
+            rate,
+        };
         Ok((Arc::new(listener), socket, address))
     }
 }
@@ -98,8 +111,10 @@ pub struct Listener {
     pub(super) auth: Arc<Auth>,
     pub(super) metrics: Arc<ListenerMetrics>,
     pub(super) contexts: Option<ServerContexts>,
-    /// Handshakes that may run at once; waiting is fair and within each handshake's deadline.
+    /// Handshakes that may be computed at once; waiting is fair and within each handshake's deadline.
     pub(super) handshakes: Semaphore,
+    /// Handshakes of one address that may be under way at once, for the most part waiting for their peers.
+    pub(super) handshakes_by_address: Lines,
     connections: Arc<Semaphore>,
     /// What its clients are held to.
     pub(super) policy: Arc<Policy>,

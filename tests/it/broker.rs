@@ -23,6 +23,15 @@ pub fn certificates() -> &'static DevCerts {
     })
 }
 
+/// Waits until something is so that no packet tells of.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 /// What a broker is configured with before it starts.
 #[derive(Debug)]
 pub struct Setup {
@@ -52,6 +61,12 @@ impl Setup {
     /// Listeners of every kind, with every protocol on the secured ones.
     pub fn every_transport(mut self) -> Setup {
         self.listeners = vec!["tcp", "ssl", "ws", "wss"];
+        self
+    }
+
+    /// One listener of kind `ssl` and no other.
+    pub fn secured(mut self) -> Setup {
+        self.listeners = vec!["ssl"];
         self
     }
 
@@ -134,6 +149,13 @@ impl TestBroker {
         found.unwrap_or_else(|| panic!("no listener {id}; use Setup::every_transport")).1
     }
 
+    /// What a counter or gauge of the metrics says now, named with its labels; 0 where there is no such sample yet.
+    pub fn sample(&self, series: &str) -> u64 {
+        let text = self.server.metrics().encode(Default::default());
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or(0)
+    }
+
     /// A client that has said nothing yet.
     pub async fn open(&self, transport: Transport) -> Client {
         let address = self.address(transport);
@@ -149,13 +171,6 @@ impl TestBroker {
     }
 
     async fn upgraded(&self, transport: Transport, stream: AnyStream) -> Client {
-    /// What a counter or gauge of the metrics says now, named with its labels; 0 where there is no such sample yet.
-    pub fn sample(&self, series: &str) -> u64 {
-        let text = self.server.metrics().encode(Default::default());
-        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or(0)
-    }
-
         if !transport.is_websocket() {
             return Client::new(stream);
         }

@@ -26,6 +26,7 @@ mod durable;
 mod extended;
 mod features;
 mod flow;
+mod handshake_limits;
 mod limits;
 mod negotiation;
 mod password_checks;

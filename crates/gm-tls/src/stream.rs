@@ -14,7 +14,10 @@ use std::{
     task::{Context, Poll, Wake, Waker, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Semaphore,
+};
 
 use crate::{
     client::Session,
@@ -74,14 +77,27 @@ impl<S> fmt::Debug for TlsStream<S> {
     }
 }
 
-/// Runs the handshake of `engine` over `io`.
-pub(crate) async fn establish<S>(io: S, engine: Engine) -> Result<TlsStream<S>, HandshakeError>
+/// Runs the handshake of `engine` over `io`. Each of its steps is computed on the task itself, since none takes a millisecond, that of
+/// mutual SM2 included: less than a move to another thread is worth. With `turns` a step waits for a permit, in order of arrival, and
+/// holds it no longer than it computes: a peer that lets others wait must not be waited for with a permit in hand.
+pub(crate) async fn establish<S>(
+    io: S,
+    engine: Engine,
+    turns: Option<&Semaphore>,
+) -> Result<TlsStream<S>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut transport = Transport { io, engine };
     loop {
-        match transport.engine.handshake() {
+        let step = match turns {
+            Some(turns) => {
+                let _turn = turns.acquire().await.map_err(|closed| HandshakeError::io(io::Error::other(closed)))?;
+                transport.engine.handshake()
+            }
+            None => transport.engine.handshake(),
+        };
+        match step {
             Ok(progress) => {
                 transport.drain().await.map_err(HandshakeError::io)?;
                 if progress == Progress::Done {

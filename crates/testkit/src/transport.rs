@@ -7,6 +7,7 @@ use gm_tls::client::{ClientIdentity, ClientOptions, ClientProtocol, Connector, I
 use gm_tls::key::PrivateKey;
 use gm_tls::pair::CertificatePair;
 use gm_tls::pki::development::{CertKey, DevCerts};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::client::AnyStream;
@@ -80,6 +81,25 @@ impl Transport {
         self.dialer(certificates, false).open(address).await
     }
 
+    /// As [`open`](Self::open), over a connection that is there already.
+    pub async fn open_on(self, stream: TcpStream, certificates: &DevCerts) -> AnyStream {
+        self.dialer(certificates, false).open_on(stream).await
+    }
+
+    /// The bytes that a client of this transport begins its handshake with.
+    pub async fn hello(self, certificates: &DevCerts) -> Vec<u8> {
+        let protocol = self.protocol().expect("a secured transport");
+        let connector = Connector::new(&client_options(protocol, certificates)).expect("valid options");
+        let (near, mut far) = tokio::io::duplex(16 * 1024);
+        let mut hello = Vec::with_capacity(16 * 1024);
+        tokio::select! {
+            biased;
+            outcome = connector.connect(near) => panic!("nobody has answered: {outcome:?}"),
+            read = far.read_buf(&mut hello) => { read.expect("a pipe"); }
+        }
+        hello
+    }
+
     /// As [`open`](Self::open), with the client certificates of the development set where the transport is secured.
     pub async fn open_with_identity(self, address: SocketAddr, certificates: &DevCerts) -> AnyStream {
         self.dialer(certificates, true).open(address).await
@@ -106,7 +126,11 @@ pub struct Dialer {
 impl Dialer {
     /// As [`Transport::open`].
     pub async fn open(&self, address: SocketAddr) -> AnyStream {
-        let stream = dial(address).await;
+        self.open_on(dial(address).await).await
+    }
+
+    /// As [`Transport::open_on`].
+    pub async fn open_on(&self, stream: TcpStream) -> AnyStream {
         match &self.connector {
             Some(connector) => {
                 let secured = connector.connect(stream).await;

@@ -9,7 +9,10 @@ mod select;
 
 use bytes::Bytes;
 use openssl::ssl::{Ssl, SslContext};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+};
 
 pub use self::check::{check_ciphers, check_groups, check_identity, check_pair};
 pub use self::select::{Refusal, RefusalKind};
@@ -282,6 +285,22 @@ impl ServerContext {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        stream::establish(io, self.engine(prefix)?).await
+        stream::establish(io, self.engine(prefix)?, None).await
+    }
+
+    /// As [`accept`](Self::accept), computing only with a permit of `turns`, which is not held while the client is waited for.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept); also when `turns` is closed.
+    pub async fn accept_in_turn<S>(
+        &self,
+        io: S,
+        prefix: Bytes,
+        turns: &Semaphore,
+    ) -> Result<TlsStream<S>, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        stream::establish(io, self.engine(prefix)?, Some(turns)).await
     }
 }

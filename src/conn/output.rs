@@ -44,11 +44,12 @@ impl Output {
                 Poll::Pending => return Poll::Pending,
             }
         }
+        // Also with nothing of ours to send: the layers below may owe answers, which a peer has to take in time as well.
+        match Pin::new(&mut *io).poll_flush(cx) {
+            Poll::Ready(result) => result?,
+            Poll::Pending => return Poll::Pending,
+        }
         if self.unflushed {
-            match Pin::new(&mut *io).poll_flush(cx) {
-                Poll::Ready(result) => result?,
-                Poll::Pending => return Poll::Pending,
-            }
             self.unflushed = false;
             self.buffer = BytesMut::new();
         }

@@ -30,6 +30,13 @@ use crate::{
 /// Longest plaintext that [`Engine::write`] takes at once: one record.
 pub const MAX_WRITE: usize = 16 * 1024;
 
+/// Sent bytes at the head of the output that are kept, so that few moves of the rest make room.
+const SENT_KEPT: usize = 16 * 1024;
+
+/// Records that the library may make of its own between two pieces of application data: answers to key updates and refusals to
+/// renegotiate. A peer asks for one now and then; one that asks on and on makes the connection write what nobody reads.
+const MAX_ANSWERS: u8 = 32;
+
 /// `SSL_R_UNEXPECTED_EOF_WHILE_READING` of `openssl/sslerr.h`.
 const UNEXPECTED_EOF: i32 = 294;
 
@@ -85,6 +92,10 @@ struct Buffers {
     ended: bool,
     output: Vec<u8>,
     sent: usize,
+    /// Answers the library has made while reading, since the last application data.
+    answers: u8,
+    /// Whether what is written now is such an answer.
+    answering: bool,
 }
 
 impl Engine {
@@ -115,18 +126,12 @@ impl Engine {
 
     /// Bytes to send to the peer, in order, not counting those already [`Engine::consume_output`]d.
     pub fn output(&self) -> &[u8] {
-        let buffers = self.stream.get_ref();
-        buffers.output.get(buffers.sent..).unwrap_or_default()
+        self.stream.get_ref().unsent()
     }
 
     /// Removes the first `count` bytes of the output, which have been sent.
     pub fn consume_output(&mut self, count: usize) {
-        let buffers = self.stream.get_mut();
-        buffers.sent = buffers.sent.saturating_add(count);
-        if buffers.sent >= buffers.output.len() {
-            buffers.sent = 0;
-            buffers.output = Vec::new();
-        }
+        self.stream.get_mut().consume(count);
     }
 
     /// Continues the handshake as far as the bytes at hand allow.
@@ -170,14 +175,25 @@ impl Engine {
     ///
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when the peer's bytes ended without close_notify, so that data may be missing;
-    /// [`io::ErrorKind::InvalidData`] when the peer broke the protocol.
+    /// [`io::ErrorKind::InvalidData`] when the peer broke the protocol, or made the library answer on and on without sending data.
     pub fn read(&mut self, into: &mut [MaybeUninit<u8>]) -> io::Result<ReadOutcome> {
         if into.is_empty() {
             return Ok(ReadOutcome::NeedsInput);
         }
         discard_stale_errors();
-        match self.stream.ssl_read_uninit(into) {
-            Ok(count) => Ok(ReadOutcome::Data(count)),
+        self.stream.get_mut().answering = true;
+        let outcome = self.stream.ssl_read_uninit(into);
+        let buffers = self.stream.get_mut();
+        buffers.answering = false;
+        if buffers.answers > MAX_ANSWERS {
+            let message = "the peer made the connection answer again and again without sending data";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        match outcome {
+            Ok(count) => {
+                buffers.answers = 0;
+                Ok(ReadOutcome::Data(count))
+            }
             Err(error) => match error.code() {
                 ErrorCode::ZERO_RETURN => Ok(ReadOutcome::Closed),
                 ErrorCode::WANT_READ | ErrorCode::WANT_WRITE if !self.input_ended() => Ok(ReadOutcome::NeedsInput),
@@ -300,6 +316,25 @@ fn discard_stale_errors() {
     let _ = ErrorStack::get();
 }
 
+impl Buffers {
+    fn unsent(&self) -> &[u8] {
+        self.output.get(self.sent..).unwrap_or_default()
+    }
+
+    /// Gives back what was sent, also while there is always something unsent: a peer that reads steadily but more slowly than is
+    /// written never lets the output become empty.
+    fn consume(&mut self, count: usize) {
+        self.sent = self.sent.saturating_add(count);
+        if self.sent >= self.output.len() {
+            self.sent = 0;
+            self.output = Vec::new();
+        } else if self.sent >= SENT_KEPT && self.sent >= self.output.len() / 2 {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
 impl Read for Buffers {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if !self.prefix.is_empty() {
@@ -332,11 +367,70 @@ impl Read for Buffers {
 
 impl Write for Buffers {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.answering {
+            self.answers = self.answers.saturating_add(1);
+            if self.answers > MAX_ANSWERS {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
         self.output.extend_from_slice(data);
         Ok(data.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Sent bytes stayed in the output until all of it was sent: a peer that read steadily, but more slowly than the broker wrote, made
+    // it hold every byte of the connection, 207 MB in 24 s.
+    #[test]
+    fn a_slow_reader_does_not_keep_what_it_has_read() {
+        let mut buffers = Buffers::default();
+        let record = vec![0x5a; MAX_WRITE];
+        buffers.write_all(&vec![0x5a; 64 * 1024]).unwrap();
+        for _ in 0..10_000 {
+            buffers.write_all(&record).unwrap();
+            for _ in 0..16 {
+                buffers.consume(1024);
+            }
+            assert_eq!(buffers.unsent().len(), 64 * 1024);
+            assert!(buffers.output.capacity() <= 256 * 1024, "{} bytes are kept", buffers.output.capacity());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_and_what_is_sent_are_in_order() {
+        let mut buffers = Buffers::default();
+        let (mut written, mut sent) = (0u32, 0u32);
+        for round in 0..50_000usize {
+            for _ in 0..=round % 7 {
+                buffers.write_all(&written.to_be_bytes()).unwrap();
+                written += 1;
+            }
+            for _ in 0..=round % 6 {
+                let Some(word) = buffers.unsent().first_chunk() else { break };
+                assert_eq!(u32::from_be_bytes(*word), sent);
+                buffers.consume(4);
+                sent += 1;
+            }
+        }
+        assert!(written > sent && sent > 100_000);
+    }
+
+    #[test]
+    fn answers_while_reading_are_counted_and_have_an_end() {
+        let mut buffers = Buffers { answering: true, ..Buffers::default() };
+        for _ in 0..MAX_ANSWERS {
+            buffers.write_all(&[0; 31]).unwrap();
+        }
+        assert!(buffers.write_all(&[0; 31]).is_err());
+        assert_eq!(buffers.output.len(), 31 * usize::from(MAX_ANSWERS));
+        buffers.answering = false;
+        buffers.write_all(&[0; 31]).unwrap();
     }
 }

@@ -28,6 +28,9 @@ use crate::{
 
 /// Bytes of output, beyond which `write` waits for the socket. The output exceeds this by one record at most.
 pub const HIGH_WATER: usize = 64 * 1024;
+/// Bytes of answers of the protocol itself, such as to key updates, that may wait for a peer to read them. With more it has to read
+/// before anything more is read from it.
+const MAX_OWED: usize = 16 * 1024;
 /// Bytes taken from the socket at once.
 const SCRATCH: usize = 32 * 1024;
 
@@ -48,8 +51,8 @@ pub struct TlsStream<S> {
     writer: Option<Waker>,
     /// An error met after data was already returned.
     failed: Option<io::Error>,
-    /// Output that nobody will flush: answers of the protocol itself.
-    owes_output: bool,
+    /// How many bytes of the output, at most, are answers of the protocol itself, which nobody will flush.
+    owed: usize,
     closing: bool,
 }
 
@@ -113,7 +116,7 @@ where
     }
     let Transport { io, engine } = transport;
     let Some(identity) = engine.peer_identity().cloned() else { return Err(HandshakeError::closed()) };
-    Ok(TlsStream { io, engine, identity, reader: None, writer: None, failed: None, owes_output: false, closing: false })
+    Ok(TlsStream { io, engine, identity, reader: None, writer: None, failed: None, owed: 0, closing: false })
 }
 
 struct Transport<S> {
@@ -214,9 +217,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let both = joined(&self.writer, cx);
         let mut joined_cx = Context::from_waker(both.as_ref().unwrap_or(cx.waker()));
-        ready!(poll_drain(&mut self.io, &mut self.engine, &mut joined_cx))?;
-        self.owes_output = false;
-        Poll::Ready(Ok(()))
+        let outcome = poll_drain(&mut self.io, &mut self.engine, &mut joined_cx);
+        self.owed = self.owed.min(self.engine.output().len());
+        outcome
     }
 
     fn poll_read_inner(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -225,11 +228,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         }
         let before = buf.filled().len();
         while buf.remaining() > 0 {
+            if self.owed >= MAX_OWED {
+                match self.poll_pay(cx) {
+                    Poll::Ready(Err(error)) => return self.stop(error, buf.filled().len() > before),
+                    Poll::Pending if self.owed >= MAX_OWED => {
+                        if buf.filled().len() > before {
+                            return Poll::Ready(Ok(()));
+                        }
+                        remember(&mut self.reader, cx);
+                        return Poll::Pending;
+                    }
+                    _ => {}
+                }
+            }
             let pending_output = self.engine.output().len();
             // SAFETY: the engine only initialises bytes of the slice, it never de-initialises any.
             let outcome = self.engine.read(unsafe { buf.unfilled_mut() });
-            self.owes_output |= self.engine.output().len() > pending_output;
-            if self.owes_output
+            self.owed += self.engine.output().len().saturating_sub(pending_output);
+            if self.owed > 0
                 && let Poll::Ready(Err(error)) = self.poll_pay(cx)
             {
                 return self.stop(error, buf.filled().len() > before);
@@ -269,12 +285,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     }
 
     fn poll_flush_output(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let both = if self.owes_output { joined(&self.reader, cx) } else { None };
+        let both = if self.owed > 0 { joined(&self.reader, cx) } else { None };
         let mut joined_cx = Context::from_waker(both.as_ref().unwrap_or(cx.waker()));
         let outcome = poll_drain(&mut self.io, &mut self.engine, &mut joined_cx);
-        match &outcome {
-            Poll::Ready(_) => self.owes_output = false,
-            Poll::Pending => remember(&mut self.writer, cx),
+        self.owed = self.owed.min(self.engine.output().len());
+        if outcome.is_pending() {
+            remember(&mut self.writer, cx);
         }
         outcome
     }

@@ -9,6 +9,7 @@
 )]
 #![cfg(feature = "tongsuo")]
 
+mod answers;
 mod authentication;
 mod certificates;
 mod data;

@@ -102,7 +102,7 @@ pub enum Verdict {
     Ignore,
     /// The check could not be made, which refuses the client.
     Unavailable,
-    /// The named limit kept the check from being made, which refuses the client for now.
+    /// The named limit kept the check from being made, which refuses the client.
     Busy(&'static str),
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use gm_tls::server::VerifyMode;
+use openssl::foreign_types::ForeignTypeRef;
 use openssl::ssl::{ErrorCode, Ssl, SslContextBuilder, SslMethod, SslStream, SslVerifyMode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, join, simplex};
 
@@ -71,10 +72,8 @@ impl Nagging {
 
     fn ask_for_keys(&mut self) {
         // SAFETY: the connection is live and used by this thread alone.
-        assert_eq!(
-            unsafe { SSL_key_update(std::ptr::from_ref(self.0.ssl()).cast_mut().cast(), SSL_KEY_UPDATE_REQUESTED) },
-            1
-        );
+        let accepted = unsafe { SSL_key_update(self.0.ssl().as_ptr(), SSL_KEY_UPDATE_REQUESTED) };
+        assert_eq!(accepted, 1);
         assert!(self.step());
     }
 

@@ -96,6 +96,8 @@ pub struct ListenerMetrics {
     pub refused_full: AtomicU64,
     /// Failures of accept() that concern the whole process, such as running out of descriptors.
     pub accept_errors: AtomicU64,
+    /// Lines about peers that were not written, since there were too many.
+    pub log_lines_suppressed: AtomicU64,
     /// MQTT bytes, without TLS or WebSocket framing.
     pub bytes_received: AtomicU64,
     pub bytes_sent: AtomicU64,
@@ -350,6 +352,9 @@ impl Scrape {
             let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             encoder.encode_counter::<NoLabelSet, _, f64>(&load(counter), None)?;
         }
+        let lost = "Log lines lost because they could not be written in time";
+        let mut lines = encoder.encode_descriptor("log_lines_lost", lost, None, MetricType::Counter)?;
+        lines.encode_counter::<NoLabelSet, _, f64>(&crate::telemetry::lost_lines(), None)?;
         let limits = metrics.limits_hit.all().into_iter().map(|(name, value)| ([("limit", name)], value));
         counters(encoder, "limits_hit", "Times a limit refused or cut something", None, limits)
     }
@@ -402,6 +407,8 @@ fn encode_connections(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<List
     counters(encoder, "connections_accepted", "Connections accepted", None, by_listener(|one| &one.accepted))?;
     let full = "Connections closed because max_connections was reached";
     counters(encoder, "connections_over_limit", full, None, by_listener(|one| &one.refused_full))?;
+    let suppressed = "Log lines about peers that log.max_peer_lines_per_minute suppressed";
+    counters(encoder, "log_lines_suppressed", suppressed, None, by_listener(|one| &one.log_lines_suppressed))?;
     let errors = "Failures to accept that concern the whole process";
     counters(encoder, "accept_errors", errors, None, by_listener(|one| &one.accept_errors))?;
     let refused = listeners.iter().flat_map(|listener| {

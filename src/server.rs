@@ -167,7 +167,7 @@ impl Server {
         let mut opened = Vec::new();
         let mut errors = Vec::new();
         for listener in listeners {
-            match listener.bind(Arc::clone(&broker), Arc::clone(&auth)) {
+            match listener.bind(Arc::clone(&broker), Arc::clone(&auth), &config.log) {
                 Ok(listener) => opened.push(listener),
                 Err(error) => errors.push(error),
             }

@@ -30,7 +30,7 @@ impl Arguments {
         };
         let prepared = self.config.prepare()?;
         let config = prepared.config();
-        telemetry::init(&config.log)?;
+        let _logging = telemetry::init(&config.log)?;
         if let Some(made) = &made {
             warn!(
                 "no configuration file: running for development, on loopback only, open to anonymous clients; use --config for anything else"

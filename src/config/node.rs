@@ -32,11 +32,20 @@ impl NodeConfig {
 pub struct LogConfig {
     pub level: LogLevel,
     pub format: LogFormat,
+    /// Lines that wait to be written; further ones are lost and counted.
+    pub max_queued_lines: usize,
+    /// Lines about peers that a listener writes a minute for each cause.
+    pub max_peer_lines_per_minute: u32,
 }
 
 impl Default for LogConfig {
     fn default() -> LogConfig {
-        LogConfig { level: LogLevel::Info, format: LogFormat::Text }
+        LogConfig {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            max_queued_lines: 8192,
+            max_peer_lines_per_minute: 60,
+        }
     }
 }
 
@@ -45,8 +54,11 @@ impl LogConfig {
         let default = LogConfig::default();
         let Word(level) = section.read("level", Word(default.level));
         let Word(format) = section.read("format", Word(default.format));
+        let max_queued_lines = section.within("max_queued_lines", default.max_queued_lines, 16, 1_000_000);
+        let max_peer_lines_per_minute =
+            section.within("max_peer_lines_per_minute", default.max_peer_lines_per_minute, 1, 1_000_000);
         section.finish();
-        LogConfig { level, format }
+        LogConfig { level, format, max_queued_lines, max_peer_lines_per_minute }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::broker::{Delay, OpenRequest, Opened};
 use crate::config::{MqttConfig, Redirect};
 use crate::metrics::Checked;
 use crate::session::{Message, SessionExpiry, Will, millis};
+use crate::telemetry::shortened;
 use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{
@@ -172,9 +173,12 @@ impl AwaitAuth {
                 opened.lease.save();
             }
             for filter in refused {
+                if !self.context.reports.may_say("withdrawn") {
+                    continue;
+                }
                 tracing::info!(
-                    client_id = &*client_id,
-                    filter = &*filter,
+                    client_id = shortened(&client_id),
+                    filter = shortened(&filter),
                     "a stored subscription is not allowed any more and ended"
                 );
             }

@@ -25,6 +25,7 @@ use crate::auth::Auth;
 use crate::broker::Broker;
 use crate::config::RateConfig;
 use crate::metrics::ListenerMetrics;
+use crate::telemetry::Reports;
 use connect::AwaitConnect;
 use gm_tls::identity::PeerIdentity;
 use mqtt_codec::ReasonCode;
@@ -45,6 +46,8 @@ pub struct Context {
     pub broker: Arc<Broker>,
     pub auth: Arc<Auth>,
     pub metrics: Arc<ListenerMetrics>,
+    /// What may be logged about clients.
+    pub reports: Arc<Reports>,
     /// `type:name` of the listener.
     pub listener: Arc<str>,
     /// The client's address, from the PROXY header where there is one.

@@ -100,6 +100,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Lis
                 broker: Arc::clone(&listener.broker),
                 auth: Arc::clone(&listener.auth),
                 metrics: Arc::clone(&listener.metrics),
+                reports: Arc::clone(&listener.reports),
                 listener: Arc::clone(&listener.id),
                 remote,
                 peer: identity,
@@ -110,7 +111,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Lis
         }
         Err(refused) => {
             listener.metrics.refused(refused.label());
-            if refused.is_notable() {
+            if refused.is_notable() && listener.reports.may_say(refused.label()) {
                 info!(listener = &*listener.id, %remote, cause = %refused, "connection refused");
             } else {
                 debug!(listener = &*listener.id, %remote, cause = %refused, "connection ended before MQTT");

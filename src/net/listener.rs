@@ -4,11 +4,12 @@ use super::accepted;
 use super::secure::load_contexts;
 use crate::auth::Auth;
 use crate::broker::Broker;
-use crate::config::{ConfigError, ListenerConfig, TcpConfig};
+use crate::config::{ConfigError, ListenerConfig, LogConfig, TcpConfig};
 use crate::conn::Policy;
 use crate::metrics::ListenerMetrics;
 use crate::per_address::Lines;
 use crate::session::{TokenBucket, millis};
+use crate::telemetry::Reports;
 use gm_tls::server::ServerContexts;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
@@ -73,12 +74,14 @@ impl PreparedListener {
         self,
         broker: Arc<Broker>,
         auth: Arc<Auth>,
+        log: &LogConfig,
     ) -> Result<(Arc<Listener>, TcpListener, SocketAddr), BindError> {
         let PreparedListener { config, contexts } = self;
         let id = config.id();
         let bound = bind(&config).and_then(|socket| socket.local_addr().map(|address| (socket, address)));
         let (socket, address) = bound.map_err(|cause| BindError { id: id.clone(), bind: config.bind, cause })?;
         let metrics = broker.metrics().listener(&id);
+        let reports = Arc::new(Reports::new(Arc::clone(&metrics), log.max_peer_lines_per_minute));
         let handshakes = Semaphore::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
         let handshakes_by_address = Lines::new(config.kind.tls().map_or(0, |tls| tls.max_handshakes_per_address));
         let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
@@ -91,6 +94,7 @@ impl PreparedListener {
             broker,
             auth,
             metrics,
+            reports,
             contexts,
             handshakes,
             handshakes_by_address,
@@ -110,6 +114,7 @@ pub struct Listener {
     pub(super) broker: Arc<Broker>,
     pub(super) auth: Arc<Auth>,
     pub(super) metrics: Arc<ListenerMetrics>,
+    pub(super) reports: Arc<Reports>,
     pub(super) contexts: Option<ServerContexts>,
     /// Handshakes that may be computed at once; waiting is fair and within each handshake's deadline.
     pub(super) handshakes: Semaphore,
@@ -160,7 +165,10 @@ impl Listener {
         let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
             self.metrics.refused_full.fetch_add(1, Ordering::Relaxed);
             self.metrics_hit("max_connections");
-            warn!(listener = &*self.id, %remote, limit = self.config.max_connections, "connection refused: max_connections is reached");
+            if self.reports.may_say("max_connections") {
+                let limit = self.config.max_connections;
+                warn!(listener = &*self.id, %remote, limit, "connection refused: max_connections is reached");
+            }
             return;
         };
         let listener = Arc::clone(self);
@@ -185,7 +193,9 @@ impl Listener {
             return;
         }
         self.metrics.accept_errors.fetch_add(1, Ordering::Relaxed);
-        error!(listener = &*self.id, %cause, "cannot accept connections; if descriptors ran out, raise LimitNOFILE or ulimit -n");
+        if self.reports.may_say("accept") {
+            error!(listener = &*self.id, %cause, "cannot accept connections; if descriptors ran out, raise LimitNOFILE or ulimit -n");
+        }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

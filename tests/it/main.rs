@@ -28,6 +28,7 @@ mod features;
 mod flow;
 mod handshake_limits;
 mod limits;
+mod logs;
 mod negotiation;
 mod password_checks;
 mod raw;

@@ -9,6 +9,7 @@ use shangmq::auth::Auth;
 use shangmq::broker::Broker;
 use shangmq::conn::{self, Context, Policy};
 use shangmq::metrics::{ListenerMetrics, Metrics};
+use shangmq::telemetry::Reports;
 use testkit::{Client, Connect};
 use tokio::io::DuplexStream;
 use tokio::task::JoinSet;
@@ -69,6 +70,7 @@ impl SimulatedBroker {
             broker: Arc::clone(&self.broker),
             auth: Arc::clone(&self.auth),
             metrics: Arc::clone(&self.metrics),
+            reports: Arc::new(Reports::new(Arc::clone(&self.metrics), 60)),
             listener: "tcp:default".into(),
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             peer: None,

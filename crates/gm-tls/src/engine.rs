@@ -298,7 +298,9 @@ fn check_identity(identity: &PeerIdentity, certificates: &PeerCertificates) -> R
         let now = unix_now();
         for certificate in certificates.signing.iter().chain(&certificates.encryption) {
             if certificate.not_after() < now {
-                let detail = format!("the resumed session's certificate \"{}\" has expired", certificate.subject());
+                let subject = certificate.subject();
+                let subject = crate::error::shortened(&subject);
+                let detail = format!("the resumed session's certificate \"{subject}\" has expired");
                 return Err(HandshakeError::new(HandshakeFailure::Expired, detail));
             }
         }

@@ -1,7 +1,7 @@
 //! Why a context could not be built and why a handshake failed, in words for an operator and as a small set of reasons for
 //! metrics. The peer is told no more than an alert.
 
-use std::{fmt, io};
+use std::{borrow::Cow, fmt, io};
 
 use openssl::{
     error::ErrorStack,
@@ -149,7 +149,12 @@ pub struct HandshakeError {
 
 impl HandshakeError {
     pub(crate) fn new(reason: HandshakeFailure, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), source: None }
+        let mut detail = detail.into();
+        if let Some((end, _)) = detail.char_indices().nth(MAX_DETAIL_CHARS) {
+            detail.truncate(end);
+            detail.push('…');
+        }
+        Self { reason, detail, source: None }
     }
 
     pub(crate) fn io(error: io::Error) -> Self {
@@ -247,6 +252,7 @@ impl VerifyFailure {
             }
             _ => HandshakeFailure::BadCertificate,
         };
+        let subject = shortened(subject);
         Self { reason, detail: format!("the peer's {role} was refused: \"{subject}\": {}", result.error_string()) }
     }
 
@@ -258,10 +264,24 @@ impl VerifyFailure {
     }
 
     pub(crate) fn of_usage(role: &str, subject: &str, what: &str) -> Self {
+        let subject = shortened(subject);
         Self {
             reason: HandshakeFailure::BadCertificate,
             detail: format!("the peer's {role} was refused: \"{subject}\": {what}"),
         }
+    }
+}
+
+/// Characters of what a peer calls itself that are repeated: a certificate may have a subject of 95 kB.
+const MAX_NAME_CHARS: usize = 256;
+/// Characters of a handshake's error, which may hold two such names and what was wrong with them.
+const MAX_DETAIL_CHARS: usize = 1024;
+
+/// The beginning of what a peer calls itself.
+pub(crate) fn shortened(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(MAX_NAME_CHARS) {
+        Some((end, _)) => Cow::Owned(format!("{}…", name.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(name),
     }
 }
 
@@ -337,5 +357,24 @@ pub fn alert_name(alert: u8) -> &'static str {
         116 => "certificate_required",
         120 => "no_application_protocol",
         _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A certificate of 95 kB, from anybody, made a line of 131 kB.
+    #[test]
+    fn what_a_peer_calls_itself_is_repeated_in_part() {
+        let subject = format!("CN={}", "国".repeat(30_000));
+        let chain = VerifyFailure::of_chain(X509VerifyResult::OK, "certificate", &subject);
+        let usage = VerifyFailure::of_usage("certificate", &subject, "wrong");
+        for failure in [chain, usage] {
+            let text = HandshakeError::new(failure.reason, failure.detail).to_string();
+            assert!(text.contains("CN=国") && text.chars().count() < 400, "{} characters", text.chars().count());
+        }
+        let text = HandshakeError::new(HandshakeFailure::WrongPair, subject).to_string();
+        assert_eq!(text.chars().count(), MAX_DETAIL_CHARS + 1);
     }
 }

@@ -1,0 +1,120 @@
+//! The log as an operator and an attacker see it: it stops nobody, has an end, and names who was refused.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use testkit::{Client, ConnectExt, ReasonCode, connect};
+use tokio::net::TcpStream;
+
+const CONFIGURATION: &str = r#"
+[log]
+format = "json"
+max_queued_lines = 16
+[metrics]
+enable = true
+bind = "127.0.0.1:0"
+[auth]
+password_file = "users"
+allow_anonymous = true
+max_failures_per_minute = 1000
+[listeners.tcp.default]
+bind = "127.0.0.1:0"
+"#;
+
+/// A broker whose standard error is a pipe to this test.
+struct Piped {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    mqtt: SocketAddr,
+    metrics: SocketAddr,
+    _dir: TempDir,
+}
+
+impl Piped {
+    /// Reads the log up to "ready" and no further.
+    fn start(level: &str) -> Piped {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("shangmq.toml"), CONFIGURATION).unwrap();
+        let users = dir.path().join("users");
+        std::fs::write(&users, "").unwrap();
+        std::fs::set_permissions(&users, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_shangmq"))
+            .args(["start", "--config", "shangmq.toml"])
+            .current_dir(dir.path())
+            .env("SHANGMQ_LOG", level)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut broker = Piped { child, log, mqtt: nowhere, metrics: nowhere, _dir: dir };
+        // Tasks of their own say where they listen, before or after "ready".
+        let mut missing = 3;
+        while missing > 0 {
+            let mut line = String::new();
+            assert_ne!(broker.log.read_line(&mut line).unwrap(), 0, "the broker ended");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            let address = || {
+                let digits = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
+                event["address"].as_str().unwrap().trim_matches(|c| !digits(c)).parse().unwrap()
+            };
+            match event["message"].as_str().unwrap() {
+                "listening" if event["listener"] == "tcp:default" && broker.mqtt == nowhere => broker.mqtt = address(),
+                "serving metrics" => broker.metrics = address(),
+                "ready" => {}
+                _ => continue,
+            }
+            missing -= 1;
+        }
+        broker
+    }
+
+    fn sample(&self, series: &str) -> u64 {
+        let mut stream = std::net::TcpStream::connect(self.metrics).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or(0)
+    }
+
+    async fn client(&self) -> Client<TcpStream> {
+        Client::new(TcpStream::connect(self.mqtt).await.unwrap())
+    }
+
+    /// Ends the broker in order and gives the rest of its log.
+    fn stop(mut self) -> Vec<Value> {
+        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        rest.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// A worker that logged waited for whoever reads standard error: a pager at its first page, or a collector that hangs, stopped every
+// connection after 305 refused ones.
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_no_client() {
+    let broker = Piped::start("debug");
+    for _ in 0..1000 {
+        let mut client = broker.client().await;
+        let _ = client.try_send_raw(b"GET / HTTP/1.0\r\n\r\n").await;
+        client.expect_closed().await;
+    }
+    let mut client = broker.client().await;
+    client.connect(connect("c")).await;
+    client.ping().await;
+    assert!(broker.sample("shangmq_log_lines_lost_total") > 0, "the pipe took everything, and the test shows nothing");
+}

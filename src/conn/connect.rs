@@ -90,12 +90,32 @@ impl AwaitAuth {
         match self.open().await {
             Ok((opened, accepted)) => self.accept(opened, accepted).await,
             Err(close) => {
+                self.report(&close);
                 if let Close::Denied(DenyReason::Busy(limit)) = close {
                     self.context.broker.metrics().limit_hit(limit);
                 }
                 refuse(&mut self.io, &self.context, Refusal::of(&self.connect), &close).await;
                 Err(close)
             }
+        }
+    }
+
+    /// Tells the operator of a client that was refused; who tries out passwords is to be seen.
+    fn report(&self, close: &Close) {
+        let about = match close {
+            Close::Denied(_) | Close::AuthTimeout => "denied",
+            Close::Refused(..) | Close::OverLimit(..) | Close::Session(_) => "refused",
+            _ => return,
+        };
+        if self.context.reports.may_say(about) {
+            tracing::info!(
+                listener = &*self.context.listener,
+                remote = %self.context.remote,
+                client_id = shortened(&self.connect.client_id),
+                username = self.connect.username.as_deref().map(shortened),
+                cause = %close,
+                "CONNECT refused"
+            );
         }
     }
 

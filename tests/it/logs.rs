@@ -118,3 +118,31 @@ async fn a_log_that_nobody_reads_stops_no_client() {
     client.ping().await;
     assert!(broker.sample("shangmq_log_lines_lost_total") > 0, "the pipe took everything, and the test shows nothing");
 }
+
+// Who tries out passwords was to be seen at level debug alone.
+#[tokio::test]
+async fn refused_clients_are_named_until_there_are_too_many() {
+    let broker = Piped::start("info");
+    for _ in 0..70 {
+        let packet = connect("c\u{202e}d").credentials("eve", "guess");
+        broker.client().await.expect_refusal(packet, ReasonCode::BadUserNameOrPassword).await;
+    }
+    let long = "x".repeat(5000);
+    let suppressed = broker.sample("shangmq_log_lines_suppressed_total{listener=\"tcp:default\"}");
+    assert_eq!(suppressed, 10);
+    let mut packet = connect(&long);
+    packet.properties.authentication_method = Some("none".into());
+    broker.client().await.expect_refusal(packet, ReasonCode::BadAuthenticationMethod).await;
+    let log = broker.stop();
+    let refused: Vec<&Value> = log.iter().filter(|event| event["message"] == "CONNECT refused").collect();
+    let (denied, others): (Vec<&Value>, Vec<&Value>) = refused.iter().partition(|event| event["username"] == "eve");
+    // As many as are written a minute, unless the queue of sixteen was full.
+    assert!((1..=60).contains(&denied.len()), "{}", denied.len());
+    let event = denied[0];
+    assert_eq!((&event["level"], &event["client_id"]), (&"INFO".into(), &"c\u{202e}d".into()));
+    assert!(event["remote"].as_str().unwrap().starts_with("127.0.0.1:"), "{event}");
+    assert!(event["cause"].as_str().unwrap().contains("wrong user name or password"), "{event}");
+    assert_eq!(others[0]["client_id"].as_str().unwrap().len(), 256);
+    // What was queued at the end is written.
+    assert!(log.iter().any(|event| event["message"] == "shutting down"), "{log:?}");
+}

@@ -90,7 +90,9 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> (Option<Config>, Vec<ConfigError>) {
         let Some(path) = file else {
-            return Config::examine_text(Path::new(DEVELOPMENT_NAME), DEVELOPMENT, environment);
+            let (config, mut errors) = Config::examine_text(Path::new(DEVELOPMENT_NAME), DEVELOPMENT, environment);
+            errors.extend(config.iter().flat_map(Config::beyond_loopback));
+            return (config, errors);
         };
         match read_file(path) {
             Ok(text) => Config::examine_text(path, &text, environment),
@@ -134,6 +136,23 @@ impl Config {
         let report = Report::new(base, errors);
         let config = Config::read(Section::root(&report, &root));
         (Some(config), report.into_errors())
+    }
+
+    /// What the environment has opened to other machines. The configuration for development lets anybody in.
+    fn beyond_loopback(&self) -> Vec<ConfigError> {
+        let listeners =
+            self.listeners.iter().map(|one| (format!("listeners.{}.{}.bind", one.kind.as_str(), one.name), one.bind));
+        let metrics = self.metrics.enable.then(|| ("metrics.bind".to_owned(), self.metrics.bind));
+        let open = listeners.chain(metrics).filter(|(_, bind)| !bind.ip().to_canonical().is_loopback());
+        let refused = open.map(|(key, bind)| {
+            let variable = format!("{ENVIRONMENT_PREFIX}{}", key.replace('.', "__").to_ascii_uppercase());
+            let reason = format!(
+                "without a configuration file the broker lets anonymous clients in and serves loopback only, not {bind}"
+            );
+            ConfigError::new(Origin::Environment(variable.into()), key, reason)
+                .suggest("write a configuration file that says who may connect, and name it with --config")
+        });
+        refused.collect()
     }
 
     fn faultless(config: Option<Config>, errors: Vec<ConfigError>) -> Result<Config, ConfigErrors> {

@@ -547,3 +547,29 @@ proptest! {
         let _ = parse(TCP, &[("SHANGMQ_MQTT__IDLE_TIMEOUT", &value)]);
     }
 }
+
+// The environment alone could open the broker for development, which lets anybody in, while it said that it serves loopback only.
+#[test]
+fn without_a_file_the_environment_opens_nothing_beyond_loopback() {
+    let load = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(None, variables.collect::<Vec<_>>()).map_err(|errors| errors.to_string())
+    };
+    for bind in ["127.0.0.1:0", "127.0.0.2:2883", "[::1]:1883", "[::ffff:127.0.0.1]:1883"] {
+        load(&[("SHANGMQ_LISTENERS__TCP__DEFAULT__BIND", bind)]).unwrap();
+    }
+    for bind in ["0.0.0.0:1883", "1883", "[::]:1883", "192.0.2.1:1883"] {
+        let error = load(&[("SHANGMQ_LISTENERS__TCP__DEFAULT__BIND", bind)]).unwrap_err();
+        assert!(
+            error.starts_with(
+                "environment variable SHANGMQ_LISTENERS__TCP__DEFAULT__BIND: listeners.tcp.default.bind: "
+            ),
+            "{error}"
+        );
+        assert!(error.contains("--config"), "{error}");
+    }
+    let others = [("SHANGMQ_LISTENERS__WSS__DEFAULT__BIND", "0.0.0.0:8084"), ("SHANGMQ_METRICS__BIND", "0.0.0.0:9090")];
+    load(&others[1..]).expect("an endpoint that is off listens nowhere");
+    let error = load(&[others[0], others[1], ("SHANGMQ_METRICS__ENABLE", "true")]).unwrap_err();
+    assert_eq!(error.lines().count(), 2, "{error}");
+}

@@ -8,6 +8,7 @@ use shangmq::causes::Causes;
 use shangmq::cli::Cli;
 
 fn main() -> ExitCode {
+    gm_tls::init();
     match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {

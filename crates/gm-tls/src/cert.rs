@@ -245,6 +245,7 @@ impl Certificate {
 
     /// Decodes one DER certificate that fills `der`.
     pub fn from_der(origin: &Source, der: &[u8]) -> Result<Certificate, CertError> {
+        crate::init();
         let malformed = || CertError::Malformed { origin: origin.clone(), position: 1 };
         let x509 = X509::from_der(der).map_err(|_| malformed())?;
         // The decoder stops at the end of the structure; bytes after it would not be covered by the signature.
@@ -527,6 +528,7 @@ fn read(origin: &Source, path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, Cer
 }
 
 fn decode_all(origin: &Source, text: &[u8], max: usize) -> Result<Vec<Certificate>, CertError> {
+    crate::init();
     if text.len() > MAX_FILE_BYTES {
         return Err(CertError::TooLarge { origin: origin.clone() });
     }

@@ -39,7 +39,10 @@ const TLS13_SUITES: &str = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:
 
 /// A context with what every one needs.
 pub(crate) fn builder(method: SslMethod) -> Result<SslContextBuilder, ErrorStack> {
+    crate::init();
     let mut context = SslContextBuilder::new(method)?;
+    // 112 bits: no RSA key below 2048 bits and no SHA-1 in a peer's chain, whatever the library was built with.
+    context.set_security_level(2);
     context.set_options(
         // Without it application data over TLCP cannot be written at all: the library prepends an empty fragment for
         // versions below TLS 1.1, in a buffer that is too small for SM4 and SM3.

@@ -30,6 +30,18 @@ unsafe extern "C" {
     pub(crate) fn X509_STORE_CTX_get0_param(ctx: *const X509_STORE_CTX) -> *mut X509_VERIFY_PARAM;
 }
 
+/// `OPENSSL_INIT_NO_LOAD_CONFIG` of `openssl/crypto.h`.
+const NO_LOAD_CONFIG: u64 = 0x80;
+
+/// Starts the library. The first call decides for the life of the process whether a configuration is loaded; the options besides are
+/// those of the Rust binding.
+pub(crate) fn start_without_configuration() {
+    let options = NO_LOAD_CONFIG | openssl_sys::OPENSSL_INIT_LOAD_SSL_STRINGS | openssl_sys::OPENSSL_INIT_NO_ATEXIT;
+    // SAFETY: the function may be called at any time and by any thread; without settings it takes no pointer. Should it fail, so does
+    // everything that is asked of the library afterwards.
+    unsafe { openssl_sys::OPENSSL_init_ssl(options, std::ptr::null()) };
+}
+
 /// `TONGSUO_VERSION` of `openssl/crypto.h`.
 const TONGSUO_VERSION: c_int = 11;
 

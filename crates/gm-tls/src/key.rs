@@ -96,6 +96,7 @@ impl PrivateKey {
 
     /// Decodes the one private key of a PEM text like [`PrivateKey::from_file`].
     pub fn from_pem(origin: Source, text: &[u8], password: Option<&Password>) -> Result<PrivateKey, KeyError> {
+        crate::init();
         let blocks = pem::blocks(text, MAX_BLOCKS).map_err(|_| KeyError::DamagedPem { origin: origin.clone() })?;
         let mut keys = blocks.iter().filter_map(|block| Armour::of(block).map(|armour| (armour, block.text)));
         let Some((armour, block)) = keys.next() else { return Err(KeyError::NotAKey { origin }) };
@@ -125,6 +126,7 @@ impl PrivateKey {
 
     /// Makes a new key from the library's random generator.
     pub fn generate(kind: KeyKind) -> Result<PrivateKey, KeyError> {
+        crate::init();
         let pkey = match kind {
             // A key made as "EC" on this curve would sign by ECDSA; as "SM2" it signs by SM2.
             KeyKind::Sm2 => {

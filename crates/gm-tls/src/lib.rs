@@ -43,6 +43,15 @@ pub mod stream;
 #[cfg(feature = "tongsuo")]
 mod verify;
 
+/// Starts the library without a configuration of its own: its `openssl.cnf`, or the file that `OPENSSL_CONF` names, can lower what is
+/// asked of certificates for every program of a machine, and no program notices. A program calls this before anything else that uses
+/// the library; what reads keys and certificates or builds contexts here calls it as well.
+#[cfg(feature = "tongsuo")]
+pub fn init() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(ffi::start_without_configuration);
+}
+
 #[cfg(feature = "tongsuo")]
 pub use {
     error::{ContextError, HandshakeError, HandshakeFailure},

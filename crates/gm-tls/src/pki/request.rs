@@ -62,6 +62,7 @@ impl CertificateRequest {
     /// # Errors
     /// [`PkiError::NoProofOfPossession`] when the key in the request did not sign it (RFC 2986 section 3).
     pub fn from_pem(origin: &str, text: &[u8]) -> Result<CertificateRequest, PkiError> {
+        crate::init();
         let not_a_request = || PkiError::NotARequest { origin: origin.to_owned() };
         let blocks = pem::blocks(text, 1).map_err(|_| not_a_request())?;
         let block = match blocks.as_slice() {

@@ -153,3 +153,26 @@ async fn rsa_pairs_serve_the_rsa_suites_only_if_they_are_named() {
         assert_eq!(accepted.peer_identity().suite, suite);
     }
 }
+
+const CHILD: &str = "GM_TLS_TEST_CHILD";
+
+// A file outside of the configuration, in a place of the library's or named by OPENSSL_CONF, let certificates with RSA-1024 and SHA-1 in.
+// The library reads it once in a process, so this test runs itself again as another one.
+#[test]
+fn the_library_reads_no_configuration_of_its_own() {
+    if std::env::var_os(CHILD).is_some() {
+        let _contexts = server(VerifyMode::Required);
+        let bare = SslContextBuilder::new(SslMethod::tls_server()).unwrap().build();
+        assert_eq!(bare.security_level(), 2, "the file was read");
+        return;
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nCipherString = DEFAULT@SECLEVEL=0\n";
+    std::fs::write(file.path(), text).unwrap();
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "traps::the_library_reads_no_configuration_of_its_own", "--nocapture"])
+        .envs([("OPENSSL_CONF", file.path().as_os_str()), (CHILD, "1".as_ref())])
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+}

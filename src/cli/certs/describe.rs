@@ -114,7 +114,7 @@ fn validity(certificate: &Certificate, now: i64) -> String {
     }
 }
 
-fn alternative_names(certificate: &Certificate) -> Vec<String> {
+pub(super) fn alternative_names(certificate: &Certificate) -> Vec<String> {
     // Encoded names are bytes of anyone's choice, and this goes to a terminal.
     let shown = |kind: &str, name: &str| format!("{kind}:{}", name.escape_debug());
     let dns = certificate.san_dns().into_iter().map(|name| shown("DNS", &name));

@@ -39,13 +39,15 @@ pub struct Arguments {
     days: Option<u32>,
     #[arg(long, value_enum, default_value = "sm2", conflicts_with = "csr")]
     key_type: KeyType,
-    /// Certificate request; of a pair, the one for the signing certificate. Its alternative names are taken unless
-    /// others are given here.
+    /// Certificate request; of a pair, the one for the signing certificate. `inspect` shows what it asks for.
     #[arg(long, value_name = "FILE")]
     csr: Option<PathBuf>,
     /// Certificate request for the encryption certificate of a pair.
     #[arg(long, value_name = "FILE", requires = "csr")]
     enc_csr: Option<PathBuf>,
+    /// Put the alternative names into the certificates that the requests ask for.
+    #[arg(long, requires = "csr", conflicts_with_all = ["dns", "ip", "uri", "email"])]
+    accept_names: bool,
     /// Directory of the new files.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -122,19 +124,29 @@ impl Arguments {
         csr: &std::path::Path,
         profile: &Profile,
     ) -> Result<Vec<Made>, CertsError> {
+        match (self.kind, &self.enc_csr) {
+            (Kind::Pair, None) => {
+                return Err(CertsError::Usage("a pair needs two requests: add --enc-csr, or --kind single"));
+            }
+            (Kind::Single, Some(_)) => return Err(CertsError::Usage("--enc-csr is for --kind pair")),
+            _ => {}
+        }
         let request = CertificateRequest::from_file(csr)?;
         let names = self.names.names();
-        let approval = if names.is_empty() { Approval::AsRequested } else { Approval::Names(&names) };
-        match (self.kind, &self.enc_csr) {
-            (Kind::Single, None) => Ok(vec![("", authority.sign_request(&request, approval, profile, now())?, None)]),
-            (Kind::Pair, Some(enc)) => {
-                let enc = CertificateRequest::from_file(enc)?;
-                let (sign, enc) = authority.sign_pair_requests(&request, &enc, approval, profile, now())?;
-                Ok(vec![("-sign", sign, None), ("-enc", enc, None)])
+        let approval = if self.accept_names {
+            Approval::AsRequested
+        } else {
+            for path in std::iter::once(csr).chain(self.enc_csr.as_deref()).filter(|_| names.is_empty()) {
+                unasked(path)?;
             }
-            (Kind::Pair, None) => Err(CertsError::Usage("a pair needs two requests: add --enc-csr, or --kind single")),
-            (Kind::Single, Some(_)) => Err(CertsError::Usage("--enc-csr is for --kind pair")),
-        }
+            Approval::Names(&names)
+        };
+        let Some(enc) = &self.enc_csr else {
+            return Ok(vec![("", authority.sign_request(&request, approval, profile, now())?, None)]);
+        };
+        let enc = CertificateRequest::from_file(enc)?;
+        let (sign, enc) = authority.sign_pair_requests(&request, &enc, approval, profile, now())?;
+        Ok(vec![("-sign", sign, None), ("-enc", enc, None)])
     }
 
     fn add(
@@ -155,6 +167,16 @@ impl Arguments {
     fn path(&self, suffix: &str, ending: &str) -> PathBuf {
         self.out.join(format!("{}{suffix}.{ending}", self.name))
     }
+}
+
+/// Refuses a request that asks for names which nobody has agreed to: whoever wrote it chose them.
+fn unasked(path: &std::path::Path) -> Result<(), CertsError> {
+    let request = CertificateRequest::from_file(path)?;
+    let names = describe::alternative_names(&request.wanted()?);
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(CertsError::Names { path: path.to_owned(), names: names.join(", ") })
 }
 
 /// What was made: suffix of the file name, chain, and the key if it is new.

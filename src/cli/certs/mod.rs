@@ -49,6 +49,11 @@ pub enum CertsError {
     Unreadable { path: PathBuf, error: io::Error },
     #[error("the profile {profile} cannot be used: {reason}")]
     BadProfile { profile: String, reason: String },
+    #[error(
+        "{} asks for the names {names}; if they are right add --accept-names, otherwise give the right ones by --dns, --ip, --uri \
+         or --email", path.display()
+    )]
+    Names { path: PathBuf, names: String },
     #[error("{0}")]
     Usage(&'static str),
     #[error("{} is neither a certificate, a certificate request nor a private key in PEM", path.display())]

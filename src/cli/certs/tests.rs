@@ -103,7 +103,14 @@ fn requests_of_a_pair_become_a_pair() {
     );
     let request = "issue --ca @/ca --profile client --csr @/r/meter-sign.csr --out @/i --name meter";
     assert!(bad(dir, request).contains("--enc-csr"));
-    let out = good(dir, &format!("{request} --enc-csr @/r/meter-enc.csr"));
+    // Whoever wrote the request chose the names: they were signed without anybody having seen them.
+    let request = format!("{request} --enc-csr @/r/meter-enc.csr");
+    let refused = bad(dir, &request);
+    assert!(refused.contains("URI:urn:meter:7") && refused.contains("--accept-names"), "{refused}");
+    assert!(!dir.join("i").exists());
+    let other = good(dir, &format!("{} --dns meter.test", request.replace("@/i", "@/other")));
+    assert!(other.contains("DNS:meter.test") && !other.contains("urn:meter:7"), "{other}");
+    let out = good(dir, &format!("{request} --accept-names"));
     assert!(out.contains("URI:urn:meter:7"), "{out}");
     let out = good(dir, "inspect @/i/meter-sign.crt @/i/meter-enc.crt @/r/meter-sign.key @/r/meter-enc.key");
     assert!(out.contains("consistent TLCP pair, with both keys"), "{out}");

@@ -13,16 +13,10 @@ use super::{AlternativeNames, PkiError};
 use crate::cert::{Certificate, ExtendedKeyUsage as Purposes, KeyKind, KeyUsage};
 use crate::key::PrivateKey;
 
-/// Alternative names of a certificate: chosen by the authority, or taken over as the request encodes them.
-pub(super) enum Names<'a> {
-    Chosen(&'a AlternativeNames),
-    Requested(Option<X509Extension>),
-}
-
 /// Everything in a certificate but its serial number and signature.
 pub(super) struct Contents<'a> {
     pub subject: &'a X509NameRef,
-    pub names: Names<'a>,
+    pub names: &'a AlternativeNames,
     pub usage: KeyUsage,
     pub purposes: Purposes,
     /// `Some` for a certification authority, with the number of authorities that may stand below it.
@@ -70,14 +64,8 @@ pub(super) fn assemble<T: HasPublic>(
     builder.append_extension(key_id)?;
     let authority_id = AuthorityKeyIdentifier::new().keyid(true).build(&builder.x509v3_context(issuer_x509, None))?;
     builder.append_extension(authority_id)?;
-    match &contents.names {
-        Names::Chosen(names) => {
-            if let Some(names) = names.to_extension(&builder.x509v3_context(issuer_x509, None))? {
-                builder.append_extension(names)?;
-            }
-        }
-        Names::Requested(Some(names)) => builder.append_extension2(names)?,
-        Names::Requested(None) => {}
+    if let Some(names) = contents.names.to_extension(&builder.x509v3_context(issuer_x509, None))? {
+        builder.append_extension(names)?;
     }
     builder.sign(issuer.key.pkey(), digest_for(issuer.key.kind())?)?;
     Ok(Certificate::from_x509(builder.build()))

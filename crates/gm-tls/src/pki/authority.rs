@@ -2,7 +2,7 @@
 
 use openssl::pkey::{HasPublic, PKeyRef};
 
-use super::assemble::{Contents, Issuer, Names, assemble};
+use super::assemble::{Contents, Issuer, assemble};
 use super::request::CertificateRequest;
 use super::{AlternativeNames, BACKDATING_SECS, PkiError, Subject};
 use crate::cert::{Certificate, CertificateChain, ExtendedKeyUsage, KeyKind, KeyUsage, Source, same_name};
@@ -106,7 +106,7 @@ impl CertificateAuthority {
         let subject = subject.to_x509()?;
         let contents = Contents {
             subject: &subject,
-            names: Names::Requested(None),
+            names: &AlternativeNames::default(),
             usage: profile.usage,
             purposes: ExtendedKeyUsage::default(),
             authority: Some(profile.path_len),
@@ -168,7 +168,7 @@ impl CertificateAuthority {
         let (not_before, not_after) = self.validity(profile.days, now)?;
         let contents = Contents {
             subject: &subject,
-            names: Names::Requested(None),
+            names: &AlternativeNames::default(),
             usage: profile.usage,
             purposes: ExtendedKeyUsage::default(),
             authority: Some(path_len),
@@ -246,13 +246,10 @@ impl CertificateAuthority {
         profile: &Profile,
         now: i64,
     ) -> Result<CertificateChain, PkiError> {
-        let kind = request.key_kind();
-        if kind == KeyKind::Other {
-            return Err(PkiError::UnsupportedKind { kind });
-        }
+        request.check()?;
         let names = match approval {
-            Approval::AsRequested => Names::Requested(request.alternative_names()),
-            Approval::Names(names) => Names::Chosen(names),
+            Approval::AsRequested => &request.names()?,
+            Approval::Names(names) => names,
         };
         let (not_before, not_after) = self.validity(profile.days, now)?;
         let subject = request.x509_req().subject_name();
@@ -275,7 +272,7 @@ impl CertificateAuthority {
         let (not_before, not_after) = self.validity(profile.days, now)?;
         let contents = Contents {
             subject: &subject,
-            names: Names::Chosen(names),
+            names,
             usage,
             purposes: profile.purposes,
             authority: None,

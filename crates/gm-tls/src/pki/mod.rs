@@ -16,7 +16,7 @@ pub use names::{AlternativeNames, Subject};
 pub use request::CertificateRequest;
 pub use verify::{Purpose, VerifyError, verify_chain};
 
-use crate::cert::{CertError, KeyKind};
+use crate::cert::{CertError, KeyKind, NameError};
 use crate::key::KeyError;
 
 /// The signer ID of SM2 signatures in certificates and requests (GM/T 0009-2012 section 10).
@@ -44,6 +44,14 @@ pub enum PkiError {
     PairKind { kind: KeyKind },
     #[error("a certificate cannot be made for a key of the kind {kind}")]
     UnsupportedKind { kind: KeyKind },
+    #[error("the request of `{subject}` is for a key of the kind {kind}, which is too weak; RSA needs 2048 bits")]
+    WeakKey { subject: String, kind: KeyKind },
+    #[error("the request of `{subject}` cannot be granted: {source}")]
+    RequestedSubject { subject: String, source: NameError },
+    #[error(
+        "the request of `{subject}` asks for alternative names that cannot be read or are of a kind that is not issued"
+    )]
+    RequestedNames { subject: String },
     #[error("the validity of {days} days is not between 1 and 36500")]
     BadValidity { days: u32 },
     #[error("{origin}: is not a certificate request; a PEM block `-----BEGIN CERTIFICATE REQUEST-----` is expected")]

@@ -74,30 +74,37 @@ impl AlternativeNames {
         self.dns.is_empty() && self.ip.is_empty() && self.uri.is_empty() && self.email.is_empty()
     }
 
-    pub(super) fn to_extension(&self, context: &X509v3Context<'_>) -> Result<Option<X509Extension>, PkiError> {
-        if self.is_empty() {
-            return Ok(None);
-        }
-        let mut extension = SubjectAlternativeName::new();
-        for name in &self.dns {
-            check_dns(name)?;
-            extension.dns(name);
-        }
-        for address in &self.ip {
-            extension.ip(&address.to_string());
-        }
+    /// Whether each of them may stand in a certificate.
+    pub(super) fn check(&self) -> Result<(), PkiError> {
+        self.dns.iter().try_for_each(|name| check_dns(name))?;
         for (field, values) in [("URI", &self.uri), ("mail address", &self.email)] {
             for value in values {
                 if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
                     let reason = "it is not made of visible ASCII characters";
                     return Err(PkiError::BadName { field, value: value.clone(), reason });
                 }
-                if field == "URI" {
-                    extension.uri(value)
-                } else {
-                    extension.email(value)
-                };
             }
+        }
+        Ok(())
+    }
+
+    pub(super) fn to_extension(&self, context: &X509v3Context<'_>) -> Result<Option<X509Extension>, PkiError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        self.check()?;
+        let mut extension = SubjectAlternativeName::new();
+        for name in &self.dns {
+            extension.dns(name);
+        }
+        for address in &self.ip {
+            extension.ip(&address.to_string());
+        }
+        for uri in &self.uri {
+            extension.uri(uri);
+        }
+        for address in &self.email {
+            extension.email(address);
         }
         Ok(Some(extension.build(context)?))
     }

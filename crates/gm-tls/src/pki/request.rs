@@ -116,6 +116,44 @@ impl CertificateRequest {
         Ok(Certificate::from_x509(builder.build()))
     }
 
+    /// The alternative names that are asked for.
+    ///
+    /// # Errors
+    /// One of them may not stand in a certificate, is of a kind that is not issued, or cannot be read.
+    pub fn names(&self) -> Result<AlternativeNames, PkiError> {
+        if self.alternative_names().is_none() {
+            return Ok(AlternativeNames::default());
+        }
+        let wanted = self.wanted()?;
+        let names = AlternativeNames {
+            dns: wanted.san_dns(),
+            ip: wanted.san_ip(),
+            uri: wanted.san_uri(),
+            email: wanted.san_email(),
+        };
+        let read = names.dns.len() + names.ip.len() + names.uri.len() + names.email.len();
+        if wanted.x509().subject_alt_names().is_none_or(|all| all.len() != read) {
+            return Err(PkiError::RequestedNames { subject: self.subject() });
+        }
+        names.check()?;
+        Ok(names)
+    }
+
+    /// Refuses what no authority should sign whoever asks.
+    pub(super) fn check(&self) -> Result<(), PkiError> {
+        let kind = self.key_kind();
+        if matches!(kind, KeyKind::Rsa(..2048)) {
+            return Err(PkiError::WeakKey { subject: self.subject(), kind });
+        }
+        if kind == KeyKind::Other {
+            return Err(PkiError::UnsupportedKind { kind });
+        }
+        match self.wanted()?.common_name() {
+            Ok(_) => Ok(()),
+            Err(source) => Err(PkiError::RequestedSubject { subject: self.subject(), source }),
+        }
+    }
+
     pub(super) fn x509_req(&self) -> &X509Req {
         &self.request
     }
@@ -125,7 +163,7 @@ impl CertificateRequest {
     }
 
     /// The subjectAltName extension that is asked for. Other extensions are the authority's to choose.
-    pub(super) fn alternative_names(&self) -> Option<X509Extension> {
+    fn alternative_names(&self) -> Option<X509Extension> {
         let extensions = self.request.extensions().ok()?;
         extensions.into_iter().find(|extension| {
             let der = extension.to_der().unwrap_or_default();

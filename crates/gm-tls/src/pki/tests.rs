@@ -353,3 +353,55 @@ fn the_library_and_the_fingerprint_agree() {
     let digest = openssl::hash::hash(MessageDigest::sha256(), &certificate.to_der()).unwrap();
     assert_eq!(certificate.fingerprint_sha256(), crate::cert::hex(&digest));
 }
+
+/// A request as somebody else's program makes it, without this crate's checks.
+fn careless_request(
+    key: &openssl::pkey::PKeyRef<openssl::pkey::Private>,
+    common_names: &[&str],
+    names: Option<&openssl::x509::extension::SubjectAlternativeName>,
+) -> CertificateRequest {
+    let mut builder = openssl::x509::X509Req::builder().unwrap();
+    let mut subject = openssl::x509::X509Name::builder().unwrap();
+    for name in common_names {
+        subject.append_entry_by_nid(openssl::nid::Nid::COMMONNAME, name).unwrap();
+    }
+    builder.set_subject_name(&subject.build()).unwrap();
+    builder.set_pubkey(key).unwrap();
+    if let Some(names) = names {
+        let mut extensions = openssl::stack::Stack::new().unwrap();
+        extensions.push(names.build(&builder.x509v3_context(None)).unwrap()).unwrap();
+        builder.add_extensions(&extensions).unwrap();
+    }
+    builder.sign(key, MessageDigest::sha256()).unwrap();
+    CertificateRequest::from_pem("request", &builder.build().to_pem().unwrap()).unwrap()
+}
+
+// The rules for what this crate makes itself did not hold for requests: an authority signed two common names, the name `*` and a key of
+// RSA-1024 into a client's certificate.
+#[test]
+fn requests_obey_the_rules_for_names_and_keys() {
+    use openssl::x509::extension::SubjectAlternativeName;
+    let authority = authority(KeyKind::Sm2);
+    let sign = |request: &CertificateRequest, approval: Approval<'_>| {
+        authority.sign_request(request, approval, &Profile::client(9), NOW)
+    };
+    let key = PrivateKey::generate(KeyKind::EcP256).unwrap();
+    let key = key.pkey();
+    sign(&careless_request(key, &["a"], None), Approval::AsRequested).unwrap();
+    let two = careless_request(key, &["a", "b"], None);
+    assert!(matches!(sign(&two, Approval::AsRequested), Err(PkiError::RequestedSubject { .. })));
+    let hidden = careless_request(key, &["a\u{202e}b"], None);
+    assert!(matches!(sign(&hidden, Approval::AsRequested), Err(PkiError::RequestedSubject { .. })));
+    for dns in ["*", "a b", "-x.test", "x..test"] {
+        let request = careless_request(key, &["a"], Some(SubjectAlternativeName::new().dns("good.test").dns(dns)));
+        assert!(matches!(sign(&request, Approval::AsRequested), Err(PkiError::BadName { .. })), "{dns}");
+        // Names that the authority chooses take the place of all of them.
+        let chain = sign(&request, Approval::Names(&names())).unwrap();
+        assert_eq!(chain.leaf.san_dns(), names().dns);
+    }
+    let other = careless_request(key, &["a"], Some(SubjectAlternativeName::new().rid("1.2.3.4")));
+    assert!(matches!(sign(&other, Approval::AsRequested), Err(PkiError::RequestedNames { .. })));
+    let weak = openssl::pkey::PKey::from_rsa(openssl::rsa::Rsa::generate(1024).unwrap()).unwrap();
+    let weak = careless_request(&weak, &["a"], None);
+    assert!(matches!(sign(&weak, Approval::AsRequested), Err(PkiError::WeakKey { .. })));
+}

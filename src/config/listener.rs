@@ -13,6 +13,8 @@ use super::value::Bind;
 
 const MAX_LISTENER_NAME_LEN: usize = 64;
 const MAX_MOUNTPOINT_LEN: usize = 1024;
+/// More than one host opens by accident, and what a listener can accept at all.
+const DEFAULT_CONNECTION_RATE: u32 = 10_000;
 
 /// One enabled listener. A disabled one is checked and then left out of the configuration, so that nobody can open it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +25,10 @@ pub struct ListenerConfig {
     pub bind: SocketAddr,
     /// Connections open at once; the next one is closed as soon as it is accepted.
     pub max_connections: usize,
+    /// Those of one address.
+    pub max_connections_per_address: usize,
+    /// Connections that one address may open in a second.
+    pub max_connection_rate_per_address: u32,
     /// Time from the accepted (and secured) connection to a complete CONNECT.
     pub connect_timeout: Duration,
     /// What every topic of this listener's clients is put under, with `${clientid}` and `${username}`; empty is nothing.
@@ -182,6 +188,11 @@ fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfi
         );
     }
     let max_connections = section.within("max_connections", 100_000, 1, 10_000_000);
+    // An address may be that of a load balancer or an address translator with every client behind it: limits are for operators who
+    // know that it is not.
+    let max_connections_per_address = section.within("max_connections_per_address", max_connections, 1, 10_000_000);
+    let max_connection_rate_per_address =
+        section.within("max_connection_rate_per_address", DEFAULT_CONNECTION_RATE, 1, 1_000_000);
     let connect_timeout = deadline(&mut section, "connect_timeout", mqtt.idle_timeout);
     let mountpoint = read_mountpoint(&mut section);
     let rates = RateConfig::read(&mut section);
@@ -199,8 +210,19 @@ fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfi
     section.finish();
     let Bind(bind) = bind?;
     enabled.then_some(())?;
-    let kind = kind?;
-    Some(ListenerConfig { name, kind, bind, max_connections, connect_timeout, mountpoint, rates, proxy_protocol, tcp })
+    Some(ListenerConfig {
+        name,
+        kind: kind?,
+        bind,
+        max_connections,
+        max_connections_per_address,
+        max_connection_rate_per_address,
+        connect_timeout,
+        mountpoint,
+        rates,
+        proxy_protocol,
+        tcp,
+    })
 }
 
 /// A prefix of topic names. `$` at its start would put clients among the broker's own topics.

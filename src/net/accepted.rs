@@ -13,6 +13,7 @@ use super::websocket::{self, WebSocketOptions};
 use crate::broker::Subject;
 use crate::config::{ProxyProtocolConfig, TlsConfig, WsConfig};
 use crate::conn::{self, Io};
+use crate::per_address::Place;
 use bytes::{Bytes, BytesMut};
 use gm_tls::hello::{self, Parse};
 use gm_tls::server::{Refusal, ServerContexts};
@@ -43,6 +44,8 @@ enum Refused {
     ProxyTimeout,
     #[error("PROXY header: {0}")]
     Proxy(#[from] proxy::ProxyError),
+    #[error("{0} is reached")]
+    PerAddress(&'static str),
     #[error("{}", .0.describe(*.1))]
     FirstBytes(Detected, Port),
     #[error("hello: {0}")]
@@ -72,6 +75,7 @@ impl Refused {
             Refused::Untrusted(_) => "proxy_untrusted",
             Refused::ProxyTimeout => "proxy_timeout",
             Refused::Proxy(_) => "proxy_malformed",
+            Refused::PerAddress(limit) => limit,
             Refused::FirstBytes(detected, _) => detected.label(),
             Refused::Hello(_) => "hello_malformed",
             Refused::Policy(refusal) => refusal.kind.label(),
@@ -95,7 +99,7 @@ impl Refused {
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>) {
     let mut remote = peer;
     match Box::pin(prepare(stream, &mut remote, &listener)).await {
-        Ok((io, identity)) => {
+        Ok(Prepared { io, identity, place: _place }) => {
             let context = conn::Context {
                 broker: Arc::clone(&listener.broker),
                 auth: Arc::clone(&listener.auth),
@@ -110,6 +114,9 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Lis
             conn::serve(io, context).await;
         }
         Err(refused) => {
+            if let Refused::PerAddress(limit) = refused {
+                listener.broker.metrics().limit_hit(limit);
+            }
             listener.metrics.refused(refused.label());
             if refused.is_notable() && listener.reports.may_say(refused.label()) {
                 info!(listener = &*listener.id, %remote, cause = %refused, "connection refused");
@@ -120,11 +127,14 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Lis
     }
 }
 
-async fn prepare(
-    stream: TcpStream,
-    remote: &mut SocketAddr,
-    listener: &Listener,
-) -> Result<(Box<dyn Io>, Option<Arc<PeerIdentity>>), Refused> {
+/// A connection that MQTT can begin on.
+struct Prepared {
+    io: Box<dyn Io>,
+    identity: Option<Arc<PeerIdentity>>,
+    place: Place,
+}
+
+async fn prepare(stream: TcpStream, remote: &mut SocketAddr, listener: &Listener) -> Result<Prepared, Refused> {
     let mut stream = Prefixed::new(stream, Bytes::new());
     if let Some(config) = &listener.config.proxy_protocol {
         stream = behind_proxy(stream, remote, config).await?;
@@ -132,6 +142,7 @@ async fn prepare(
     if listener.broker.bans().is_banned(&Subject::Address(remote.ip().to_canonical()), listener.broker.now()) {
         return Err(Refused::Banned);
     }
+    let place = listener.admit(remote.ip()).map_err(Refused::PerAddress)?;
     let websocket = listener.config.kind.websocket();
     match (listener.config.kind.tls(), &listener.contexts) {
         (Some(tls), Some(contexts)) => {
@@ -140,11 +151,11 @@ async fn prepare(
                 Some(config) => upgrade(stream, listener, config).await?,
                 None => Box::new(stream),
             };
-            Ok((io, Some(identity)))
+            Ok(Prepared { io, identity: Some(identity), place })
         }
         _ => match websocket {
-            Some(config) => Ok((upgrade(stream, listener, config).await?, None)),
-            None => Ok((plain(stream), None)),
+            Some(config) => Ok(Prepared { io: upgrade(stream, listener, config).await?, identity: None, place }),
+            None => Ok(Prepared { io: plain(stream), identity: None, place }),
         },
     }
 }

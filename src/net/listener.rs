@@ -7,14 +7,14 @@ use crate::broker::Broker;
 use crate::config::{ConfigError, ListenerConfig, LogConfig, TcpConfig};
 use crate::conn::Policy;
 use crate::metrics::ListenerMetrics;
-use crate::per_address::Lines;
+use crate::per_address::{Lines, Place, Places, Rates};
 use crate::session::{TokenBucket, millis};
 use crate::telemetry::Reports;
 use gm_tls::server::ServerContexts;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -88,6 +88,8 @@ impl PreparedListener {
         let policy = Arc::new(Policy { mountpoint: config.mountpoint.clone(), rates: config.rates });
         let rate = config.rates.max_conn_rate;
         let rate = rate.map(|r| Mutex::new(TokenBucket::new(r.amount, millis(r.per), r.burst, broker.now())));
+        let connections_by_address = Arc::new(Places::new(config.max_connections_per_address));
+        let connection_rates = Rates::new(config.max_connection_rate_per_address, Duration::from_secs(1));
         let listener = Listener {
             id: id.into(),
             config,
@@ -101,6 +103,8 @@ impl PreparedListener {
             connections,
             policy,
             rate,
+            connections_by_address,
+            connection_rates,
         };
         Ok((Arc::new(listener), socket, address))
     }
@@ -125,6 +129,8 @@ pub struct Listener {
     pub(super) policy: Arc<Policy>,
     /// How fast connections are accepted; the kernel holds those that wait.
     rate: Option<Mutex<TokenBucket>>,
+    connections_by_address: Arc<Places>,
+    connection_rates: Rates,
 }
 
 impl Listener {
@@ -178,6 +184,14 @@ impl Listener {
             let _open = Open(Arc::clone(&listener.metrics));
             accepted::serve(stream, remote, listener).await;
         });
+    }
+
+    /// A place for a connection of this address, known only after the PROXY header; the key of the limit that says no otherwise.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<Place, &'static str> {
+        if !self.connection_rates.take(address) {
+            return Err("max_connection_rate_per_address");
+        }
+        self.connections_by_address.take(address).ok_or("max_connections_per_address")
     }
 
     async fn survive(&self, cause: &io::Error) {

@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod addresses;
 mod bench;
 mod broker;
 mod check_config;

@@ -6,6 +6,7 @@
 use std::{
     cell::RefCell,
     ffi::{c_int, c_void},
+    panic::{AssertUnwindSafe, catch_unwind},
     ptr,
 };
 
@@ -78,22 +79,39 @@ pub(crate) fn install(context: &mut SslContextBuilder, verifier: Verifier) {
 
 unsafe extern "C" fn server(store: *mut X509_STORE_CTX, _arg: *mut c_void) -> c_int {
     // SAFETY: the library calls with a store context that lives until this returns and that nothing else uses meanwhile.
-    unsafe { run(store, Verifier::Server) }
+    unsafe { guarded(store, Verifier::Server) }
 }
 
 unsafe extern "C" fn client(store: *mut X509_STORE_CTX, _arg: *mut c_void) -> c_int {
     // SAFETY: as in `server`.
-    unsafe { run(store, Verifier::Client) }
+    unsafe { guarded(store, Verifier::Client) }
 }
 
 unsafe extern "C" fn tlcp_server(store: *mut X509_STORE_CTX, _arg: *mut c_void) -> c_int {
     // SAFETY: as in `server`.
-    unsafe { run(store, Verifier::TlcpServer) }
+    unsafe { guarded(store, Verifier::TlcpServer) }
 }
 
 unsafe extern "C" fn tlcp_client(store: *mut X509_STORE_CTX, _arg: *mut c_void) -> c_int {
     // SAFETY: as in `server`.
-    unsafe { run(store, Verifier::TlcpClient) }
+    unsafe { guarded(store, Verifier::TlcpClient) }
+}
+
+/// Refuses the peer if the verification panics: a panic that reached the library's frames would end the process.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn guarded(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
+    // SAFETY: the caller vouches for the pointer.
+    let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(store, verifier) }));
+    outcome.unwrap_or_else(|_| {
+        // SAFETY: the caller vouches for the pointer; the code is a constant of the library.
+        unsafe {
+            let unspecified = X509VerifyResult::from_raw(openssl_sys::X509_V_ERR_UNSPECIFIED);
+            X509StoreContextRef::from_ptr_mut(store).set_error(unspecified);
+        }
+        0
+    })
 }
 
 /// # Safety
@@ -172,4 +190,22 @@ fn refuse(context: &mut X509StoreContextRef, code: Option<c_int>, failure: Verif
 
 fn subject_of(x509: &X509Ref) -> String {
     Certificate::from_x509(x509.to_owned()).subject()
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::x509::X509StoreContext;
+
+    use super::*;
+
+    // A panic in a callback of the library ended the process, and every connection with it.
+    #[test]
+    fn a_panic_refuses_the_peer_and_nothing_else() {
+        let store = X509StoreContext::new().unwrap();
+        let verdict = FINDINGS.with_borrow_mut(|_in_use| {
+            // SAFETY: the store context is live and nothing else uses it.
+            unsafe { server(store.as_ptr(), ptr::null_mut()) }
+        });
+        assert_eq!((verdict, store.error().as_raw()), (0, openssl_sys::X509_V_ERR_UNSPECIFIED));
+    }
 }

@@ -200,7 +200,8 @@ impl Connector {
         }
         if self.verify_hostname {
             let param = ssl.param_mut();
-            param.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+            // Without the second the library falls back to the common name where there is no alternative name, against RFC 9525.
+            param.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS | X509CheckFlags::NEVER_CHECK_SUBJECT);
             match self.address {
                 Some(address) => param.set_ip(address)?,
                 None => param.set_host(&self.server_name)?,

@@ -122,6 +122,30 @@ over_every_protocol!(a_client_refuses_a_server_of_another_name, |protocol| async
     assert_eq!(connected.unwrap_err().reason(), Failure::WrongHost);
 });
 
+// The library looks at the common name where a certificate has no alternative name.
+#[tokio::test]
+async fn a_client_does_not_take_a_common_name_for_a_host() {
+    use gm_tls::cert::KeyKind;
+    use gm_tls::pki::{AlternativeNames, AuthorityProfile, CertificateAuthority, Profile, Subject};
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs().try_into().unwrap();
+    let profile = AuthorityProfile::new(30, None);
+    let authority =
+        CertificateAuthority::create(&Subject::common_name("Root"), KeyKind::EcP256, &profile, now).unwrap();
+    let issue = |names: &AlternativeNames| {
+        let subject = Subject::common_name(SERVER);
+        let made = authority.issue_single(&subject, names, KeyKind::EcP256, &Profile::server(30), now).unwrap();
+        let identity = gm_tls::server::Identity { chain: made.chain, key: made.key };
+        let tls = gm_tls::server::TlsOptions::new(vec![identity]);
+        ServerContexts::new(&ServerOptions { tls: Some(tls), ..ServerOptions::default() }).unwrap()
+    };
+    let ca = vec![authority.certificate().clone()];
+    let options = ClientOptions { ca, ..client_options(ClientProtocol::Tls13) };
+    let dns = AlternativeNames { dns: vec![SERVER.to_owned()], ..AlternativeNames::default() };
+    meet_well(&issue(&dns), &options).await;
+    let (_, connected) = meet(&issue(&AlternativeNames::default()), &options).await;
+    assert_eq!(connected.unwrap_err().reason(), Failure::WrongHost);
+}
+
 over_every_protocol!(a_client_takes_an_address_for_a_name, |protocol| async move {
     let options = ClientOptions { server_name: "127.0.0.1".into(), ..client_options(protocol) };
     let (accepted, _) = meet_well(&server(VerifyMode::None), &options).await;

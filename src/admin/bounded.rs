@@ -12,7 +12,7 @@ use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Pause after a failed accept(): running out of descriptors must not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
@@ -21,6 +21,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 pub(super) struct BoundedListener {
     socket: TcpListener,
     places: Arc<Semaphore>,
+    /// From accept to the first byte of an answer.
+    request_time: Duration,
     lifetime: Duration,
 }
 
@@ -29,12 +31,14 @@ pub(super) struct BoundedListener {
 pub(super) struct BoundedStream {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
+    /// When it ends once it has been answered: until then `end` is the deadline of the request.
+    answered_end: Option<Instant>,
     _place: OwnedSemaphorePermit,
 }
 
 impl BoundedListener {
-    pub(super) fn new(socket: TcpListener, connections: usize, lifetime: Duration) -> Self {
-        Self { socket, places: Arc::new(Semaphore::new(connections)), lifetime }
+    pub(super) fn new(socket: TcpListener, connections: usize, request_time: Duration, lifetime: Duration) -> Self {
+        Self { socket, places: Arc::new(Semaphore::new(connections)), request_time, lifetime }
     }
 }
 
@@ -48,7 +52,10 @@ impl Listener for BoundedListener {
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { std::future::pending().await };
             match self.socket.accept().await {
                 Ok((stream, remote)) => {
-                    return (BoundedStream { stream, end: Box::pin(sleep(self.lifetime)), _place: place }, remote);
+                    let accepted = Instant::now();
+                    let end = Box::pin(sleep_until(accepted + self.request_time));
+                    let answered_end = Some(accepted + self.lifetime);
+                    return (BoundedStream { stream, end, answered_end, _place: place }, remote);
                 }
                 Err(cause) => {
                     tracing::warn!(%cause, "the metrics endpoint cannot accept");
@@ -81,6 +88,9 @@ impl AsyncRead for BoundedStream {
 
 impl AsyncWrite for BoundedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(end) = self.answered_end.take() {
+            self.end.as_mut().reset(end);
+        }
         self.poll_alive(context)?;
         Pin::new(&mut self.stream).poll_write(context, buf)
     }
@@ -107,7 +117,7 @@ mod tests {
     async fn listen(connections: usize, lifetime: Duration) -> (BoundedListener, SocketAddr) {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        (BoundedListener::new(socket, connections, lifetime), address)
+        (BoundedListener::new(socket, connections, lifetime, lifetime), address)
     }
 
     #[tokio::test]
@@ -118,6 +128,24 @@ mod tests {
         let error = stream.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(stream.write(b"x").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    // Sixteen peers that sent nothing took all places for ten seconds, and a probe for liveness failed.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_less_time_than_its_answer() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let seconds = Duration::from_secs;
+        let mut listener = BoundedListener::new(socket, 2, seconds(2), seconds(10));
+        let _peers = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+        let started = Instant::now();
+        let (mut answered, _) = listener.accept().await;
+        let (mut silent, _) = listener.accept().await;
+        answered.write_all(b"x").await.unwrap();
+        assert_eq!(silent.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), 2);
+        assert_eq!(answered.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), 10);
     }
 
     #[tokio::test]

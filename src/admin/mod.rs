@@ -26,6 +26,10 @@ pub const MAX_CONNECTIONS: usize = 16;
 /// From accept to close, for the request and the answer together.
 pub const CONNECTION_LIFETIME: Duration = Duration::from_secs(10);
 
+/// From accept to a whole request: a probe of an orchestrator gives up after a second or a few, and silent peers must not take all the
+/// places for longer.
+pub const REQUEST_TIME: Duration = Duration::from_secs(2);
+
 /// Answers until `stop` says so or its sender is gone.
 pub async fn serve(socket: TcpListener, broker: Arc<Broker>, stop: watch::Receiver<bool>) {
     let scrape = move || {
@@ -52,7 +56,7 @@ async fn serve_text(
         // An error means that the sender is gone, which ends the server as well.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    let listener = BoundedListener::new(socket, MAX_CONNECTIONS, CONNECTION_LIFETIME);
+    let listener = BoundedListener::new(socket, MAX_CONNECTIONS, REQUEST_TIME, CONNECTION_LIFETIME);
     if let Err(cause) = axum::serve(listener, routes).with_graceful_shutdown(stopped).await {
         error!(%cause, "the metrics endpoint ended");
     }

@@ -28,7 +28,7 @@ lint: ## formatting, lints and banned packages only
 
 soak: ## kill the broker 500 times and take its power 500 times under load, and start on a large store
 	@scripts/preflight build
-	CRASH_KILLS=500 cargo test --locked --release --test crash -- --nocapture --test-threads 1
+	CRASH_KILLS=500 START_SESSIONS=100000 START_RETAINED=1000000 cargo test --locked --release --test crash -- --nocapture --test-threads 1
 
 bench: ## run the benchmarks and print the handshake table
 	@scripts/preflight build

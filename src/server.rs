@@ -2,12 +2,13 @@
 
 use crate::admin;
 use crate::auth::Auth;
-use crate::broker::Broker;
+use crate::broker::{Broker, Held, retained_index};
 use crate::config::{Config, ConfigError, ConfigErrors, Durability, NodeConfig};
 use crate::metrics::Metrics;
 use crate::net::{BindError, PreparedListener};
+use crate::router::Stored;
 use crate::session::millis;
-use crate::store::{Directory, Medium, Recovery, Store, StoreError, WallClock};
+use crate::store::{Directory, Loaded, LoadedRetained, Medium, Recovery, Store, StoreError, WallClock};
 use mqtt_codec::ReasonCode;
 use rustix::fs::{Access, access};
 use std::io;
@@ -264,7 +265,7 @@ async fn open_broker(
     let (mqtt, retainer, store) = (config.mqtt.clone(), config.retainer, config.store);
     let features = config.features.clone();
     if store.durability == Durability::Off {
-        return Ok(Broker::with_store(mqtt, retainer, features, metrics, None, started));
+        return Ok(Broker::with_store(mqtt, retainer, features, metrics, None, retained_index(&retainer), started));
     }
     let path = config.node.data_dir.clone();
     if medium.is_none() {
@@ -279,10 +280,27 @@ async fn open_broker(
             Some(medium) => medium,
             None => Arc::new(Directory::open(&path).map_err(StoreError::from)?),
         };
-        let mut loaded = Vec::new();
-        let (store, recovery) = Store::open(medium, store, clock, Arc::clone(&metrics), |item| loaded.push(item))?;
-        let broker = Broker::with_store(mqtt, retainer, features, metrics, Some(store), started);
-        broker.recover(loaded, &auth);
+        let mut sessions = Vec::new();
+        let retained = retained_index(&retainer);
+        // The broker's own limit begins with each start.
+        let limit = retainer.msg_expiry_interval;
+        let limit = (!limit.is_zero()).then(|| millis(started.elapsed().saturating_add(limit)));
+        let mut beyond = 0u64;
+        let each = |item| match item {
+            Loaded::Session(session) => sessions.push(*session),
+            Loaded::Retained(LoadedRetained { topic, bytes, expires_at }) => {
+                let expires_at_ms = [expires_at, limit].into_iter().flatten().min();
+                let stored = Stored { message: Held::OnDisk, bytes, expires_at_ms };
+                beyond += u64::from(retained.set(&topic, Some(stored)).is_err());
+            }
+        };
+        let (store, recovery) = Store::open(medium, store, clock, Arc::clone(&metrics), each)?;
+        if beyond > 0 {
+            // They stay in the store: a start with other limits brings them back.
+            error!(beyond, "stored retained messages are beyond the limits of [retainer] and are not served");
+        }
+        let broker = Broker::with_store(mqtt, retainer, features, metrics, Some(store), retained, started);
+        broker.recover(sessions, &auth);
         say(&recovery, &path, started.elapsed());
         Ok::<_, StartError>(broker)
     });

@@ -3,9 +3,8 @@
 use super::registry::Parked;
 use super::{Broker, Subscriber};
 use crate::auth::{Auth, Identity, Owner};
-use crate::router::Stored;
 use crate::session::{Backlog, Delivery, Rows, Session, Ticket};
-use crate::store::{Batch, Health, Key, Loaded, RecoveredSession, Row, SessionId, SessionRow, Store, WillAuthor};
+use crate::store::{Batch, Health, Key, RecoveredSession, Row, SessionId, SessionRow, Store, WillAuthor};
 use mqtt_codec::topic::SharedFilter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -97,28 +96,10 @@ impl Broker {
         }))
     }
 
-    /// Takes over what the store held. To be called before anything listens.
-    pub fn recover(&self, loaded: Vec<Loaded>, auth: &Auth) {
-        for item in loaded {
-            match item {
-                Loaded::Retained(message) => self.recover_retained(message),
-                Loaded::Session(session) => self.recover_session(*session, auth),
-            }
-        }
-    }
-
-    fn recover_retained(&self, message: Arc<crate::session::Message>) {
-        if message.has_expired(self.now()) {
-            if let Some(store) = &self.store {
-                store.delete(Key::Retained(message.topic.clone()));
-            }
-            return;
-        }
-        let topic = message.topic.clone();
-        let stored = Stored { bytes: message.cost(), expires_at_ms: self.retained_until(&message), message };
-        if let Err(error) = self.retained.set(&topic, Some(stored)) {
-            // It stays in the store: a start with other limits brings it back.
-            error!(%error, "a stored retained message is beyond the limits of [retainer] and is not served");
+    /// Takes over the sessions that the store held. To be called before anything listens.
+    pub fn recover(&self, sessions: Vec<RecoveredSession>, auth: &Auth) {
+        for session in sessions {
+            self.recover_session(session, auth);
         }
     }
 

@@ -12,6 +12,7 @@ mod janitor;
 mod lease;
 mod publish;
 mod registry;
+mod retained;
 mod shared;
 mod subscribe;
 mod subscriber;
@@ -23,15 +24,16 @@ pub use delayed::Delay;
 pub use durable::Changes;
 pub use lease::{Lease, OpenError, OpenRequest, Opened};
 pub use publish::{PublishOptions, Published, RetainedStore};
+pub use retained::{Held, RetainedIndex, RetainedScan, Scanned, retained_index};
 pub use shared::Publisher;
-pub use subscribe::{RetainedScan, SubscribeOutcome, SubscribeRequest};
+pub use subscribe::{SubscribeOutcome, SubscribeRequest};
 pub use subscriber::{Drained, Subscriber, SubscriberId, Turn};
 pub use withdraw::brought;
 
 use crate::config::{DefaultPriority, Features, MqttConfig, RetainerConfig};
 use crate::metrics::Metrics;
-use crate::router::{CacheLimits, Match, Retained, RetainedLimits, RouteCache, Router, RouterLimits, SharedGroup};
-use crate::session::{Message, Millis, Priorities, QueueLimits, SubscriptionOptions, millis};
+use crate::router::{CacheLimits, Match, RouteCache, Router, RouterLimits, SharedGroup};
+use crate::session::{Millis, Priorities, QueueLimits, SubscriptionOptions, millis};
 use crate::store::Store;
 use bytestring::ByteString;
 use deadlines::Deadlines;
@@ -62,7 +64,8 @@ pub struct Broker {
     config: MqttConfig,
     retainer: RetainerConfig,
     router: Arc<Routes>,
-    retained: Retained<Arc<Message>>,
+    retained: RetainedIndex,
+    recent: retained::Recent,
     sessions: Registry,
     deadlines: Mutex<Deadlines<Weak<Slot>>>,
     deadline_changed: Notify,
@@ -86,16 +89,19 @@ pub struct Broker {
 impl Broker {
     /// A broker that keeps everything in memory.
     pub fn new(config: MqttConfig, retainer: RetainerConfig, features: Features, metrics: Arc<Metrics>) -> Arc<Broker> {
-        Broker::with_store(config, retainer, features, metrics, None, Instant::now())
+        let retained = retained_index(&retainer);
+        Broker::with_store(config, retainer, features, metrics, None, retained, Instant::now())
     }
 
-    /// A broker whose moment 0 is `started`. What the store holds is handed over by [`recover`](Self::recover).
+    /// A broker whose moment 0 is `started`. `retained` knows the messages that the store holds; the sessions that it holds are handed
+    /// over by [`recover`](Self::recover).
     pub fn with_store(
         config: MqttConfig,
         retainer: RetainerConfig,
         features: Features,
         metrics: Arc<Metrics>,
         store: Option<Arc<Store>>,
+        retained: RetainedIndex,
         started: Instant,
     ) -> Arc<Broker> {
         Arc::new(Broker {
@@ -107,11 +113,8 @@ impl Broker {
             sys: sys::Sys::new(),
             features,
             router: Arc::new(Router::new(RouterLimits::default())),
-            retained: Retained::new(RetainedLimits {
-                max_messages: retainer.max_retained_messages,
-                max_bytes: retainer.max_bytes,
-                ..RetainedLimits::default()
-            }),
+            retained,
+            recent: retained::Recent::default(),
             sessions: Registry::new(config.max_sessions),
             deadlines: Mutex::new(Deadlines::new()),
             deadline_changed: Notify::new(),

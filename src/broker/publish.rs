@@ -1,6 +1,7 @@
 //! The path of a message: retain it, find its route, hand it to each subscriber's outbox.
 
 use super::durable::Changes;
+use super::retained::Held;
 use super::{Broker, Cache, Delay, Publisher, Subscriber, SubscriberId};
 use crate::auth::Rights;
 use crate::auth::acl::Publishing;
@@ -237,21 +238,31 @@ impl Broker {
             return RetainedStore::Refused;
         } else {
             let expires_at_ms = self.retained_until(message);
-            Some(Stored { message: Arc::clone(message), bytes: message.cost(), expires_at_ms })
+            Some(Stored { message: Held::Here(Arc::clone(message)), bytes: message.cost(), expires_at_ms })
         };
         // The batch comes before the lock under which the change is made.
         let mut batch = changes.begin();
+        let mut ticket = 0;
         let written = |change| {
             let Some(batch) = &mut batch else { return };
             let key = Key::Retained(message.topic.clone());
             match change {
-                RetainedChange::Stored | RetainedChange::Replaced => batch.put(key, Row::Retained(Arc::clone(message))),
-                RetainedChange::Removed => batch.delete(key),
-                RetainedChange::Absent => 0,
-            };
+                RetainedChange::Stored | RetainedChange::Replaced => {
+                    ticket = batch.put(key, Row::Retained(Arc::clone(message)));
+                }
+                RetainedChange::Removed => {
+                    batch.delete(key);
+                }
+                RetainedChange::Absent => {}
+            }
         };
         match self.retained.set_and(&message.topic, stored, written) {
-            Ok(_) => RetainedStore::Done,
+            Ok(_) => {
+                if let Some(store) = self.store.as_ref().filter(|_| ticket != 0) {
+                    self.remember_retained(store, message, ticket);
+                }
+                RetainedStore::Done
+            }
             Err(RetainedError::TooManyMessages | RetainedError::TooManyBytes) => {
                 self.metrics.retained_refused.fetch_add(1, Ordering::Relaxed);
                 RetainedStore::Refused

@@ -1,10 +1,10 @@
 //! SUBSCRIBE and UNSUBSCRIBE against the shared index, and the retained messages that a new subscription brings.
 
-use super::durable::Changes;
+use super::retained::RetainedScan;
 use super::{Broker, Subscriber, sys};
 use crate::auth::Access;
-use crate::router::{InsertError, Inserted, RetainedWalk};
-use crate::session::{Delivery, Message, Session, StoredAs, SubscriptionOptions, Ticket};
+use crate::router::{InsertError, Inserted};
+use crate::session::{Session, SubscriptionOptions, Ticket};
 use crate::store::{Health, Key, Row};
 use bytestring::ByteString;
 use mqtt_codec::topic::SharedFilter;
@@ -29,26 +29,6 @@ pub struct SubscribeOutcome {
     pub retained: Option<RetainedScan>,
     /// The client may be told when this is durable.
     pub ticket: Ticket,
-}
-
-/// Retained messages on their way to a new subscription, read in bounded batches.
-#[derive(Debug)]
-pub struct RetainedScan {
-    /// As the client sent it.
-    filter: ByteString,
-    walk: RetainedWalk,
-    /// Over `$SYS` topics instead of clients' messages.
-    sys: bool,
-    qos: QoS,
-    identifier: Option<SubscriptionId>,
-    found: Vec<(ByteString, Arc<Message>)>,
-}
-
-impl RetainedScan {
-    /// The filter of the subscription it serves.
-    pub fn filter(&self) -> &ByteString {
-        &self.filter
-    }
 }
 
 impl Broker {
@@ -123,14 +103,8 @@ impl Broker {
             self.refresh_sys();
         }
         let empty = if sys { self.sys.topics.is_empty() } else { self.retained.is_empty() };
-        let retained = (wanted && group.is_none() && !empty).then(|| RetainedScan {
-            filter: request.filter.clone(),
-            walk: RetainedWalk::new(filter),
-            sys,
-            qos: options.qos,
-            identifier: options.identifier,
-            found: Vec::new(),
-        });
+        let retained = (wanted && group.is_none() && !empty)
+            .then(|| RetainedScan::new(request.filter.clone(), filter, sys, options.qos, options.identifier));
         session.subscriptions.insert(request.filter.clone(), options);
         let key = || Key::Subscription(subscriber.id(), request.filter.clone());
         let ticket = subscriber.store().map_or(0, |store| store.put(key(), Row::Subscription(options)));
@@ -148,28 +122,6 @@ impl Broker {
         let key = || Key::Subscription(subscriber.id(), filter.clone());
         session.changed = subscriber.store().map_or(0, |store| store.delete(key()));
         true
-    }
-
-    /// Moves the next retained messages of `scan` into the subscriber's outbox, at most `limit`; `false` when the scan is done.
-    pub fn send_retained(&self, subscriber: &Subscriber, scan: &mut RetainedScan, limit: usize) -> bool {
-        let store = if scan.sys { &self.sys.topics } else { &self.retained };
-        let more = store.next_batch(&mut scan.walk, limit, self.now(), &mut scan.found);
-        let mut changes = Changes::new(self.store.as_deref());
-        for (_, message) in scan.found.drain(..) {
-            let delivery = Delivery {
-                qos: self.qos_of(scan.qos, message.qos),
-                retain: true,
-                subscription_ids: scan.identifier.into_iter().collect(),
-                message,
-                stored: StoredAs::default(),
-                share: None,
-            };
-            subscriber.push(delivery, &mut changes);
-        }
-        if !more {
-            scan.found = Vec::new();
-        }
-        more
     }
 
     pub(super) fn remove_route(&self, filter: &str, subscriber: &Arc<Subscriber>) -> bool {

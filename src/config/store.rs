@@ -14,6 +14,8 @@ pub struct StoreConfig {
     pub sync_interval: Duration,
     /// Memory for pages of the database, in bytes.
     pub cache_size: usize,
+    /// Memory for retained messages that were retained last, in bytes.
+    pub retained_cache_size: usize,
     /// Bytes of changes that wait to be written before publishers have to wait.
     pub max_pending_bytes: usize,
     /// Deliveries of one session that can have been in flight when the broker ended; from `mqtt.max_inflight`.
@@ -42,6 +44,7 @@ impl Default for StoreConfig {
             durability: Durability::Always,
             sync_interval: Duration::from_secs(1),
             cache_size: 64 << 20,
+            retained_cache_size: 64 << 20,
             max_pending_bytes: 64 << 20,
             max_in_flight: 128,
         }
@@ -63,6 +66,7 @@ impl StoreConfig {
                 )
                 .0,
             cache_size: size(s, "cache_size", 64 << 20, 1 << 20, 64 << 30),
+            retained_cache_size: size(s, "retained_cache_size", 64 << 20, 0, 64 << 30),
             max_pending_bytes: size(s, "max_pending_bytes", 64 << 20, 1 << 20, 16 << 30),
             // Acknowledged deliveries whose deletion was lost come before those in flight.
             max_in_flight: u64::from(max_inflight) * 4,

@@ -10,7 +10,7 @@ use super::replies::{Audience, Replies};
 use super::stored::StoredSide;
 use super::{Context, Io};
 use crate::auth::Access;
-use crate::broker::{Cache, Lease, Publisher, RetainedScan, Subscriber, Turn};
+use crate::broker::{Cache, Lease, Publisher, RetainedScan, Scanned, Subscriber, Turn};
 use crate::metrics::Traffic;
 use crate::session::{Delivery, Held, InboundAliases, Millis, OutboundAliases, Resend, Sending, TopicAs, Wire};
 use bytestring::ByteString;
@@ -389,10 +389,11 @@ impl State {
         let (broker, subscriber, _) = self.lease.parts();
         match self.scans.front_mut() {
             Some(scan) => {
-                if !broker.send_retained(subscriber, scan, BATCH) {
+                let scanned = broker.poll_retained(cx, subscriber, scan, BATCH);
+                if scanned == Scanned::Done {
                     self.scans.pop_front();
                 }
-                Ok(true)
+                Ok(scanned != Scanned::Reading)
             }
             None => Ok(false),
         }

@@ -176,6 +176,14 @@ impl<M: Clone> Retained<M> {
         Ok(change)
     }
 
+    /// Changes what is kept for a topic, if there is something. What counts towards the limits stays the same.
+    pub fn update(&self, topic: &str, change: impl FnOnce(&mut M)) {
+        let Some(shard) = self.shard_of(topic) else { return };
+        if let Some(stored) = shard.entries.write().by_key.get_mut(&key_of(topic)) {
+            change(&mut stored.message);
+        }
+    }
+
     pub fn get(&self, topic: &str, now_ms: u64) -> Option<M> {
         let entries = self.shard_of(topic)?.entries.read();
         entries.by_key.get(&key_of(topic)).filter(|stored| stored.is_live(now_ms)).map(|stored| stored.message.clone())

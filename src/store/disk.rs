@@ -6,12 +6,15 @@
 use super::key::{Key, Seq, SessionId, Table};
 use super::row::{Row, RowError, WallClock};
 use super::watch::{Fault, Faults, Watched};
-use crate::session::LoadedRow;
+use crate::session::{LoadedRow, Message};
 use bytes::BytesMut;
+use bytestring::ByteString;
+use hashbrown::HashMap;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 type Bytes2 = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -181,6 +184,23 @@ impl Disk {
             true
         })?;
         Ok((found, all))
+    }
+
+    /// The retained messages of these topics, as far as there are any.
+    pub fn retained(&self, topics: &[ByteString]) -> Result<HashMap<ByteString, Arc<Message>>, Fault> {
+        self.contained(|| {
+            let rows = self.database.begin_read()?.open_table(definition(Table::Retained))?;
+            let mut found = HashMap::with_capacity(topics.len());
+            for topic in topics {
+                let Some(value) = rows.get(topic.as_bytes().as_ref())? else { continue };
+                let key = Key::Retained(topic.clone());
+                let row = Row::decode(&key, topic.as_bytes(), value.value(), self.clock);
+                if let Row::Retained(message) = row.map_err(|error| damaged_row(&key, error))? {
+                    found.insert(topic.clone(), message);
+                }
+            }
+            Ok(found)
+        })
     }
 
     /// Calls `each` for every row of a table in the order of its keys, until it says no.

@@ -7,12 +7,11 @@ use super::medium::Medium;
 use super::row::{Row, SessionRow, WallClock};
 use super::watch::Fault;
 use crate::config::StoreConfig;
-use crate::session::{Message, SubscriptionOptions};
+use crate::session::{Millis, SubscriptionOptions};
 use bytestring::ByteString;
 use hashbrown::HashMap;
 use redb::StorageBackend;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::info;
 
@@ -23,7 +22,16 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub enum Loaded {
     Session(Box<RecoveredSession>),
-    Retained(Arc<Message>),
+    Retained(LoadedRetained),
+}
+
+/// A retained message without its contents, which stay on disk.
+#[derive(Debug)]
+pub struct LoadedRetained {
+    pub topic: ByteString,
+    /// What it counts towards the limits.
+    pub bytes: usize,
+    pub expires_at: Option<Millis>,
 }
 
 /// A session with all that belongs to it but its messages.
@@ -144,7 +152,9 @@ pub(super) fn load(
         if let Row::Retained(message) = row {
             recovery.retained += 1;
             progress.at("retained messages", recovery.retained);
-            each(Loaded::Retained(message));
+            // A copy of its own: the topic must not keep the whole message in memory.
+            let topic = ByteString::from(String::from(&*message.topic));
+            each(Loaded::Retained(LoadedRetained { topic, bytes: message.cost(), expires_at: message.expires_at }));
         }
         true
     })?;

@@ -25,10 +25,10 @@ mod watch;
 mod tests;
 
 pub use key::{Key, Seq, SessionId, Table};
-pub use load::{Loaded, RecoveredQueue, RecoveredSession, Recovery};
+pub use load::{Loaded, LoadedRetained, RecoveredQueue, RecoveredSession, Recovery};
 pub use medium::{DATABASE, Directory, DirectoryError, Medium};
 pub use pending::Batch;
-pub use reader::{QueueRows, Reading};
+pub use reader::{QueueRows, Reading, RetainedReading};
 pub use repair::{Findings, check, recover};
 pub use row::{MAX_STORED_PAYLOAD, Row, RowError, SessionRow, WallClock, WillAuthor};
 pub use watch::Fault;
@@ -193,6 +193,11 @@ impl Store {
 
     pub fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    /// Bytes of retained messages that are kept in memory besides those that are not written yet.
+    pub fn retained_cache_bytes(&self) -> usize {
+        self.shared.config.retained_cache_size
     }
 
     /// Whether publishers may go on; with `false` they are to stop reading until a commit.

@@ -1,16 +1,22 @@
 //! Reads rows back on a thread of its own, so that no executor thread waits for the disk.
 
-use super::disk::ReadLimit;
+use super::disk::{Disk, ReadLimit};
 use super::key::{Seq, SessionId};
 use super::{Fault, Health, Shared, Store};
-use crate::session::LoadedRow;
+use crate::session::{LoadedRow, Message};
+use bytestring::ByteString;
+use hashbrown::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::error;
+
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Deliveries of one session, as they are on disk.
 #[derive(Debug)]
@@ -26,56 +32,96 @@ pub struct QueueRows {
 #[derive(Debug)]
 pub struct Reading(oneshot::Receiver<Result<QueueRows, Fault>>);
 
+/// Retained messages by topic, as far as they are on disk.
 #[derive(Debug)]
-pub(super) struct Request {
-    session: SessionId,
-    from: Seq,
-    limit: ReadLimit,
-    reply: oneshot::Sender<Result<QueueRows, Fault>>,
+pub struct RetainedReading(oneshot::Receiver<Result<RetainedMessages, Fault>>);
+
+type RetainedMessages = HashMap<ByteString, Arc<Message>>;
+
+#[derive(Debug)]
+pub(super) enum Request {
+    Queue { session: SessionId, from: Seq, limit: ReadLimit, reply: oneshot::Sender<Result<QueueRows, Fault>> },
+    Retained { topics: Vec<ByteString>, reply: oneshot::Sender<Result<RetainedMessages, Fault>> },
 }
 
 impl Store {
     /// Reads the deliveries of a session from a number on: at least one, if there is one, and no more than the limits say.
     pub fn read_queue(&self, session: SessionId, from: Seq, rows: usize, bytes: usize) -> Reading {
         let (reply, reading) = oneshot::channel();
-        let request = Request { session, from, limit: ReadLimit { rows, bytes }, reply };
+        self.request(Request::Queue { session, from, limit: ReadLimit { rows, bytes }, reply });
+        Reading(reading)
+    }
+
+    /// Reads the retained messages of these topics.
+    pub fn read_retained(&self, topics: Vec<ByteString>) -> RetainedReading {
+        let (reply, reading) = oneshot::channel();
+        self.request(Request::Retained { topics, reply });
+        RetainedReading(reading)
+    }
+
+    fn request(&self, request: Request) {
         if let Some(reads) = &*self.reads.lock() {
             // A reader that is gone drops the request, and with it the reply.
             let _unread = reads.send(request);
         }
-        Reading(reading)
     }
+}
+
+fn closed() -> Fault {
+    Fault::Io("the store is closed".to_owned())
 }
 
 impl Future for Reading {
     type Output = Result<QueueRows, Fault>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map(|reply| reply.unwrap_or_else(|_| Err(Fault::Io("the store is closed".into()))))
+        Pin::new(&mut self.0).poll(cx).map(|reply| reply.unwrap_or_else(|_| Err(closed())))
+    }
+}
+
+impl Future for RetainedReading {
+    type Output = Result<RetainedMessages, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|reply| reply.unwrap_or_else(|_| Err(closed())))
     }
 }
 
 pub(super) fn run(shared: &Shared, requests: &Receiver<Request>) {
-    while let Ok(Request { session, from, limit, reply }) = requests.recv() {
-        if reply.is_closed() {
-            continue;
+    while let Ok(request) = requests.recv() {
+        // The connection may be gone, before or after the read.
+        match request {
+            Request::Queue { reply, .. } if reply.is_closed() => {}
+            Request::Retained { reply, .. } if reply.is_closed() => {}
+            Request::Queue { session, from, limit, reply } => {
+                let committed = shared.committed.load(Ordering::Acquire);
+                let read = read(shared, |disk| disk.deliveries(session, from, limit));
+                let _unwanted = reply.send(read.map(|(rows, all)| QueueRows { rows, all, committed }));
+            }
+            Request::Retained { topics, reply } => {
+                let _unwanted = reply.send(read(shared, |disk| disk.retained(&topics)));
+            }
         }
-        let committed = shared.committed.load(Ordering::Acquire);
-        let disk = shared.disk.read().clone();
-        let read = match disk {
-            // Between two attempts to write on a full disk, or after the end: nothing to be read at this moment.
-            None if shared.health() == Health::Full => Ok(QueueRows { rows: Vec::new(), all: false, committed: 0 }),
-            None => Err(Fault::Io("the store is closed".into())),
-            Some(disk) => disk.deliveries(session, from, limit).map(|(rows, all)| QueueRows { rows, all, committed }),
-        };
-        if let Err(fault) = &read
-            && shared.health() == Health::Good
-        {
-            error!(store = shared.medium.name(), session, cause = %fault, "stored messages cannot be read; their session is not served");
-        }
-        // The connection may be gone.
-        let _unwanted = reply.send(read);
     }
+}
+
+fn read<T>(shared: &Shared, read: impl FnOnce(&Disk) -> Result<T, Fault>) -> Result<T, Fault> {
+    let disk = loop {
+        let disk = shared.disk.read().clone();
+        match disk {
+            Some(disk) => break disk,
+            // Between two attempts to write on a full disk there is none; nobody can be served until there is.
+            None if shared.health() == Health::Full && !shared.closing.load(Ordering::Acquire) => {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            None => return Err(closed()),
+        }
+    };
+    let result = read(&disk);
+    if let Err(fault) = &result
+        && shared.health() == Health::Good
+    {
+        error!(store = shared.medium.name(), cause = %fault, "what is stored cannot be read; who needs it is not served");
+    }
+    result
 }

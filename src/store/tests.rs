@@ -41,6 +41,7 @@ const ALWAYS: StoreConfig = StoreConfig {
     durability: Durability::Always,
     sync_interval: Duration::from_millis(50),
     cache_size: 1 << 20,
+    retained_cache_size: 1 << 20,
     max_pending_bytes: 1 << 20,
     max_in_flight: 100,
 };

@@ -16,6 +16,7 @@ mod link;
 mod power;
 mod publisher;
 mod random;
+mod start;
 mod subscriber;
 
 use std::net::SocketAddr;

@@ -37,6 +37,7 @@ pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 pub struct Setup {
     mqtt: String,
     retainer: String,
+    store: String,
     auth: String,
     listeners: Vec<&'static str>,
     listener_keys: String,
@@ -50,6 +51,7 @@ impl Setup {
         Setup {
             mqtt: String::new(),
             retainer: String::new(),
+            store: String::new(),
             auth: "allow_anonymous = true\n".to_owned(),
             listeners: vec!["tcp"],
             listener_keys: String::new(),
@@ -73,6 +75,12 @@ impl Setup {
     /// Adds a line to `[mqtt]`.
     pub fn mqtt(mut self, line: &str) -> Setup {
         self.mqtt += &format!("{line}\n");
+        self
+    }
+
+    /// Adds a line to `[store]`.
+    pub fn store(mut self, line: &str) -> Setup {
+        self.store += &format!("{line}\n");
         self
     }
 
@@ -108,8 +116,8 @@ impl Setup {
     /// The configuration as an operator would write it.
     pub fn toml(&self) -> String {
         let mut text = format!(
-            "[node]\ndata_dir = \"data\"\n[mqtt]\n{}[retainer]\n{}[auth]\n{}",
-            self.mqtt, self.retainer, self.auth
+            "[node]\ndata_dir = \"data\"\n[mqtt]\n{}[retainer]\n{}[store]\n{}[auth]\n{}",
+            self.mqtt, self.retainer, self.store, self.auth
         );
         for kind in &self.listeners {
             text += &format!("[listeners.{kind}.default]\nbind = \"127.0.0.1:0\"\n{}", self.listener_keys);

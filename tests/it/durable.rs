@@ -325,6 +325,31 @@ async fn retained_messages_survive_and_removed_ones_stay_removed() {
 }
 
 #[tokio::test]
+async fn retained_messages_that_left_the_memory_are_read_from_the_disk() {
+    let broker = StoredBroker::start_with(Setup::new().store("retained_cache_size = \"0B\"")).await;
+    let mut publisher = broker.client("p").await;
+    for n in 0..300 {
+        publisher.publish(publish(&format!("r/{n:03}"), 1, format!("{n}")).retained()).await;
+    }
+    publisher.publish(publish("r/007", 1, "newer").retained()).await;
+    publisher.publish(publish("r/008", 1, "").retained()).await;
+    broker.until_quiet().await;
+    // Whatever is written next makes room.
+    publisher.publish(publish("other", 1, "m").retained()).await;
+    let mut client = broker.client("c").await;
+    client.send(subscribe(1, &[("r/#", 1)])).await;
+    client.expect(suback(1, &[ReasonCode::GrantedQoS1])).await;
+    let mut got = std::collections::BTreeMap::new();
+    for _ in 0..299 {
+        let message = client.recv_publish().await;
+        client.acknowledge(&message).await;
+        got.insert(message.topic.to_string(), message.payload);
+    }
+    client.expect_nothing().await;
+    assert_eq!((got.len(), &*got["r/007"], &*got["r/299"]), (299, &b"newer"[..], &b"299"[..]));
+}
+
+#[tokio::test]
 async fn a_session_that_was_started_clean_or_ended_is_gone_after_a_crash() {
     let mut broker = StoredBroker::start().await;
     for id in ["cleaned", "ended", "kept"] {

@@ -192,7 +192,7 @@ async fn clients_of_mqtt_3_are_spared_their_own_messages_when_asked() {
 
 in_both_versions!(higher_priorities_leave_the_queue_first, |version| async move {
     // Durable queues keep the order in which messages came.
-    let setup = Setup::new().sections("[store]\ndurability = \"off\"");
+    let setup = Setup::new().store("durability = \"off\"");
     let broker = setup.mqtt("mqueue_priorities = { \"alarm\" = 9, \"status\" = 2 }").start().await;
     let (mut client, _) = broker.persistent(version, "c").await;
     client.send(subscribe(1, &[("#", 1)])).await;

@@ -1,7 +1,7 @@
 # Thin wrappers: each target is one command that works without make too.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench bench-brokers ci conformance e2e lint
+.PHONY: help run test soak bench bench-recipe bench-brokers ci conformance e2e lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,12 +32,16 @@ soak: ## kill the broker 500 times and take its power 500 times under load, and 
 
 bench: ## run the benchmarks and print the handshake table
 	@scripts/preflight build
-	cargo bench --locked --workspace --benches
+	cargo bench --locked --bench codec --bench router --bench handshake
 
 bench-brokers: ## compare with an installed mosquitto and write benches/results (ARGS="--rounds 5")
 	@scripts/preflight build brokers
 	cargo build --locked --release --bin shangmq
 	@scripts/bench-brokers $(ARGS)
+
+bench-recipe: ## compare TLCP handshakes with those over Tongsuo as its published recipe builds it (ROUNDS=15)
+	@scripts/preflight build
+	@scripts/bench-recipe
 
 ci: ## what CI runs
 	.ci/run

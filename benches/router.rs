@@ -11,6 +11,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use shangmq::router::{CacheLimits, Retained, RetainedLimits, RetainedWalk, RouteCache, Router, RouterLimits, Stored};
@@ -133,5 +134,12 @@ fn retained(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, publish, subscribe, retained);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(50)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    targets = publish, subscribe, retained
+}
 criterion_main!(benches);

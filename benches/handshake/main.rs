@@ -4,12 +4,13 @@
 //! makes the table alone.
 #![allow(clippy::expect_used)]
 
+#[allow(dead_code, reason = "some of it is for the comparison of recipes, which includes it too")]
 mod cases;
 mod table;
 
 use std::{hint::black_box, time::Duration};
 
-use cases::{Case, Spent};
+use cases::{Case, Pki, Spent};
 use criterion::Criterion;
 
 fn benchmark(criterion: &mut Criterion, cases: &[Case], group: &str, pick: fn(Spent) -> Duration) {
@@ -23,7 +24,19 @@ fn benchmark(criterion: &mut Criterion, cases: &[Case], group: &str, pick: fn(Sp
     group.finish();
 }
 
+/// One number for `scripts/bench-recipe`: TLCP handshakes per second by the server's time alone.
+#[allow(clippy::print_stdout, reason = "the number is what is asked for")]
+fn sample(handshakes: u32) {
+    let case = Case::named(&Pki::new(), "tlcp", "ECC_SM4_GCM_SM3");
+    let spent: Duration = (0..handshakes).map(|_| case.handshake().server).sum();
+    println!("{:.0}", f64::from(handshakes) / spent.as_secs_f64());
+}
+
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("sample") {
+        return sample(arguments.next().and_then(|count| count.parse().ok()).unwrap_or(200));
+    }
     let cases = cases::all();
     let mut criterion = Criterion::default().configure_from_args();
     benchmark(&mut criterion, &cases, "handshake server", |spent| spent.server);

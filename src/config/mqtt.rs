@@ -25,6 +25,8 @@ pub struct MqttConfig {
     pub max_topic_levels: u16,
     /// Topic aliases a client may use towards the broker; 0 means none.
     pub max_topic_alias: u16,
+    /// Bytes that the aliases of one client may take.
+    pub max_topic_alias_bytes: usize,
     pub max_qos_allowed: MaxQos,
     pub retain_available: bool,
     pub wildcard_subscription: bool,
@@ -94,6 +96,7 @@ impl Default for MqttConfig {
             max_clientid_len: u16::MAX,
             max_topic_levels: 128,
             max_topic_alias: u16::MAX,
+            max_topic_alias_bytes: 256 << 10,
             max_qos_allowed: MaxQos::ExactlyOnce,
             retain_available: true,
             wildcard_subscription: true,
@@ -135,6 +138,7 @@ impl MqttConfig {
             max_clientid_len: s.within("max_clientid_len", d.max_clientid_len, 23, u16::MAX),
             max_topic_levels: s.within("max_topic_levels", d.max_topic_levels, 1, u16::MAX),
             max_topic_alias: s.within("max_topic_alias", d.max_topic_alias, 0, u16::MAX),
+            max_topic_alias_bytes: size(s, "max_topic_alias_bytes", 256 << 10, 128, 1 << 30),
             max_qos_allowed: max_qos(s, d.max_qos_allowed),
             retain_available: s.read("retain_available", d.retain_available),
             wildcard_subscription: s.read("wildcard_subscription", d.wildcard_subscription),

@@ -115,9 +115,11 @@ impl State {
             return Err(Close::Protocol("subscription identifier in a PUBLISH from a client"));
         }
         let Publish { qos, retain, topic, packet_id, mut properties, payload, .. } = publish;
-        let topic = self.aliases.resolve(topic, properties.topic_alias.take(), config.max_topic_alias);
+        let alias = properties.topic_alias.take();
+        let topic = self.aliases.resolve(topic, alias, config.max_topic_alias, config.max_topic_alias_bytes);
         let topic = topic.map_err(|error| match error {
             AliasError::OutOfRange => Close::OverLimit(ReasonCode::TopicAliasInvalid, "mqtt.max_topic_alias"),
+            AliasError::TooManyBytes => Close::OverLimit(ReasonCode::QuotaExceeded, "mqtt.max_topic_alias_bytes"),
             AliasError::Unknown => Close::Protocol("topic alias was never set"),
         })?;
         if properties.payload_format == Some(PayloadFormat::Utf8) && std::str::from_utf8(&payload).is_err() {

@@ -1,8 +1,11 @@
 //! Topic aliases of one connection, in both directions (MQTT 5 section 3.3.2.3.4). Neither outlives the connection, [MQTT-3.3.2-7].
 
 use bytestring::ByteString;
+use hashbrown::HashMap;
 use std::num::NonZeroU16;
 
+/// What an alias of a client costs besides its topic, in bytes; an estimate that errs on the high side.
+const ENTRY: usize = 64;
 /// Longer topics get no alias, which bounds what a connection's table holds.
 const MAX_ALIASED_TOPIC_LEN: usize = 512;
 /// An alias costs three bytes of its own in every packet: shorter topics gain nothing.
@@ -15,38 +18,44 @@ pub enum AliasError {
     OutOfRange,
     #[error("topic alias was never set")]
     Unknown,
+    #[error("topic aliases take more than mqtt.max_topic_alias_bytes")]
+    TooManyBytes,
 }
 
 /// Aliases that the client has set, [MQTT-3.3.2-7] [MQTT-3.3.2-12].
 #[derive(Debug, Default)]
 pub struct InboundAliases {
-    topics: Vec<Option<ByteString>>,
+    topics: HashMap<NonZeroU16, ByteString>,
+    /// What they take.
+    bytes: usize,
 }
 
 impl InboundAliases {
-    /// The topic of a PUBLISH: its own, which the alias then stands for, or the one its alias stands for.
+    /// The topic of a PUBLISH: its own, which the alias then stands for, or the one its alias stands for. Aliases go to `max`, and all
+    /// of them take at most `max_bytes`.
     pub fn resolve(
         &mut self,
         topic: ByteString,
         alias: Option<NonZeroU16>,
         max: u16,
+        max_bytes: usize,
     ) -> Result<ByteString, AliasError> {
         let Some(alias) = alias else { return Ok(topic) };
         // [MQTT-3.3.2-9]
         if alias.get() > max {
             return Err(AliasError::OutOfRange);
         }
-        let index = usize::from(alias.get()) - 1;
         if topic.is_empty() {
-            return self.topics.get(index).cloned().flatten().ok_or(AliasError::Unknown);
+            return self.topics.get(&alias).cloned().ok_or(AliasError::Unknown);
         }
-        if self.topics.len() <= index {
-            self.topics.resize(index + 1, None);
+        let before = self.topics.get(&alias).map_or(0, |known| known.len() + ENTRY);
+        let bytes = self.bytes - before + topic.len() + ENTRY;
+        if bytes > max_bytes {
+            return Err(AliasError::TooManyBytes);
         }
-        if let Some(slot) = self.topics.get_mut(index) {
-            // A copy of its own: the alias must not keep the whole packet in memory.
-            *slot = Some(ByteString::from(String::from(&*topic)));
-        }
+        self.bytes = bytes;
+        // A copy of its own: the alias must not keep the whole packet in memory.
+        self.topics.insert(alias, ByteString::from(String::from(&*topic)));
         Ok(topic)
     }
 }
@@ -146,12 +155,28 @@ mod tests {
     #[test]
     fn an_alias_stands_for_the_topic_last_sent_with_it() {
         let mut aliases = InboundAliases::default();
-        assert_eq!(aliases.resolve("a".into(), alias(2), 5).unwrap(), "a");
-        assert_eq!(aliases.resolve("".into(), alias(2), 5).unwrap(), "a");
-        assert_eq!(aliases.resolve("b".into(), alias(2), 5).unwrap(), "b");
-        assert_eq!(aliases.resolve("".into(), alias(2), 5).unwrap(), "b");
-        assert_eq!(aliases.resolve("".into(), alias(1), 5), Err(AliasError::Unknown));
-        assert_eq!(aliases.resolve("c".into(), alias(6), 5), Err(AliasError::OutOfRange));
+        assert_eq!(aliases.resolve("a".into(), alias(2), 5, 1000).unwrap(), "a");
+        assert_eq!(aliases.resolve("".into(), alias(2), 5, 1000).unwrap(), "a");
+        assert_eq!(aliases.resolve("b".into(), alias(2), 5, 1000).unwrap(), "b");
+        assert_eq!(aliases.resolve("".into(), alias(2), 5, 1000).unwrap(), "b");
+        assert_eq!(aliases.resolve("".into(), alias(1), 5, 1000), Err(AliasError::Unknown));
+        assert_eq!(aliases.resolve("c".into(), alias(6), 5, 1000), Err(AliasError::OutOfRange));
+    }
+
+    #[test]
+    fn the_aliases_of_a_client_take_a_bounded_number_of_bytes() {
+        let mut aliases = InboundAliases::default();
+        let limit = 2 * (ENTRY + 10);
+        let topic = |len: usize| ByteString::from("x".repeat(len));
+        for id in [65_535, 1] {
+            assert!(aliases.resolve(topic(10), alias(id), u16::MAX, limit).is_ok());
+        }
+        assert_eq!(aliases.resolve(topic(1), alias(2), u16::MAX, limit), Err(AliasError::TooManyBytes));
+        assert_eq!(aliases.resolve(topic(11), alias(1), u16::MAX, limit), Err(AliasError::TooManyBytes));
+        // One that is set anew takes the place of what it was.
+        assert!(aliases.resolve(topic(9), alias(1), u16::MAX, limit).is_ok());
+        assert!(aliases.resolve(topic(11), alias(65_535), u16::MAX, limit).is_ok());
+        assert_eq!(aliases.resolve(topic(0), alias(1), u16::MAX, limit), Ok(topic(9)));
     }
 
     fn send(aliases: &mut OutboundAliases, topic: &str) -> TopicAs {

@@ -1,6 +1,8 @@
 //! Clients that take too slowly or never acknowledge: what waits for them is bounded by count and by bytes.
 
-use testkit::{ConnectExt, Packet, PublishExt, connect, publish, pubrec, subscribe};
+use std::time::Duration;
+
+use testkit::{Client, ConnectExt, Packet, PublishExt, connect, publish, pubrec, subscribe};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
@@ -85,4 +87,23 @@ async fn acknowledgements_of_nothing_are_answered_and_cost_nothing() {
     pour(&mut stream, &all, 2_000).await;
     drop(stream);
     siege.end(24 * MIB).await;
+}
+
+/// 65,535 aliases of 64 KB each were 4 GB for one connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topic_aliases_hold_a_bounded_number_of_bytes() {
+    let siege = Siege::begin("topic aliases", "[mqtt]\nmax_topic_alias = 65535\n").await;
+    let mut hoarder = Client::new(socket(siege.address()).await).with_patience(Duration::from_secs(60));
+    hoarder.connect(connect("aliases")).await;
+    let mut sent = 0u32;
+    for alias in 1..=8_000u16 {
+        let topic = format!("{alias}/{}", "x".repeat(60_000));
+        if hoarder.try_send_raw(&bytes(publish(&topic, 0, "").alias(alias))).await.is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    println!("topic aliases: the broker took {sent} of 60 KB each");
+    drop(hoarder);
+    siege.end(16 * MIB).await;
 }

@@ -171,7 +171,10 @@ impl AwaitAuth {
             username: connect.username.clone(),
             host: self.context.remote.ip().to_canonical(),
         };
-        let topics = Topics::new(&self.context.policy.mountpoint, &broker.features().rewrite, &names)?;
+        // A mount point keeps tenants apart, so that a name which nobody verified does not choose it.
+        let verified = ClientNames { username: rights.identity().username.clone(), ..names.clone() };
+        let mountpoint = verified.mountpoint(&self.context.policy.mountpoint)?;
+        let topics = Topics::new(mountpoint, &broker.features().rewrite, &names);
         let mut access = Access::new(rights.clone());
         // [MQTT3-3.1.2-12]: a client without a will leaves none.
         let will = self.will(config, &topics, &mut access)?;

@@ -52,6 +52,19 @@ impl ClientNames {
         out.push_str(rest);
         Ok(out)
     }
+
+    /// A listener's mount point for this client.
+    ///
+    /// # Errors
+    /// It has a placeholder for which the client has no value, or none that is one level of a topic.
+    pub fn mountpoint(&self, template: &str) -> Result<String, Close> {
+        self.expand(template).map_err(|Unfit| {
+            Close::Refused(
+                ReasonCode::NotAuthorized,
+                "the client's verified names do not fit the listener's mountpoint",
+            )
+        })
+    }
 }
 
 fn is_one_level(value: &str) -> bool {
@@ -68,17 +81,9 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    /// # Errors
-    /// When the mount point has a placeholder that this client cannot fill.
-    pub fn new(mountpoint: &str, rules: &[RewriteRule], names: &ClientNames) -> Result<Topics, Close> {
-        let mount = if mountpoint.is_empty() {
-            String::new()
-        } else {
-            names.expand(mountpoint).map_err(|Unfit| {
-                Close::Refused(ReasonCode::NotAuthorized, "the client's names do not fit the listener's mountpoint")
-            })?
-        };
-        Ok(Topics { mount: mount.into(), names: (!rules.is_empty()).then(|| Box::new(names.clone())) })
+    /// `mountpoint` is what [`ClientNames::mountpoint`] made of the listener's.
+    pub fn new(mountpoint: String, rules: &[RewriteRule], names: &ClientNames) -> Topics {
+        Topics { mount: mountpoint.into(), names: (!rules.is_empty()).then(|| Box::new(names.clone())) }
     }
 
     /// What this client does not see of its topics.
@@ -223,13 +228,14 @@ mod tests {
 
     #[test]
     fn the_mount_point_stands_before_names_and_behind_share_groups() {
-        let topics = Topics::new("site/${clientid}/", &[], &names("c1", None)).unwrap();
+        let client = names("c1", None);
+        let topics = Topics::new(client.mountpoint("site/${clientid}/").unwrap(), &[], &client);
         assert_eq!(topics.mount_name("t".into()).unwrap(), "site/c1/t");
         assert_eq!(topics.mount_filter("#".into()).unwrap(), "site/c1/#");
         assert_eq!(topics.mount_filter("$share/g/t/+".into()).unwrap(), "$share/g/site/c1/t/+");
         assert!(topics.mount_name("x".repeat(65_535).into()).is_err());
-        assert!(Topics::new("site/${username}/", &[], &names("c1", None)).is_err());
-        assert!(Topics::new("site/${clientid}/", &[], &names("#", None)).is_err());
+        assert!(client.mountpoint("site/${username}/").is_err());
+        assert!(names("#", None).mountpoint("site/${clientid}/").is_err());
     }
 
     #[test]
@@ -239,7 +245,7 @@ mod tests {
             rule(RewriteAction::Subscribe, "x/#", "^x/y/(.+)$", "z/y/$1"),
             rule(RewriteAction::All, "x/#", "^x/(.+)$", "all/$1/${clientid}"),
         ];
-        let topics = Topics::new("", &rules, &names("c1", None)).unwrap();
+        let topics = Topics::new(String::new(), &rules, &names("c1", None));
         let name = |topic: &'static str| topics.rewrite_name(topic.into(), &rules).unwrap().to_string();
         let filter = |topic: &'static str| topics.rewrite_filter(topic.into(), &rules).unwrap().to_string();
         assert_eq!(name("y/a/z/b"), "y/z/b");
@@ -257,7 +263,7 @@ mod tests {
             rule(RewriteAction::Subscribe, "a/#", "^a/(.+)$", "$share/g/$1"),
             rule(RewriteAction::Subscribe, "b/#", "^b/(.+)$", "x/${username}"),
         ];
-        let topics = Topics::new("", &rules, &names("c1", Some("#"))).unwrap();
+        let topics = Topics::new(String::new(), &rules, &names("c1", Some("#")));
         assert_eq!(topics.rewrite_name("a/b".into(), &rules), Err(ReasonCode::TopicNameInvalid));
         assert_eq!(topics.rewrite_filter("a/b".into(), &rules), Err(ReasonCode::TopicFilterInvalid));
         assert_eq!(topics.rewrite_filter("b/c".into(), &rules), Err(ReasonCode::TopicFilterInvalid));

@@ -8,6 +8,7 @@ use testkit::{
 };
 use tokio::time::Instant;
 
+use crate::access::{user, with_users};
 use crate::broker::{Setup, TestBroker};
 use crate::simulated::SimulatedBroker;
 
@@ -163,6 +164,22 @@ in_both_versions!(a_mount_point_separates_the_clients_of_a_listener, |version| a
         broker.raw().await.expect_refusal(connect(id).version(version), ReasonCode::NotAuthorized).await;
     }
 });
+
+/// A user name that nobody had verified chose the mount point: with certificates or anonymously, any client got into any tenant.
+#[tokio::test]
+async fn a_mount_point_by_user_name_takes_verified_names_alone() {
+    let mount = "mountpoint = \"tenant/${username}/\"";
+    let anonymous = Setup::new().listener(mount).start().await;
+    for claimed in [connect("c"), connect("c").credentials("anna", "")] {
+        anonymous.raw().await.expect_refusal(claimed, ReasonCode::NotAuthorized).await;
+    }
+    let broker = with_users(&["anna"], "").listener(mount).start().await;
+    let mut anna = broker.connect(user("c", "anna")).await;
+    anna.subscribe("t", 0).await;
+    anna.publish(publish("t", 0, "hers")).await;
+    anna.expect_message("t", "hers").await;
+    assert_eq!(broker.server.broker().subscription_count(), 1);
+}
 
 in_both_versions!(qos_is_raised_to_that_of_the_subscription_when_asked, |version| async move {
     let broker = Setup::new().mqtt("upgrade_qos = true").start().await;

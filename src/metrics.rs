@@ -5,6 +5,7 @@
 //! program, never a peer's words, so the number of series is bounded.
 
 mod authorization;
+mod limits;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use limits::LimitCounters;
 use mqtt_codec::{QoS, ReasonCode};
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -24,6 +26,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use authorization::{AuthorizationCounters, Checked};
+pub use limits::LIMITS;
 
 /// The media type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -50,8 +53,7 @@ pub struct Metrics {
     route_cache_misses: AtomicU64,
     dropped_session_ended: AtomicU64,
     sessions_ended: AtomicU64,
-    /// By the limit's name, as in the configuration where it is there.
-    limits_hit: Labelled<&'static str>,
+    limits_hit: LimitCounters,
     listeners: Mutex<Vec<Arc<ListenerMetrics>>>,
 }
 
@@ -94,6 +96,8 @@ pub struct ListenerMetrics {
     pub connections: AtomicI64,
     /// Connections closed at once because `max_connections` was reached.
     pub refused_full: AtomicU64,
+    /// Connections whose task panicked: bugs of the broker.
+    pub panics: AtomicU64,
     /// Failures of accept() that concern the whole process, such as running out of descriptors.
     pub accept_errors: AtomicU64,
     /// Lines about peers that were not written, since there were too many.
@@ -108,7 +112,7 @@ pub struct ListenerMetrics {
     /// By the reason code's value.
     pub authorization: AuthorizationCounters,
     connects: Labelled<u8>,
-    refused: Labelled<&'static str>,
+    refused: Labelled<Refusal>,
     handshakes: Labelled<Handshake>,
     handshake_seconds: Mutex<BTreeMap<&'static str, Histogram>>,
 }
@@ -135,6 +139,12 @@ pub struct Totals {
     pub connections_accepted: u64,
     pub connections_open: u64,
     pub sessions_ended: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Refusal {
+    reason: &'static str,
+    protocol: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,6 +179,11 @@ impl Metrics {
     /// A limit refused or cut something; `name` is its key in the configuration where it has one.
     pub fn limit_hit(&self, name: &'static str) {
         self.limits_hit.add(name);
+    }
+
+    /// How often the limit with this name was reached.
+    pub fn limit_hits(&self, name: &'static str) -> u64 {
+        self.limits_hit.count(name)
     }
 
     /// Adds what a connection's route cache did since it last said so.
@@ -232,9 +247,25 @@ impl ListenerMetrics {
         self.connects.add(reason.as_u8());
     }
 
-    /// A connection ended before MQTT: by its first bytes, a failed handshake, a bad PROXY header or upgrade.
-    pub fn refused(&self, reason: &'static str) {
-        self.refused.add(reason);
+    /// A connection ended before MQTT: by its first bytes, a failed handshake, a bad PROXY header or upgrade. `protocol` is what the
+    /// peer was found to speak, such as `tlcp`.
+    pub fn refused(&self, reason: &'static str, protocol: &'static str) {
+        self.refused.add(Refusal { reason, protocol });
+    }
+
+    /// How many connections were refused so far for `reason` by a peer that spoke `protocol`.
+    pub fn refusals(&self, reason: &'static str, protocol: &'static str) -> u64 {
+        self.refused.count(&Refusal { reason, protocol })
+    }
+
+    /// How many connections were refused so far, whatever the reason.
+    pub fn all_refusals(&self) -> u64 {
+        self.refused.all().iter().map(|(_, count)| count).sum()
+    }
+
+    /// How many handshakes were completed.
+    pub fn completed_handshakes(&self) -> u64 {
+        self.handshakes.all().iter().map(|(_, count)| count).sum()
     }
 
     /// A handshake was completed. `elapsed` runs from the accepted connection, waiting for a permit included.
@@ -301,6 +332,10 @@ impl<K: Ord + Copy> Labelled<K> {
         *self.0.lock().entry(label).or_default() += 1;
     }
 
+    fn count(&self, label: &K) -> u64 {
+        self.0.lock().get(label).copied().unwrap_or(0)
+    }
+
     fn all(&self) -> Vec<(K, u64)> {
         self.0.lock().iter().map(|(label, value)| (*label, *value)).collect()
     }
@@ -355,7 +390,7 @@ impl Scrape {
         let lost = "Log lines lost because they could not be written in time";
         let mut lines = encoder.encode_descriptor("log_lines_lost", lost, None, MetricType::Counter)?;
         lines.encode_counter::<NoLabelSet, _, f64>(&crate::telemetry::lost_lines(), None)?;
-        let limits = metrics.limits_hit.all().into_iter().map(|(name, value)| ([("limit", name)], value));
+        let limits = metrics.limits_hit.all().map(|(name, value)| ([("limit", name)], value));
         counters(encoder, "limits_hit", "Times a limit refused or cut something", None, limits)
     }
 }
@@ -411,9 +446,13 @@ fn encode_connections(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<List
     counters(encoder, "log_lines_suppressed", suppressed, None, by_listener(|one| &one.log_lines_suppressed))?;
     let errors = "Failures to accept that concern the whole process";
     counters(encoder, "accept_errors", errors, None, by_listener(|one| &one.accept_errors))?;
+    let panics = "Connections ended by a bug of the broker";
+    counters(encoder, "connection_panics", panics, None, by_listener(|one| &one.panics))?;
     let refused = listeners.iter().flat_map(|listener| {
         let all = listener.refused.all().into_iter();
-        all.map(|(reason, value)| ([("listener", listener.id()), ("reason", reason)], value))
+        all.map(|(Refusal { reason, protocol }, value)| {
+            ([("listener", listener.id()), ("reason", reason), ("protocol", protocol)], value)
+        })
     });
     counters(encoder, "connections_refused", "Connections that ended before MQTT", None, refused)?;
     let connects = listeners.iter().flat_map(|listener| {
@@ -498,98 +537,4 @@ fn families<L: EncodeLabelSet, V>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(metrics: &Arc<Metrics>) -> Vec<String> {
-        let gauges = Gauges { sessions: 3, subscriptions: 7, retained_messages: 2 };
-        metrics.encode(gauges).lines().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn every_event_is_a_sample_of_its_listener() {
-        let metrics = Arc::new(Metrics::new());
-        let listener = metrics.listener("ssl:default");
-        metrics.listener("tcp:default").accepted.fetch_add(5, Ordering::Relaxed);
-        listener.accepted.fetch_add(2, Ordering::Relaxed);
-        listener.connections.fetch_add(1, Ordering::Relaxed);
-        let mut traffic = Traffic { bytes_received: 100, ..Traffic::default() };
-        traffic.received(QoS::AtLeastOnce);
-        traffic.sent(QoS::ExactlyOnce);
-        listener.traffic(&mut traffic);
-        listener.traffic(&mut traffic);
-        listener.refused("plain_mqtt");
-        listener.refused("plain_mqtt");
-        listener.connect_result(ReasonCode::Success);
-        listener.connect_result(ReasonCode::NotAuthorized);
-        listener.handshake("tlcp", "ECC_SM4_GCM_SM3", false, Duration::from_millis(3));
-        listener.handshake("tlcp", "ECC_SM4_GCM_SM3", true, Duration::from_millis(700));
-        metrics.session_ended(4);
-        metrics.limit_hit("max_sessions");
-        metrics.route_cache(9, 1);
-
-        let lines = lines(&metrics);
-        let expected = [
-            r#"shangmq_build_info{version="0.1.0"} 1"#,
-            "shangmq_sessions 3",
-            "shangmq_subscriptions 7",
-            "shangmq_retained_messages 2",
-            r#"shangmq_messages_dropped_total{reason="session_ended"} 4"#,
-            r#"shangmq_messages_dropped_total{reason="queue_full"} 0"#,
-            "shangmq_sessions_ended_total 1",
-            "shangmq_route_cache_hits_total 9",
-            r#"shangmq_limits_hit_total{limit="max_sessions"} 1"#,
-            r#"shangmq_connections_accepted_total{listener="ssl:default"} 2"#,
-            r#"shangmq_connections_accepted_total{listener="tcp:default"} 5"#,
-            r#"shangmq_connections{listener="ssl:default"} 1"#,
-            r#"shangmq_received_bytes_total{listener="ssl:default"} 100"#,
-            r#"shangmq_publishes_received_total{listener="ssl:default",qos="1"} 1"#,
-            r#"shangmq_publishes_sent_total{listener="ssl:default",qos="2"} 1"#,
-            r#"shangmq_publishes_sent_total{listener="ssl:default",qos="0"} 0"#,
-            r#"shangmq_connections_refused_total{listener="ssl:default",reason="plain_mqtt"} 2"#,
-            r#"shangmq_connects_total{listener="ssl:default",code="0x00",reason="Success"} 1"#,
-            r#"shangmq_connects_total{listener="ssl:default",code="0x87",reason="NotAuthorized"} 1"#,
-            r#"shangmq_handshakes_total{listener="ssl:default",protocol="tlcp",suite="ECC_SM4_GCM_SM3",resumed="true"} 1"#,
-            r#"shangmq_handshake_duration_seconds_count{listener="ssl:default",protocol="tlcp"} 2"#,
-            r#"shangmq_handshake_duration_seconds_bucket{le="0.005",listener="ssl:default",protocol="tlcp"} 1"#,
-        ];
-        for line in expected {
-            assert!(lines.iter().any(|found| found == line), "no {line} in\n{}", lines.join("\n"));
-        }
-        assert_eq!(metrics.open_connections(), 1);
-    }
-
-    /// A scraper refuses the whole text if a family is described twice or its samples are not together.
-    #[test]
-    fn families_are_described_once_and_stand_together() {
-        let metrics = Arc::new(Metrics::new());
-        for id in ["tcp:a", "ssl:b", "wss:c"] {
-            let listener = metrics.listener(id);
-            listener.refused("closed");
-            listener.connect_result(ReasonCode::Success);
-            listener.handshake("tls1.3", "TLS_AES_128_GCM_SHA256", false, Duration::ZERO);
-        }
-        let lines = lines(&metrics);
-        assert_eq!(lines.last().map(String::as_str), Some("# EOF"));
-        let mut described = Vec::new();
-        for line in &lines {
-            if let Some(family) = line.strip_prefix("# TYPE ") {
-                let name = family.split(' ').next().unwrap().to_owned();
-                assert!(!described.contains(&name), "{name} twice");
-                described.push(name);
-            } else if !line.starts_with('#') {
-                let current = described.last().unwrap();
-                assert!(line.starts_with(current.as_str()), "{line} stands in {current}");
-            }
-        }
-        assert!(described.len() > 15);
-    }
-
-    #[test]
-    fn a_listener_that_opens_again_goes_on_counting() {
-        let metrics = Metrics::new();
-        metrics.listener("tcp:a").accepted.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(metrics.listener("tcp:a").accepted.load(Ordering::Relaxed), 1);
-        assert_eq!(metrics.listener("tcp:b").accepted.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

@@ -230,9 +230,9 @@ impl Broker {
         // [MQTT-3.3.1-6] [MQTT-3.3.1-7]: an empty payload removes what is retained, and is not.
         let stored = if message.payload.is_empty() {
             None
-        } else if message.payload.len() > self.retainer.max_payload_size
-            || self.store_trouble().is_some()
-            || (self.store.is_some() && message.payload.len() > MAX_STORED_PAYLOAD)
+        } else if message.payload.len() > self.retainer.max_payload_size {
+            return self.not_retained("retainer.max_payload_size");
+        } else if self.store_trouble().is_some() || (self.store.is_some() && message.payload.len() > MAX_STORED_PAYLOAD)
         {
             self.metrics.retained_refused.fetch_add(1, Ordering::Relaxed);
             return RetainedStore::Refused;
@@ -263,11 +263,15 @@ impl Broker {
                 }
                 RetainedStore::Done
             }
-            Err(RetainedError::TooManyMessages | RetainedError::TooManyBytes) => {
-                self.metrics.retained_refused.fetch_add(1, Ordering::Relaxed);
-                RetainedStore::Refused
-            }
+            Err(RetainedError::TooManyMessages) => self.not_retained("retainer.max_retained_messages"),
+            Err(RetainedError::TooManyBytes) => self.not_retained("retainer.max_bytes"),
         }
+    }
+
+    fn not_retained(&self, limit: &'static str) -> RetainedStore {
+        self.metrics.retained_refused.fetch_add(1, Ordering::Relaxed);
+        self.metrics.limit_hit(limit);
+        RetainedStore::Refused
     }
 }
 

@@ -77,6 +77,9 @@ impl Broker {
                 _ => ReasonCode::ImplementationSpecificError,
             });
         }
+        if request.qos > self.config.max_qos() {
+            self.metrics.limit_hit("mqtt.max_qos_allowed");
+        }
         let options = SubscriptionOptions {
             // [MQTT-3.2.2-10] [MQTT-3.8.4-7]
             qos: request.qos.min(self.config.max_qos()),

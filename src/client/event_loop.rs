@@ -208,8 +208,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.send(Packet::Disconnect(Disconnect::default()))?;
         self.connection.flush().await?;
         // A failure from here on says no more about what the server has taken: it may have closed first.
-        let _ = self.connection.shut_down().await;
-        let _ = timeout(LINGER, async { while let Ok(Some(_)) = self.connection.receive().await {} }).await;
+        let close = async {
+            let _ = self.connection.shut_down().await;
+            while let Ok(Some(_)) = self.connection.receive().await {}
+        };
+        let _ = timeout(LINGER, close).await;
         Ok(())
     }
 

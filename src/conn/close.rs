@@ -2,6 +2,7 @@
 
 use crate::auth::DenyReason;
 use crate::broker::OpenError;
+use crate::metrics::Metrics;
 use crate::store::Health;
 use bytestring::ByteString;
 use mqtt_codec::{DecodeError, ReasonCode};
@@ -51,6 +52,11 @@ pub enum Close {
     Encode(#[from] mqtt_codec::EncodeError),
 }
 
+/// An error of a stream whose framing has a limit that the peer went beyond: the limit's key in the configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("longer than {0}")]
+pub struct StreamLimit(pub &'static str);
+
 impl Close {
     /// The reason code of the DISCONNECT that tells an MQTT 5 client; `None` where there is nobody left to tell.
     pub fn disconnect_reason(&self) -> Option<ReasonCode> {
@@ -86,13 +92,19 @@ impl Close {
     /// The limit that ended the connection, by its key in the configuration.
     pub fn limit(&self) -> Option<&'static str> {
         match self {
-            Close::OverLimit(_, name) => Some(name),
+            Close::OverLimit(_, name) | Close::Denied(DenyReason::Busy(name)) => Some(name),
             Close::Malformed(DecodeError::PacketTooLarge { .. }) => Some("mqtt.max_packet_size"),
-            Close::ConnectTimeout => Some("mqtt.idle_timeout"),
+            Close::ConnectTimeout => Some("connect_timeout"),
             Close::WriteTimeout => Some("mqtt.write_timeout"),
             Close::KeepAlive => Some("mqtt.keepalive_multiplier"),
+            Close::Io(error) => error.get_ref()?.downcast_ref::<StreamLimit>().map(|limit| limit.0),
             _ => None,
         }
+    }
+
+    /// Counts the limit that ended the connection, if one did. To be called before the peer is told, who may come back at once.
+    pub(super) fn count_limit(&self, metrics: &Metrics) {
+        self.limit().into_iter().for_each(|limit| metrics.limit_hit(limit));
     }
 
     /// What a client is told in words. Nothing about authentication, and nothing about the broker's own faults.

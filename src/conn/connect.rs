@@ -55,15 +55,19 @@ impl AwaitConnect {
     /// Goes through all states up to an accepted CONNECT.
     pub async fn establish(mut self) -> Result<Box<Established>, Close> {
         let deadline = Instant::now() + self.context.connect_timeout;
-        match timeout_at(deadline, self.read_connect()).await {
+        let close = match timeout_at(deadline, self.read_connect()).await {
             Ok(Ok((connect, input))) => {
                 let waiting = AwaitAuth { io: self.io, context: self.context, input, connect, deadline };
                 // Boxed, so that a connection that still waits for CONNECT is not as large as all that deciding takes.
-                Box::pin(waiting.decide()).await
+                return Box::pin(waiting.decide()).await;
             }
-            Ok(Err(close)) => Err(close),
-            Err(_) => Err(Close::ConnectTimeout),
-        }
+            Ok(Err(close)) => close,
+            Err(_) => Close::ConnectTimeout,
+        };
+        close.count_limit(self.context.broker.metrics());
+        // TLS and WebSocket have a word for an end that is meant.
+        let _unheard = tokio::time::timeout(REFUSAL_TIMEOUT, self.io.shutdown()).await;
+        Err(close)
     }
 
     async fn read_connect(&mut self) -> Result<(Connect, Input), Close> {
@@ -91,9 +95,7 @@ impl AwaitAuth {
             Ok((opened, accepted)) => self.accept(opened, accepted).await,
             Err(close) => {
                 self.report(&close);
-                if let Close::Denied(DenyReason::Busy(limit)) = close {
-                    self.context.broker.metrics().limit_hit(limit);
-                }
+                close.count_limit(self.context.broker.metrics());
                 refuse(&mut self.io, &self.context, Refusal::of(&self.connect), &close).await;
                 Err(close)
             }
@@ -178,7 +180,11 @@ impl AwaitAuth {
         let mut access = Access::new(rights.clone());
         // [MQTT3-3.1.2-12]: a client without a will leaves none.
         let will = self.will(config, &topics, &mut access)?;
-        let expiry = session_expiry(connect, config);
+        let wished = session_expiry(connect, config);
+        let expiry = wished.at_most(SessionExpiry::After(millis(config.max_session_expiry_interval)));
+        if expiry != wished {
+            broker.metrics().limit_hit("mqtt.max_session_expiry_interval");
+        }
         let request = OpenRequest {
             client_id: client_id.clone(),
             clean_start: connect.clean_start,
@@ -425,7 +431,9 @@ async fn refuse(io: &mut Box<dyn Io>, context: &Context, to: Refusal, close: &Cl
         io.shutdown().await
     };
     // The peer may be gone already; there is nobody to tell.
-    let _unheard = tokio::time::timeout(REFUSAL_TIMEOUT, send).await;
+    if let Ok(Ok(())) = tokio::time::timeout(REFUSAL_TIMEOUT, send).await {
+        super::linger(io).await;
+    }
 }
 
 fn redirection(redirect: Redirect) -> Option<ReasonCode> {
@@ -442,7 +450,7 @@ fn keep_alive(secs: u16, multiplier: f64) -> Option<Duration> {
 }
 
 fn session_expiry(connect: &Connect, config: &MqttConfig) -> SessionExpiry {
-    let wished = match (connect.version, connect.properties.session_expiry_interval) {
+    match (connect.version, connect.properties.session_expiry_interval) {
         // [MQTT-3.1.2-23]
         (ProtocolVersion::V5, None | Some(0)) => SessionExpiry::OnDisconnect,
         (ProtocolVersion::V5, Some(u32::MAX)) => SessionExpiry::Never,
@@ -450,8 +458,7 @@ fn session_expiry(connect: &Connect, config: &MqttConfig) -> SessionExpiry {
         // [MQTT3-3.1.2-6]
         _ if connect.clean_start => SessionExpiry::OnDisconnect,
         _ => SessionExpiry::After(millis(config.session_expiry_interval)),
-    };
-    wished.at_most(SessionExpiry::After(millis(config.max_session_expiry_interval)))
+    }
 }
 
 fn connack_properties(connect: &Connect, config: &MqttConfig, accepted: &Accepted) -> ConnAckProperties {

@@ -182,9 +182,14 @@ impl Established {
         if matches!(close, Close::Disconnected) {
             self.state.lease.forget_will();
         }
+        let client_id = self.client_id().clone();
         let Established { io, context, state: State { lease, output, negotiated, .. }, .. } = *self;
+        close.count_limit(context.broker.metrics());
         // The session is free for the next connection before this one's last bytes are written.
         drop(lease);
+        if !matches!(close, Close::Kicked(ReasonCode::ServerShuttingDown | ReasonCode::UseAnotherServer)) {
+            context.broker.connection_ended(&client_id);
+        }
         let server = context.broker.config().server_reference.as_deref();
         farewell(io, output, &close, negotiated, server).await;
         drop(context);
@@ -525,5 +530,8 @@ async fn farewell(
         tokio::io::AsyncWriteExt::shutdown(&mut io).await.map_err(Close::from)
     };
     // The peer may not read any more; the connection ends all the same.
-    let _unheard = tokio::time::timeout(FAREWELL, send).await;
+    let sent = tokio::time::timeout(FAREWELL, send).await;
+    if matches!(sent, Ok(Ok(()))) && !matches!(close, Close::Disconnected | Close::DisconnectedWithWill) {
+        super::linger(&mut io).await;
+    }
 }

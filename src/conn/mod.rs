@@ -13,13 +13,15 @@ mod connect;
 mod established;
 mod handle;
 mod input;
+mod linger;
 mod names;
 mod output;
 mod rates;
 mod replies;
 mod stored;
 
-pub use close::Close;
+pub use close::{Close, StreamLimit};
+pub use linger::linger;
 
 use crate::auth::Auth;
 use crate::broker::Broker;
@@ -28,7 +30,6 @@ use crate::metrics::ListenerMetrics;
 use crate::telemetry::Reports;
 use connect::AwaitConnect;
 use gm_tls::identity::PeerIdentity;
-use mqtt_codec::ReasonCode;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,21 +71,15 @@ pub struct Policy {
 pub async fn serve(io: Box<dyn Io>, context: Context) {
     let remote = context.remote;
     let listener = Arc::clone(&context.listener);
-    let broker = Arc::clone(&context.broker);
     // Boxed, so that an idle connection's task is not as large as the largest state it passed through.
     let established = match Box::pin(AwaitConnect::new(io, context).establish()).await {
         Ok(established) => established,
         Err(close) => {
-            close.limit().into_iter().for_each(|limit| broker.metrics().limit_hit(limit));
             debug!(%remote, listener = &*listener, cause = %close, "connection ended before CONNECT was accepted");
             return;
         }
     };
     let client_id = established.client_id().clone();
     let close = established.run().await;
-    close.limit().into_iter().for_each(|limit| broker.metrics().limit_hit(limit));
-    if !matches!(close, Close::Kicked(ReasonCode::ServerShuttingDown | ReasonCode::UseAnotherServer)) {
-        broker.connection_ended(&client_id);
-    }
     debug!(%remote, listener = &*listener, client_id = &*client_id, cause = %close, "connection ended");
 }

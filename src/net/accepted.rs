@@ -19,7 +19,7 @@ use gm_tls::hello::{self, Parse};
 use gm_tls::server::{Refusal, ServerContexts};
 use gm_tls::{HandshakeError, PeerIdentity, TlsStream};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -89,16 +89,46 @@ impl Refused {
         }
     }
 
+    /// The limit that refused it, by its key in the configuration.
+    fn limit(&self) -> Option<&'static str> {
+        match self {
+            Refused::PerAddress(limit) => Some(limit),
+            Refused::ProxyTimeout => Some("proxy_protocol_timeout"),
+            Refused::HandshakeTimeout => Some("handshake_timeout"),
+            Refused::WebSocketTimeout => Some("connect_timeout"),
+            _ => None,
+        }
+    }
+
+    /// The alert by which the peer learns that its first bytes were refused, if it speaks a protocol that has alerts.
+    fn hello_alert(&self) -> Option<u8> {
+        match self {
+            Refused::Hello(error) => Some(error.alert()),
+            Refused::FirstBytes(Detected::OtherRecord, _) => Some(hello::alert::UNEXPECTED_MESSAGE),
+            Refused::FirstBytes(Detected::Ssl2, _) => Some(hello::alert::PROTOCOL_VERSION),
+            _ => None,
+        }
+    }
+
     /// Whether an operator wants to see it without asking: a client that is set up wrongly, not one that went away.
     fn is_notable(&self) -> bool {
         !matches!(self, Refused::Closed | Refused::Io(_) | Refused::HandshakeTimeout | Refused::WebSocketTimeout)
     }
 }
 
+/// What is known of a peer so far, for the log and the counters.
+struct Peer {
+    remote: SocketAddr,
+    /// What it speaks; its first bytes tell TLCP from TLS, its hello which context serves it.
+    protocol: &'static str,
+}
+
 /// Runs the connection to its end.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>) {
-    let mut remote = peer;
-    match Box::pin(prepare(stream, &mut remote, &listener)).await {
+pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<Listener>) {
+    let mut peer = Peer { remote, protocol: "unknown" };
+    let prepared = Box::pin(prepare(stream, &mut peer, &listener)).await;
+    let Peer { remote, protocol } = peer;
+    match prepared {
         Ok(Prepared { io, identity, place: _place }) => {
             let context = conn::Context {
                 broker: Arc::clone(&listener.broker),
@@ -114,14 +144,14 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, listener: Arc<Lis
             conn::serve(io, context).await;
         }
         Err(refused) => {
-            if let Refused::PerAddress(limit) = refused {
+            listener.metrics.refused(refused.label(), protocol);
+            if let Some(limit) = refused.limit() {
                 listener.broker.metrics().limit_hit(limit);
             }
-            listener.metrics.refused(refused.label());
             if refused.is_notable() && listener.reports.may_say(refused.label()) {
-                info!(listener = &*listener.id, %remote, cause = %refused, "connection refused");
+                info!(listener = &*listener.id, %remote, protocol, cause = %refused, "connection refused");
             } else {
-                debug!(listener = &*listener.id, %remote, cause = %refused, "connection ended before MQTT");
+                debug!(listener = &*listener.id, %remote, protocol, cause = %refused, "connection ended before MQTT");
             }
         }
     }
@@ -134,19 +164,19 @@ struct Prepared {
     place: Place,
 }
 
-async fn prepare(stream: TcpStream, remote: &mut SocketAddr, listener: &Listener) -> Result<Prepared, Refused> {
+async fn prepare(stream: TcpStream, peer: &mut Peer, listener: &Listener) -> Result<Prepared, Refused> {
     let mut stream = Prefixed::new(stream, Bytes::new());
     if let Some(config) = &listener.config.proxy_protocol {
-        stream = behind_proxy(stream, remote, config).await?;
+        stream = behind_proxy(stream, &mut peer.remote, config).await?;
     }
-    if listener.broker.bans().is_banned(&Subject::Address(remote.ip().to_canonical()), listener.broker.now()) {
+    if listener.broker.bans().is_banned(&Subject::Address(peer.remote.ip().to_canonical()), listener.broker.now()) {
         return Err(Refused::Banned);
     }
-    let place = listener.admit(remote.ip()).map_err(Refused::PerAddress)?;
+    let place = listener.admit(peer.remote.ip()).map_err(Refused::PerAddress)?;
     let websocket = listener.config.kind.websocket();
     match (listener.config.kind.tls(), &listener.contexts) {
         (Some(tls), Some(contexts)) => {
-            let (stream, identity) = secure(stream, remote.ip(), listener, tls, contexts).await?;
+            let (stream, identity) = secure(stream, peer, listener, tls, contexts).await?;
             let io: Box<dyn Io> = match websocket {
                 Some(config) => upgrade(stream, listener, config).await?,
                 None => Box::new(stream),
@@ -198,7 +228,7 @@ async fn behind_proxy(
 /// Reads the hello, decides by it, and completes the handshake: all within `handshake_timeout`.
 async fn secure(
     stream: Stream,
-    remote: IpAddr,
+    peer: &mut Peer,
     listener: &Listener,
     tls: &TlsConfig,
     contexts: &ServerContexts,
@@ -207,17 +237,21 @@ async fn secure(
     let deadline = started + tls.handshake_timeout;
     // Of the client's address, so that whoever lets handshakes hang keeps waiting none but the neighbours behind that address.
     let waits = || listener.broker.metrics().limit_hit("max_handshakes_per_address");
-    let turn = listener.handshakes_by_address.turn(remote, waits);
+    let turn = listener.handshakes_by_address.turn(peer.remote.ip(), waits);
     let _turn = timeout_at(deadline, turn).await.map_err(|_| Refused::HandshakeTimeout)?;
     let (mut inner, prefix) = stream.into_parts();
     let mut read = BytesMut::from(&*prefix);
-    let outcome =
-        timeout_at(deadline, read_hello(&mut inner, &mut read)).await.map_err(|_| Refused::HandshakeTimeout)?;
-    let hello = match outcome {
+    let outcome = timeout_at(deadline, read_hello(&mut inner, &mut read)).await;
+    match detect(&read) {
+        Detected::Tls => peer.protocol = "tls",
+        Detected::Tlcp => peer.protocol = "tlcp",
+        _ => {}
+    }
+    let hello = match outcome.map_err(|_| Refused::HandshakeTimeout)? {
         Ok(hello) => hello,
         Err(refused) => {
-            if let Refused::Hello(error) = &refused {
-                alert(&mut inner, hello::alert_record(&read, error.alert())).await;
+            if let Some(code) = refused.hello_alert() {
+                alert(&mut inner, hello::alert_record(&read, code)).await;
             }
             return Err(refused);
         }
@@ -229,9 +263,16 @@ async fn secure(
             return Err(Refused::Policy(refusal));
         }
     };
+    peer.protocol = context.kind().name();
     let handshake = Box::pin(context.accept_in_turn(inner, read.freeze(), &listener.handshakes));
     let outcome = timeout_at(deadline, handshake).await.map_err(|_| Refused::HandshakeTimeout)?;
-    let stream = outcome.map_err(Refused::Handshake)?;
+    let stream = match outcome {
+        Ok(stream) => stream,
+        Err(mut failed) => {
+            conn::linger(&mut failed.io).await;
+            return Err(Refused::Handshake(failed.error));
+        }
+    };
     let identity = stream.peer_identity();
     listener.metrics.handshake(identity.protocol.name(), identity.suite, identity.resumed, started.elapsed());
     Ok((stream, identity))
@@ -268,7 +309,9 @@ async fn alert(io: &mut TcpStream, record: [u8; 7]) {
         io.shutdown().await
     };
     // The peer may be gone already; there is nobody to tell.
-    let _unheard = timeout(ALERT_TIMEOUT, send).await;
+    if let Ok(Ok(())) = timeout(ALERT_TIMEOUT, send).await {
+        conn::linger(io).await;
+    }
 }
 
 async fn upgrade<S>(io: S, listener: &Listener, config: &WsConfig) -> Result<Box<dyn Io>, Refused>

@@ -16,6 +16,8 @@ pub enum Detected {
     Tls,
     /// A TLCP handshake record, `16 01 01`.
     Tlcp,
+    /// A record of TLS or TLCP that is not of the handshake, `14 03 xx` and the like.
+    OtherRecord,
     /// An SSL 2.0 record with a hello in it.
     Ssl2,
     /// The fixed header of an MQTT CONNECT.
@@ -39,6 +41,9 @@ pub enum Port {
 }
 
 const HANDSHAKE: u8 = 22;
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const APPLICATION_DATA: u8 = 23;
 const CONNECT: u8 = 0x10;
 const CLIENT_HELLO: u8 = 1;
 const HTTP_STARTS: [&[u8]; 10] =
@@ -52,6 +57,11 @@ pub fn detect(prefix: &[u8]) -> Detected {
         [HANDSHAKE, 3, ..] => Detected::Tls,
         [HANDSHAKE, 1, 1, ..] => Detected::Tlcp,
         [HANDSHAKE] | [HANDSHAKE, 1] => Detected::NeedMore,
+        [CHANGE_CIPHER_SPEC | ALERT | APPLICATION_DATA, 3, ..]
+        | [CHANGE_CIPHER_SPEC | ALERT | APPLICATION_DATA, 1, 1, ..] => Detected::OtherRecord,
+        [CHANGE_CIPHER_SPEC | ALERT | APPLICATION_DATA] | [CHANGE_CIPHER_SPEC | ALERT | APPLICATION_DATA, 1] => {
+            Detected::NeedMore
+        }
         // Hellos of SSL 2.0 are short, so that their two length bytes begin with 80 to 83.
         [0x80..=0x83, _, CLIENT_HELLO, ..] => Detected::Ssl2,
         [0x80..=0x83] | [0x80..=0x83, _] => Detected::NeedMore,
@@ -83,6 +93,7 @@ impl Detected {
             Self::NeedMore => "incomplete",
             Self::Tls => "tls",
             Self::Tlcp => "tlcp",
+            Self::OtherRecord => "no_hello",
             Self::Ssl2 => "ssl2",
             Self::PlainMqtt => "plain_mqtt",
             Self::Http => "http",
@@ -122,6 +133,10 @@ impl Detected {
             (Self::Tlcp, Port::WebSocket) => {
                 "a TLCP hello arrived on a plain WebSocket port; the client must use the wss port"
             }
+            (Self::OtherRecord, Port::Secure) => {
+                "a TLS or TLCP alert, ChangeCipherSpec or data came where a connection begins with a hello"
+            }
+            (Self::OtherRecord, _) => "a TLS or TLCP record arrived on a plain port; the client must use the TLS port",
             (Self::Ssl2, Port::Secure) => {
                 "an SSL 2.0 hello arrived on a TLS port; the client must use TLS 1.2, TLS 1.3 or TLCP"
             }
@@ -144,7 +159,11 @@ mod tests {
 
     #[test]
     fn tells_the_protocols_apart() {
-        let cases: [(&[u8], Detected); 14] = [
+        let cases: [(&[u8], Detected); 18] = [
+            (&[0x15, 3, 3, 0, 2], Detected::OtherRecord),
+            (&[0x14, 3], Detected::OtherRecord),
+            (&[0x17, 1, 1], Detected::OtherRecord),
+            (&[0x17, 1, 2], Detected::Unknown),
             (&[0x16, 3, 1, 2, 0], Detected::Tls),
             (&[0x16, 3], Detected::Tls),
             (&[0x16, 1, 1], Detected::Tlcp),
@@ -167,9 +186,19 @@ mod tests {
 
     #[test]
     fn asks_for_more_only_while_the_answer_is_open() {
-        for open in
-            [&b""[..], b"\x16", b"\x16\x01", b"P", b"PR", b"PRO", b"OPTIONS", b"\r\n\r\n\0\r\nQUIT", b"\x80\x2e"]
-        {
+        for open in [
+            &b""[..],
+            b"\x16",
+            b"\x16\x01",
+            b"\x15",
+            b"\x17\x01",
+            b"P",
+            b"PR",
+            b"PRO",
+            b"OPTIONS",
+            b"\r\n\r\n\0\r\nQUIT",
+            b"\x80\x2e",
+        ] {
             assert_eq!(detect(open), Detected::NeedMore, "{open:?}");
             assert!(open.len() < MAX_DETECT_LEN);
         }
@@ -184,8 +213,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_answer_never_changes(mut bytes in proptest::collection::vec(any::<u8>(), 0..20), start in 0..HTTP_STARTS.len() + 3) {
-            let starts: Vec<&[u8]> = HTTP_STARTS.iter().copied().chain([proxy::V1_SIGNATURE, proxy::V2_SIGNATURE, &[0x16, 1, 1]]).collect();
+        fn an_answer_never_changes(mut bytes in proptest::collection::vec(any::<u8>(), 0..20), start in 0..HTTP_STARTS.len() + 4) {
+            let starts: Vec<&[u8]> = HTTP_STARTS.iter().copied().chain([proxy::V1_SIGNATURE, proxy::V2_SIGNATURE, &[0x16, 1, 1], &[0x17, 1, 1]]).collect();
             let cut = bytes.first().map_or(0, |byte| usize::from(*byte) % (starts[start].len() + 1));
             bytes.splice(0..0, starts[start][..cut].iter().copied());
             let mut settled = None;

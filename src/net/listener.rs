@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{error, warn};
 
 /// Pause after an error of accept() that concerns the process and not one connection.
@@ -177,13 +177,9 @@ impl Listener {
             }
             return;
         };
+        let open = Open::new(Arc::clone(&self.metrics), remote, permit);
         let listener = Arc::clone(self);
-        tokio::spawn(async move {
-            let _permit = permit;
-            listener.metrics.connections.fetch_add(1, Ordering::Relaxed);
-            let _open = Open(Arc::clone(&listener.metrics));
-            accepted::serve(stream, remote, listener).await;
-        });
+        tokio::spawn(open.during(accepted::serve(stream, remote, listener)));
     }
 
     /// A place for a connection of this address, known only after the PROXY header; the key of the limit that says no otherwise.
@@ -214,12 +210,33 @@ impl Listener {
     }
 }
 
-/// Counts a connection as closed, whatever ended its task.
-struct Open(Arc<ListenerMetrics>);
+/// A connection's place among `max_connections`. It is counted as closed and the place is free again whatever ends its task,
+/// a panic too.
+struct Open {
+    metrics: Arc<ListenerMetrics>,
+    remote: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(metrics: Arc<ListenerMetrics>, remote: SocketAddr, permit: OwnedSemaphorePermit) -> Open {
+        metrics.connections.fetch_add(1, Ordering::Relaxed);
+        Open { metrics, remote, _permit: permit }
+    }
+
+    async fn during(self, connection: impl Future<Output = ()>) {
+        let _open = self;
+        connection.await;
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.metrics.panics.fetch_add(1, Ordering::Relaxed);
+            error!(listener = self.metrics.id(), remote = %self.remote, "a connection was ended by a bug of the broker; please report it with the panic message before this line");
+        }
     }
 }
 
@@ -249,6 +266,7 @@ fn set_options(socket: &SockRef<'_>, config: &TcpConfig) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use std::net::Ipv4Addr;
     use std::path::Path;
 
     #[tokio::test]
@@ -264,5 +282,38 @@ mod tests {
             assert_eq!(accepted.nodelay().unwrap(), nodelay);
             assert_eq!(SockRef::from(&accepted).keepalive().unwrap(), keepalive != "none");
         }
+    }
+
+    async fn open_once(connection: impl Future<Output = ()> + Send + 'static) -> (Arc<ListenerMetrics>, usize, bool) {
+        let metrics = Arc::new(ListenerMetrics::default());
+        let places = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&places).try_acquire_owned().unwrap();
+        let open = Open::new(Arc::clone(&metrics), SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), permit);
+        let outcome = tokio::spawn(open.during(connection)).await;
+        (metrics, places.available_permits(), outcome.is_err_and(|error| error.is_panic()))
+    }
+
+    #[tokio::test]
+    async fn a_panic_gives_the_place_back_and_is_counted_as_a_bug() {
+        let (metrics, free, panicked) = open_once(async {
+            tokio::task::yield_now().await;
+            panic!("a bug");
+        })
+        .await;
+        assert!(panicked);
+        assert_eq!(
+            (free, metrics.connections.load(Ordering::Relaxed), metrics.panics.load(Ordering::Relaxed)),
+            (1, 0, 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_orderly_end_is_no_bug() {
+        let (metrics, free, panicked) = open_once(async {}).await;
+        assert!(!panicked);
+        assert_eq!(
+            (free, metrics.connections.load(Ordering::Relaxed), metrics.panics.load(Ordering::Relaxed)),
+            (1, 0, 0)
+        );
     }
 }

@@ -19,6 +19,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 
 pub use upgrade::{WsError, accept, connect};
 
+use crate::conn::StreamLimit;
+
 /// The path that clients expect when none is configured.
 pub const DEFAULT_PATH: &str = "/mqtt";
 /// Longest head of an upgrade request accepted by default, in bytes.
@@ -66,11 +68,24 @@ pub struct WebSocket<S> {
     received: Bytes,
     read_ended: bool,
     close_queued: bool,
+    closing: Closing,
+}
+
+/// How far a shutdown has come.
+#[derive(Debug)]
+enum Closing {
+    /// The close frame must be written, if a shutdown was asked for at all.
+    Sending,
+    /// The peer's close frame must come.
+    Awaiting,
+    /// The connection below must be shut down. The error is that of the close frame.
+    Below(Option<io::Error>),
+    Done,
 }
 
 impl<S> WebSocket<S> {
     fn new(inner: WebSocketStream<S>) -> Self {
-        Self { inner, received: Bytes::new(), read_ended: false, close_queued: false }
+        Self { inner, received: Bytes::new(), read_ended: false, close_queued: false, closing: Closing::Sending }
     }
 }
 
@@ -106,7 +121,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             FrameError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
                 io::Error::new(io::ErrorKind::UnexpectedEof, "connection ended without a close frame")
             }
-            FrameError::Capacity(_) => self.fail(CloseCode::Size, "message longer than the maximum packet size"),
+            FrameError::Capacity(_) => {
+                self.queue_close(CloseCode::Size, "message longer than the maximum packet size");
+                io::Error::new(io::ErrorKind::InvalidData, StreamLimit("websocket.max_frame_size"))
+            }
             FrameError::Utf8(_) => self.fail(CloseCode::Unsupported, TEXT_MESSAGE),
             error => {
                 self.queue_close(CloseCode::Protocol, "protocol error");
@@ -140,6 +158,10 @@ const TEXT_MESSAGE: &str = "text message where MQTT demands binary ones";
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if matches!(this.closing, Closing::Done) {
+            // No message can come any more. Whoever reads waits for the peer to close the connection below.
+            return Pin::new(this.inner.get_mut()).poll_read(cx, buf);
+        }
         loop {
             if !this.received.is_empty() || buf.remaining() == 0 {
                 let count = this.received.len().min(buf.remaining());
@@ -195,14 +217,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         Pin::new(&mut self.get_mut().inner).poll_flush(cx).map_err(write_error)
     }
 
-    /// Sends the close frame and shuts the connection below down, without waiting for the peer's close frame.
+    /// Sends the close frame, waits for the peer's or for its end, and shuts the connection below down (RFC 6455 section 7.1.1). Messages
+    /// that still come are thrown away.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.queue_close(CloseCode::Normal, "");
-        let flushed = ready!(Pin::new(&mut this.inner).poll_flush(cx)).map_err(write_error);
-        // A failed flush must not keep the connection below from being shut down.
-        ready!(Pin::new(this.inner.get_mut()).poll_shutdown(cx))?;
-        Poll::Ready(flushed)
+        loop {
+            match &mut this.closing {
+                Closing::Sending => {
+                    this.queue_close(CloseCode::Normal, "");
+                    this.closing = match ready!(Pin::new(&mut this.inner).poll_flush(cx)) {
+                        Ok(()) => Closing::Awaiting,
+                        // It must not keep the connection below from being shut down.
+                        Err(error) => Closing::Below(Some(write_error(error))),
+                    };
+                }
+                Closing::Awaiting if this.read_ended => this.closing = Closing::Below(None),
+                Closing::Awaiting => match ready!(Pin::new(&mut this.inner).poll_next(cx)) {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => this.read_ended = true,
+                    Some(Ok(_)) => {}
+                },
+                Closing::Below(error) => {
+                    ready!(Pin::new(this.inner.get_mut()).poll_shutdown(cx))?;
+                    let error = error.take();
+                    this.closing = Closing::Done;
+                    return Poll::Ready(error.map_or(Ok(()), Err));
+                }
+                Closing::Done => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }
 

@@ -24,7 +24,9 @@ async fn client(broker: &TestBroker, from: &str, id: &str) -> Client<TcpStream> 
 
 fn refused(broker: &TestBroker, limit: &str) -> u64 {
     let counted = broker.sample(&format!("shangmq_limits_hit_total{{limit=\"{limit}\"}}"));
-    let of_listener = format!("shangmq_connections_refused_total{{listener=\"tcp:default\",reason=\"{limit}\"}}");
+    let of_listener = format!(
+        "shangmq_connections_refused_total{{listener=\"tcp:default\",reason=\"{limit}\",protocol=\"unknown\"}}"
+    );
     assert_eq!(counted, broker.sample(&of_listener));
     counted
 }

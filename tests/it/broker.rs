@@ -1,11 +1,12 @@
 //! A whole broker on loopback ports of its own, and clients for it.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use shangmq::config::Config;
 use shangmq::dev_certs::{self, DevCerts};
+use shangmq::metrics::ListenerMetrics;
 use shangmq::net::websocket;
 use shangmq::server::Server;
 use tempfile::TempDir;
@@ -42,6 +43,7 @@ pub struct Setup {
     listeners: Vec<&'static str>,
     listener_keys: String,
     sections: String,
+    secured: Secured,
     dir: TempDir,
 }
 
@@ -56,6 +58,7 @@ impl Setup {
             listeners: vec!["tcp"],
             listener_keys: String::new(),
             sections: String::new(),
+            secured: Secured::default(),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -69,6 +72,18 @@ impl Setup {
     /// One listener of kind `ssl` and no other.
     pub fn secured(mut self) -> Setup {
         self.listeners = vec!["ssl"];
+        self
+    }
+
+    /// Listeners of these kinds alone.
+    pub fn listeners(mut self, kinds: &[&'static str]) -> Setup {
+        self.listeners = kinds.to_vec();
+        self
+    }
+
+    /// How the `ssl` and `wss` listeners are secured.
+    pub fn secured_by(mut self, secured: Secured) -> Setup {
+        self.secured = secured;
         self
     }
 
@@ -122,7 +137,7 @@ impl Setup {
         for kind in &self.listeners {
             text += &format!("[listeners.{kind}.default]\nbind = \"127.0.0.1:0\"\n{}", self.listener_keys);
             if matches!(*kind, "ssl" | "wss") {
-                text += &secured(kind);
+                text += &self.secured.toml(kind);
             }
         }
         text + &self.sections
@@ -149,6 +164,11 @@ impl TestBroker {
     /// A broker with one plain listener and the defaults for everything.
     pub async fn start() -> TestBroker {
         Setup::new().start().await
+    }
+
+    /// The counters of the listener of this kind.
+    pub fn counters(&self, kind: &str) -> Arc<ListenerMetrics> {
+        self.server.metrics().listener(&format!("{kind}:default"))
     }
 
     pub fn address(&self, transport: Transport) -> SocketAddr {
@@ -220,27 +240,67 @@ impl TestBroker {
     }
 }
 
-/// The keys of a listener that answers TLS, RFC 8998 and TLCP, and verifies the certificates of clients that show some.
-fn secured(kind: &str) -> String {
-    let certificates = certificates();
-    let path = |path: &Path| path.to_str().unwrap().to_owned();
-    let files = |names: [&str; 2], pair: &dev_certs::CertKey| {
-        format!("{} = {:?}\n{} = {:?}\n", names[0], path(&pair.cert), names[1], path(&pair.key))
-    };
-    let trust = |ca: &Path| format!("verify = \"verify_peer\"\ncacertfile = {:?}\n", path(ca));
-    let section = |name: &str| format!("[listeners.{kind}.default.{name}]\n");
-    [
-        "protocols = [\"tls\", \"rfc8998\", \"tlcp\"]\n".to_owned(),
-        section("ssl_options"),
-        files(["certfile", "keyfile"], &certificates.server_ecdsa()),
-        trust(&certificates.ca_bundle()),
-        section("rfc8998_options"),
-        files(["certfile", "keyfile"], &certificates.server_sm2()),
-        trust(&certificates.sm2_ca()),
-        section("tlcp_options"),
-        files(["sign_certfile", "sign_keyfile"], &certificates.server_sign()),
-        files(["enc_certfile", "enc_keyfile"], &certificates.server_enc()),
-        trust(&certificates.sm2_ca()),
-    ]
-    .concat()
+/// The keys of a listener that is secured with the development set.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// Of `protocols`.
+    pub protocols: Vec<&'static str>,
+    /// Further lines of the listener itself.
+    pub keys: String,
+    /// Further lines of `tlcp_options`.
+    pub tlcp: String,
+    /// Whom TLCP clients must be certified by, in place of the set's authority.
+    pub tlcp_ca: PathBuf,
+}
+
+/// TLS, RFC 8998 and TLCP, with verification of the certificates of clients that show some.
+impl Default for Secured {
+    fn default() -> Self {
+        Secured {
+            protocols: vec!["tls", "rfc8998", "tlcp"],
+            keys: String::new(),
+            tlcp: String::new(),
+            tlcp_ca: certificates().sm2_ca(),
+        }
+    }
+}
+
+impl Secured {
+    fn toml(&self, kind: &str) -> String {
+        let certificates = certificates();
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let files = |names: [&str; 2], pair: &dev_certs::CertKey| {
+            format!("{} = {:?}\n{} = {:?}\n", names[0], path(&pair.cert), names[1], path(&pair.key))
+        };
+        let trust = |ca: &Path| format!("verify = \"verify_peer\"\ncacertfile = {:?}\n", path(ca));
+        let block = |protocol: &str, name: &str, lines: &[String]| match self.protocols.contains(&protocol) {
+            true => format!("[listeners.{kind}.default.{name}]\n{}", lines.concat()),
+            false => String::new(),
+        };
+        let key_names = ["certfile", "keyfile"];
+        [
+            format!("protocols = {:?}\n{}", self.protocols, self.keys),
+            block(
+                "tls",
+                "ssl_options",
+                &[files(key_names, &certificates.server_ecdsa()), trust(&certificates.ca_bundle())],
+            ),
+            block(
+                "rfc8998",
+                "rfc8998_options",
+                &[files(key_names, &certificates.server_sm2()), trust(&certificates.sm2_ca())],
+            ),
+            block(
+                "tlcp",
+                "tlcp_options",
+                &[
+                    files(["sign_certfile", "sign_keyfile"], &certificates.server_sign()),
+                    files(["enc_certfile", "enc_keyfile"], &certificates.server_enc()),
+                    trust(&self.tlcp_ca),
+                    self.tlcp.clone(),
+                ],
+            ),
+        ]
+        .concat()
+    }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use shangmq::auth::Auth;
 use shangmq::broker::Broker;
-use shangmq::conn::{self, Context, Policy};
+use shangmq::conn::{self, Context, Io, Policy};
 use shangmq::metrics::{ListenerMetrics, Metrics};
 use shangmq::telemetry::Reports;
 use testkit::{Client, Connect};
 use tokio::io::DuplexStream;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::broker::Setup;
 
@@ -65,6 +65,14 @@ impl SimulatedBroker {
 
     /// A client that has said nothing yet.
     pub fn open(&self) -> Client<DuplexStream> {
+        self.open_through(|stream| stream).0
+    }
+
+    /// As [`open`](Self::open), where the broker sees its end of the pipe through a wrapper. The task is the connection's.
+    pub fn open_through<S: Io + 'static>(
+        &self,
+        wrap: impl FnOnce(DuplexStream) -> S,
+    ) -> (Client<DuplexStream>, JoinHandle<()>) {
         let (here, there) = tokio::io::duplex(PIPE_LEN);
         let context = Context {
             broker: Arc::clone(&self.broker),
@@ -77,8 +85,8 @@ impl SimulatedBroker {
             connect_timeout: self.connect_timeout,
             policy: Arc::clone(&self.policy),
         };
-        tokio::spawn(conn::serve(Box::new(there), context));
-        Client::new(here).with_patience(PATIENCE)
+        let task = tokio::spawn(conn::serve(Box::new(wrap(there)), context));
+        (Client::new(here).with_patience(PATIENCE), task)
     }
 
     pub async fn connect(&self, packet: Connect) -> Client<DuplexStream> {

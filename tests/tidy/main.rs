@@ -298,6 +298,32 @@ fn every_file_opens_with_its_job() {
     hold(opening);
 }
 
+/// Rows of docs/limits.md whose limit is not among those that the program counts, and which do not say how it is counted or why not.
+fn uncounted(doc: &str, counted: &[&str]) -> Vec<String> {
+    let rows = doc.lines().filter_map(|line| line.strip_prefix("| `").and_then(|row| row.split_once('`')));
+    let explained =
+        |rest: &str| ["counted by `", "counted as `", "not counted, since"].iter().any(|word| rest.contains(word));
+    rows.filter(|(key, rest)| !counted.contains(key) && !explained(rest)).map(|(key, _)| key.to_owned()).collect()
+}
+
+#[test]
+fn every_documented_limit_is_counted() {
+    let doc = "| Key | x |\n|---|---|\n| `a` | 1 |\n| `b` | 2 | waits; not counted, since it waits |\n| `c` | 3 | closed |\n| text | x |";
+    assert_eq!(uncounted(doc, &["a"]), ["c"]);
+    let limits = shangmq::metrics::LIMITS;
+    if let Ok(doc) = fs::read_to_string(root().join("docs/limits.md")) {
+        assert_eq!(uncounted(&doc, &limits), [""; 0]);
+        let undocumented = limits.iter().filter(|key| !doc.contains(&format!("| `{key}`")));
+        assert_eq!(undocumented.collect::<Vec<_>>(), [&""; 0]);
+        // A label that nothing counts would promise in vain.
+        let is_product = |source: &Source| source.path.starts_with("src/") && !source.path.starts_with("src/metrics");
+        let sources: Vec<Source> = sources().into_iter().filter(is_product).collect();
+        let unused =
+            limits.iter().filter(|key| !sources.iter().any(|source| source.text.contains(&format!("\"{key}\""))));
+        assert_eq!(unused.collect::<Vec<_>>(), [&""; 0]);
+    }
+}
+
 #[test]
 fn every_documented_limit_is_a_key_of_the_example_configuration() {
     let doc = Source::new(

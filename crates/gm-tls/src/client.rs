@@ -190,7 +190,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        stream::establish(io, self.engine(session)?, None).await
+        stream::establish(io, self.engine(session)?, None).await.map_err(|failed| failed.error)
     }
 
     fn ssl(&self, session: Option<&Session>) -> Result<Ssl, ErrorStack> {

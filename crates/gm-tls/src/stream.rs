@@ -80,42 +80,56 @@ impl<S> fmt::Debug for TlsStream<S> {
     }
 }
 
+/// A handshake that failed, and the transport it failed on. The peer has been sent an alert where the protocol has one, and nothing
+/// more will be written.
+#[derive(Debug)]
+pub struct Failed<S> {
+    pub error: HandshakeError,
+    pub io: S,
+}
+
 /// Runs the handshake of `engine` over `io`. Each of its steps is computed on the task itself, since none takes a millisecond, that of
 /// mutual SM2 included: less than a move to another thread is worth. With `turns` a step waits for a permit, in order of arrival, and
 /// holds it no longer than it computes: a peer that lets others wait must not be waited for with a permit in hand.
-pub(crate) async fn establish<S>(
-    io: S,
-    engine: Engine,
-    turns: Option<&Semaphore>,
-) -> Result<TlsStream<S>, HandshakeError>
+pub(crate) async fn establish<S>(io: S, engine: Engine, turns: Option<&Semaphore>) -> Result<TlsStream<S>, Failed<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut transport = Transport { io, engine };
     loop {
         let step = match turns {
-            Some(turns) => {
-                let _turn = turns.acquire().await.map_err(|closed| HandshakeError::io(io::Error::other(closed)))?;
-                transport.engine.handshake()
-            }
+            Some(turns) => match turns.acquire().await {
+                Ok(_turn) => transport.engine.handshake(),
+                Err(closed) => {
+                    return Err(Failed { error: HandshakeError::io(io::Error::other(closed)), io: transport.io });
+                }
+            },
             None => transport.engine.handshake(),
         };
         match step {
             Ok(progress) => {
-                transport.drain().await.map_err(HandshakeError::io)?;
-                if progress == Progress::Done {
+                let done = progress == Progress::Done;
+                let moved = match transport.drain().await {
+                    Ok(()) if !done => transport.fill().await,
+                    drained => drained,
+                };
+                if let Err(error) = moved {
+                    return Err(Failed { error: HandshakeError::io(error), io: transport.io });
+                }
+                if done {
                     break;
                 }
-                transport.fill().await.map_err(HandshakeError::io)?;
             }
             Err(error) => {
                 transport.say_goodbye().await;
-                return Err(error);
+                return Err(Failed { error, io: transport.io });
             }
         }
     }
     let Transport { io, engine } = transport;
-    let Some(identity) = engine.peer_identity().cloned() else { return Err(HandshakeError::closed()) };
+    let Some(identity) = engine.peer_identity().cloned() else {
+        return Err(Failed { error: HandshakeError::closed(), io });
+    };
     Ok(TlsStream { io, engine, identity, reader: None, writer: None, failed: None, owed: 0, closing: false })
 }
 

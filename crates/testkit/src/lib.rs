@@ -1,5 +1,5 @@
 //! What the integration tests speak with: a raw MQTT packet client over any byte stream, shorthand for packets, the transports,
-//! and a disk that fails.
+//! peers that write TLS and TLCP by hand, and a disk that fails.
 //!
 //! It knows nothing of the broker: a test hands it an address or a stream. Failures panic with the packets that differ.
 
@@ -7,6 +7,8 @@ mod client;
 mod faulty_disk;
 mod packets;
 mod process;
+pub mod raw;
+pub mod raw_tlcp;
 mod transport;
 
 pub use client::{AnyStream, Client, Stream};

@@ -83,10 +83,14 @@ async fn pair(pipe: usize, max_message_len: usize) -> (WebSocket<DuplexStream>, 
 async fn refused(request: &[u8]) -> (WsError, String) {
     let (server, mut raw) = duplex(64 * 1024);
     raw.write_all(request).await.unwrap();
-    let error = accept(server, &WebSocketOptions::new(MIB)).await.unwrap_err();
-    let mut response = String::new();
-    raw.read_to_string(&mut response).await.unwrap();
-    (error, response)
+    let answered = async move {
+        let mut response = String::new();
+        raw.read_to_string(&mut response).await.unwrap();
+        response
+    };
+    let options = WebSocketOptions::new(MIB);
+    let (outcome, response) = tokio::join!(accept(server, &options), answered);
+    (outcome.unwrap_err(), response)
 }
 
 #[tokio::test]
@@ -181,13 +185,17 @@ async fn failure(max_message_len: usize, wire: &[u8]) -> (io::Error, u16) {
     let mut buf = [0; 8];
     let read = timeout(Duration::from_secs(1), server.read(&mut buf)).await;
     let error = read.expect("fails without waiting for more").unwrap_err();
-    server.shutdown().await.unwrap();
     assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+    server.shutdown().await.unwrap();
     let (first, payload) = read_frame(&mut raw).await;
     assert_eq!(first, CLOSE);
     let mut rest = Vec::new();
     raw.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest, b"", "only one close frame is sent");
+    raw.shutdown().await.unwrap();
+    let mut tail = Vec::new();
+    server.read_to_end(&mut tail).await.unwrap();
+    assert!(wire.ends_with(&tail), "what came after the end is thrown away unread");
     (error, u16::from_be_bytes([payload[0], payload[1]]))
 }
 
@@ -243,6 +251,36 @@ async fn a_close_frame_ends_the_stream_and_is_answered() {
     assert_eq!(raw.read(&mut [0; 8]).await.unwrap(), 0);
 }
 
+/// RFC 6455 section 7.1.1: the server closes the connection below when both have sent a close frame, and not before.
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_the_peers_close_frame() {
+    let (mut server, mut raw) = upgraded(100).await;
+    let peer = async {
+        assert_eq!(read_frame(&mut raw).await.0, CLOSE);
+        // Messages that were on their way are no answer.
+        raw.write_all(&frame(BINARY, b"late")).await.unwrap();
+        assert!(timeout(Duration::from_secs(60), raw.read_u8()).await.is_err(), "nothing follows, and no end either");
+        raw.write_all(&frame(CLOSE, &[0x03, 0xe8])).await.unwrap();
+        assert_eq!(raw.read(&mut [0; 8]).await.unwrap(), 0);
+        raw.shutdown().await.unwrap();
+    };
+    let close = async {
+        server.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+    };
+    tokio::join!(close, peer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_with_a_peer_that_leaves_without_a_close_frame() {
+    let (mut server, mut raw) = upgraded(100).await;
+    let peer = async move {
+        assert_eq!(read_frame(&mut raw).await.0, CLOSE);
+    };
+    let (closed, ()) = tokio::join!(timeout(Duration::from_secs(1), server.shutdown()), peer);
+    closed.expect("does not wait for one who is gone").unwrap();
+}
+
 #[tokio::test]
 async fn a_lost_connection_is_no_orderly_end() {
     let (mut server, raw) = upgraded(100).await;
@@ -254,10 +292,14 @@ async fn a_lost_connection_is_no_orderly_end() {
 async fn shutdown_sends_a_normal_close() {
     let (mut server, mut raw) = upgraded(100).await;
     server.write_all(b"bye").await.unwrap();
-    server.shutdown().await.unwrap();
-    assert_eq!(read_frame(&mut raw).await, (BINARY, b"bye".to_vec()));
-    assert_eq!(read_frame(&mut raw).await, (CLOSE, vec![0x03, 0xe8]));
-    assert_eq!(raw.read(&mut [0; 8]).await.unwrap(), 0);
+    let peer = async {
+        assert_eq!(read_frame(&mut raw).await, (BINARY, b"bye".to_vec()));
+        assert_eq!(read_frame(&mut raw).await, (CLOSE, vec![0x03, 0xe8]));
+        raw.write_all(&frame(CLOSE, &[0x03, 0xe8])).await.unwrap();
+        assert_eq!(raw.read(&mut [0; 8]).await.unwrap(), 0);
+    };
+    let (closed, ()) = tokio::join!(server.shutdown(), peer);
+    closed.unwrap();
 }
 
 #[tokio::test]

@@ -70,6 +70,7 @@ where
             if let Some(response) = error.response() {
                 io.write_all(response.as_bytes()).await?;
                 io.shutdown().await?;
+                crate::conn::linger(&mut io).await;
             }
             Err(error)
         }

@@ -22,7 +22,7 @@ use crate::{
     engine::{Engine, Role, Sessions},
     error::{ContextError, HandshakeError},
     pair::CertificatePair,
-    stream::{self, TlsStream},
+    stream::{self, Failed, TlsStream},
 };
 
 /// What a port serves. A protocol that is `None` is refused.
@@ -285,22 +285,22 @@ impl ServerContext {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        stream::establish(io, self.engine(prefix)?, None).await
+        stream::establish(io, self.engine(prefix)?, None).await.map_err(|failed| failed.error)
     }
 
-    /// As [`accept`](Self::accept), computing only with a permit of `turns`, which is not held while the client is waited for.
+    /// As [`accept`](Self::accept), computing only with a permit of `turns`, which is not held while the client is waited for, and for a
+    /// caller that takes leave of the client in its own way.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept); also when `turns` is closed.
-    pub async fn accept_in_turn<S>(
-        &self,
-        io: S,
-        prefix: Bytes,
-        turns: &Semaphore,
-    ) -> Result<TlsStream<S>, HandshakeError>
+    /// [`Failed`] with the transport, shut down for writing where the client was sent an alert; also when `turns` is closed. A socket
+    /// that is closed while bytes of the peer are unread resets the connection, which can destroy the alert on its way.
+    pub async fn accept_in_turn<S>(&self, io: S, prefix: Bytes, turns: &Semaphore) -> Result<TlsStream<S>, Failed<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        stream::establish(io, self.engine(prefix)?, Some(turns)).await
+        match self.engine(prefix) {
+            Ok(engine) => stream::establish(io, engine, Some(turns)).await,
+            Err(error) => Err(Failed { error, io }),
+        }
     }
 }

@@ -45,6 +45,7 @@ mod routing;
 mod sessions;
 mod shared;
 mod simulated;
+mod startup;
 mod stored;
 mod sys;
 mod tokens;

@@ -107,11 +107,12 @@ pub(crate) fn add_identity(
     identity: &Identity,
 ) -> Result<(), ContextError> {
     let unusable = |source| ContextError::Certificate { protocol, source };
+    // The library refuses the second of two that do not belong together in words that no operator understands.
+    if !identity.chain.leaf.belongs_to(&identity.key) {
+        return Err(ContextError::KeyMismatch { protocol, subject: identity.chain.leaf.subject() });
+    }
     context.set_certificate(identity.chain.leaf.x509()).map_err(unusable)?;
     context.set_private_key(identity.key.pkey()).map_err(unusable)?;
-    context
-        .check_private_key()
-        .map_err(|_| ContextError::KeyMismatch { protocol, subject: identity.chain.leaf.subject() })?;
     for intermediate in &identity.chain.intermediates {
         add_chain_certificate(context, intermediate.x509()).map_err(unusable)?;
     }

@@ -63,7 +63,8 @@ pub struct Lease {
     slot: Arc<Slot>,
     session: Session,
     subscriber: Arc<Subscriber>,
-    will: Option<Will>,
+    /// In a box, since most clients have none.
+    will: Option<Box<Will>>,
     rights: Option<Rights>,
 }
 
@@ -81,7 +82,7 @@ impl Broker {
             Ok(acquired) => {
                 let (mut lease, present, ended) = acquired?;
                 lease.session.expiry = request.expiry;
-                lease.will = request.will;
+                lease.will = request.will.map(Box::new);
                 lease.rights = Some(request.rights);
                 let saved = lease.save();
                 if !present {
@@ -332,7 +333,7 @@ impl Lease {
             expiry: self.session.expiry,
             connected: true,
             ends_at: None,
-            will: self.will.clone().map(|will| (None, will)),
+            will: self.will.as_deref().map(|will| (None, will.clone())),
             author: self.rights.as_ref().filter(|_| self.will.is_some()).map(|r| WillAuthor::of(r.identity())),
             sent_below,
             next_seq,
@@ -351,6 +352,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let session = std::mem::replace(&mut self.session, Session::new(SessionExpiry::OnDisconnect));
-        self.broker.release(&self.slot, session, &self.subscriber, self.will.take(), self.rights.take());
+        let will = self.will.take().map(|will| *will);
+        self.broker.release(&self.slot, session, &self.subscriber, will, self.rights.take());
     }
 }

@@ -122,6 +122,8 @@ pub struct WsConfig {
     pub mqtt_path: String,
     /// Largest WebSocket frame and message, in bytes.
     pub max_frame_size: usize,
+    /// Origins of pages whose browsers may connect: whole ones, or hosts alone; empty is all.
+    pub allowed_origins: Vec<String>,
     /// Whether a client must ask for the subprotocol `mqtt`. \[MQTT-6.0.0-3\]
     pub fail_if_no_subprotocol: bool,
 }
@@ -300,9 +302,18 @@ fn read_websocket(mut section: Section<'_>, mqtt: &MqttConfig) -> WsConfig {
         section.error("mqtt_path", reason, Some("write it with a leading slash: \"/mqtt\"".to_owned()));
     }
     let max_frame_size = size(&mut section, "max_frame_size", u64::from(mqtt.max_packet_size), 128, 1 << 30);
+    let allowed_origins: Vec<String> = section.read("allowed_origins", Vec::new());
+    for origin in &allowed_origins {
+        let host = origin.split_once("://").map_or(origin.as_str(), |(_, host)| host);
+        if host.is_empty() || host.contains(['/', '*']) || !origin.chars().all(|c| c.is_ascii_graphic()) {
+            let reason = format!("`{}` is neither an origin nor a host", origin.escape_default());
+            let suggestion = "write \"https://console.example\", or \"console.example\" for any scheme and port";
+            section.error("allowed_origins", reason, Some(suggestion.to_owned()));
+        }
+    }
     let fail_if_no_subprotocol = section.read("fail_if_no_subprotocol", true);
     section.finish();
-    WsConfig { mqtt_path, max_frame_size, fail_if_no_subprotocol }
+    WsConfig { mqtt_path, max_frame_size, allowed_origins, fail_if_no_subprotocol }
 }
 
 /// Whether two listening sockets would claim the same port of the same address. Port 0 is a new port each time, and an

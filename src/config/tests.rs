@@ -573,3 +573,18 @@ fn without_a_file_the_environment_opens_nothing_beyond_loopback() {
     let error = load(&[others[0], others[1], ("SHANGMQ_METRICS__ENABLE", "true")]).unwrap_err();
     assert_eq!(error.lines().count(), 2, "{error}");
 }
+
+#[test]
+fn origins_are_whole_or_hosts_and_development_has_those_of_this_machine() {
+    let read = |origins: &str| {
+        parse(&format!("[listeners.ws.a]\nbind = 8083\nwebsocket = {{ allowed_origins = {origins} }}\n"), &[])
+    };
+    read("['https://console.example:8443', 'localhost', '[::1]', 'null']").unwrap();
+    for wrong in ["''", "'*'", "'https://'", "'https://a/b'", "'a b'"] {
+        assert!(read(&format!("[{wrong}]")).is_err(), "{wrong}");
+    }
+    let development = Config::development().unwrap();
+    let websockets: Vec<_> = development.listeners.iter().filter_map(|one| one.kind.websocket()).collect();
+    assert_eq!(websockets.len(), 2);
+    assert!(websockets.iter().all(|one| one.allowed_origins == ["localhost", "127.0.0.1", "[::1]"]));
+}

@@ -320,6 +320,7 @@ where
 {
     let options = WebSocketOptions {
         path: config.mqtt_path.clone(),
+        allowed_origins: config.allowed_origins.clone(),
         require_subprotocol: config.fail_if_no_subprotocol,
         ..WebSocketOptions::new(config.max_frame_size)
     };

@@ -41,6 +41,9 @@ pub struct WebSocketOptions {
     /// Longest frame and longest message put together from frames, in bytes. As clients send a packet in one message, this should be the
     /// listener's maximum packet size.
     pub max_message_len: usize,
+    /// Origins of pages whose browsers may connect, as `websocket.allowed_origins` writes them; empty is all. A client that names none is
+    /// no browser.
+    pub allowed_origins: Vec<String>,
     /// Refuse a client that does not offer the subprotocol `mqtt`, [MQTT-6.0.0-3].
     pub require_subprotocol: bool,
 }
@@ -52,6 +55,7 @@ impl WebSocketOptions {
             path: DEFAULT_PATH.to_owned(),
             max_request_len: DEFAULT_MAX_REQUEST_LEN,
             max_message_len,
+            allowed_origins: Vec::new(),
             require_subprotocol: true,
         }
     }

@@ -346,6 +346,41 @@ async fn ignores_the_query_of_the_path() {
 }
 
 // [MQTT-6.0.0-3]
+// Any page in a browser inside of the network could connect.
+#[tokio::test]
+async fn refuses_browsers_that_show_pages_of_others() {
+    let options = WebSocketOptions {
+        allowed_origins: vec!["https://console.example".to_owned(), "localhost".to_owned(), "[::1]".to_owned()],
+        ..WebSocketOptions::new(100)
+    };
+    for (origin, allowed) in [
+        ("", true),
+        ("Origin: https://console.example", true),
+        ("Origin: http://localhost:3000", true),
+        ("Origin: http://[::1]:8080", true),
+        ("Origin: http://[::1]", true),
+        ("Origin: https://console.example:8443", false),
+        ("Origin: http://console.example", false),
+        ("Origin: https://localhost.evil.example", false),
+        ("Origin: null", false),
+        ("Origin: http://localhost\r\nOrigin: http://evil.example", false),
+    ] {
+        let (server, mut raw) = duplex(64 * 1024);
+        let line = if origin.is_empty() { String::new() } else { format!("{origin}\r\n") };
+        raw.write_all(REQUEST.replace("Host: h\r\n", &format!("Host: h\r\n{line}")).as_bytes()).await.unwrap();
+        let outcome = accept(server, &options).await;
+        assert_eq!(outcome.is_ok(), allowed, "{origin}");
+        if let Err(error) = outcome {
+            assert!(matches!(error, WsError::Origin { .. }), "{error}");
+            assert!(read_response(&mut raw).await.starts_with("HTTP/1.1 403 Forbidden\r\n"));
+        }
+    }
+    // Without a list nobody is asked.
+    let (server, mut raw) = duplex(64 * 1024);
+    raw.write_all(REQUEST.replace("Host: h", "Host: h\r\nOrigin: http://evil.example").as_bytes()).await.unwrap();
+    accept(server, &WebSocketOptions::new(100)).await.unwrap();
+}
+
 #[tokio::test]
 async fn refuses_requests_without_the_subprotocol() {
     for request in [

@@ -37,6 +37,8 @@ pub enum WsError {
     Malformed,
     #[error("the request asks for path {path:?}, which is not served here")]
     UnknownPath { path: String },
+    #[error("the request comes from a page of {origin:?}, which is not in websocket.allowed_origins")]
+    Origin { origin: String },
     #[error("the request offers the subprotocols {offered:?}, none of which is mqtt")]
     NoSubprotocol { offered: String },
     #[error("{host:?} with {path:?} is not a valid address")]
@@ -139,6 +141,7 @@ fn answer(received: &[u8], head_len: usize, options: &WebSocketOptions) -> Resul
     if request.uri().path() != options.path {
         return Err(WsError::UnknownPath { path: shown(request.uri().path()) });
     }
+    check_origin(&request, &options.allowed_origins)?;
     let mut response = create_response(&request).map_err(bad_request)?;
     match subprotocol(&request) {
         Ok(subprotocol) => {
@@ -151,6 +154,33 @@ fn answer(received: &[u8], head_len: usize, options: &WebSocketOptions) -> Resul
     let mut bytes = Vec::new();
     write_response(&mut bytes, &response).map_err(bad_request)?;
     Ok(Upgrade { response: bytes, head_len })
+}
+
+/// Refuses a browser that shows a page of somebody else: it connects wherever a page wants it to, from inside of the network.
+fn check_origin(request: &Request, allowed: &[String]) -> Result<(), WsError> {
+    if allowed.is_empty() {
+        return Ok(());
+    }
+    for origin in request.headers().get_all(header::ORIGIN) {
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        if !allowed.iter().any(|allowed| is_origin(allowed, &origin)) {
+            return Err(WsError::Origin { origin: shown(&origin) });
+        }
+    }
+    Ok(())
+}
+
+/// With a scheme `allowed` is the whole origin, without one the host of any scheme and port.
+fn is_origin(allowed: &str, origin: &str) -> bool {
+    if allowed.contains("://") {
+        return allowed.eq_ignore_ascii_case(origin);
+    }
+    let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    allowed.eq_ignore_ascii_case(host)
 }
 
 /// The first subprotocol in the client's order that is spoken here. [MQTT-6.0.0-3], [MQTT-6.0.0-4]
@@ -177,6 +207,7 @@ impl WsError {
             Self::Io(_) | Self::Closed | Self::Address { .. } | Self::Refused(_) => return None,
             Self::RequestTooLong { .. } => ("431 Request Header Fields Too Large", "", "request too long\n"),
             Self::UnknownPath { .. } => ("404 Not Found", "", "no such path\n"),
+            Self::Origin { .. } => ("403 Forbidden", "", "not from this origin\n"),
             Self::NoSubprotocol { .. } => ("400 Bad Request", "", "offer the WebSocket subprotocol mqtt\n"),
             Self::Malformed => ("400 Bad Request", "", "malformed request\n"),
             Self::BadRequest(error) => match **error {

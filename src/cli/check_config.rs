@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{ConfigArguments, Outcome};
 use crate::config::{ConfigError, ConfigErrors, ListenerConfig};
 use crate::dev_certs::DEFAULT_DIR;
+use crate::net::PreparedListener;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -24,6 +25,8 @@ pub(super) struct Arguments {
 struct Report<'a> {
     valid: bool,
     errors: &'a [ConfigError],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [String],
 }
 
 impl Arguments {
@@ -40,19 +43,27 @@ impl Arguments {
 struct Good {
     /// Each listener and where it will listen.
     listeners: Vec<String>,
+    /// What may not be meant.
+    warnings: Vec<String>,
     /// False for the development configuration before its first start, which makes its certificates.
     certificates: bool,
+}
+
+impl Good {
+    fn of<'a>(listeners: impl Iterator<Item = &'a ListenerConfig> + Clone, certificates: bool) -> Good {
+        let warnings = listeners.clone().flat_map(ListenerConfig::warnings).collect();
+        Good { listeners: listeners.map(listener).collect(), warnings, certificates }
+    }
 }
 
 /// Everything that `shangmq start` does before it listens, so that what is good here does not fail there.
 fn check(arguments: &ConfigArguments) -> Result<Good, ConfigErrors> {
     if arguments.config.is_none() && !Path::new(DEFAULT_DIR).exists() {
         let config = arguments.load()?;
-        return Ok(Good { listeners: config.listeners.iter().map(listener).collect(), certificates: false });
+        return Ok(Good::of(config.listeners.iter(), false));
     }
     let prepared = arguments.prepare()?;
-    let listeners = prepared.listeners().iter().map(|one| listener(one.config())).collect();
-    Ok(Good { listeners, certificates: true })
+    Ok(Good::of(prepared.listeners().iter().map(PreparedListener::config), true))
 }
 
 fn listener(config: &ListenerConfig) -> String {
@@ -61,8 +72,9 @@ fn listener(config: &ListenerConfig) -> String {
 
 fn report(checked: &Result<Good, ConfigErrors>, json: bool, out: &mut impl Write) -> io::Result<()> {
     let errors = checked.as_ref().err().map(ConfigErrors::as_slice).unwrap_or_default();
+    let warnings = checked.as_ref().map(|good| good.warnings.as_slice()).unwrap_or_default();
     if json {
-        serde_json::to_writer_pretty(&mut *out, &Report { valid: checked.is_ok(), errors })?;
+        serde_json::to_writer_pretty(&mut *out, &Report { valid: checked.is_ok(), errors, warnings })?;
         return writeln!(out);
     }
     match checked {
@@ -70,6 +82,9 @@ fn report(checked: &Result<Good, ConfigErrors>, json: bool, out: &mut impl Write
         Ok(good) => {
             for listener in &good.listeners {
                 writeln!(out, "{listener}")?;
+            }
+            for warning in &good.warnings {
+                writeln!(out, "warning: {warning}")?;
             }
             if !good.certificates {
                 writeln!(out, "the first start makes the development certificates in {DEFAULT_DIR}")?;
@@ -91,8 +106,7 @@ mod tests {
     fn printed(text: &str, json: bool) -> String {
         let mut out = Vec::new();
         let checked = Config::parse(Path::new("t.toml"), text, []);
-        let checked = checked
-            .map(|config| Good { listeners: config.listeners.iter().map(listener).collect(), certificates: true });
+        let checked = checked.map(|config| Good::of(config.listeners.iter(), true));
         report(&checked, json, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
@@ -102,6 +116,27 @@ mod tests {
         let text = "[listeners.tcp.default]\nbind = \"127.0.0.1:1883\"\n";
         assert_eq!(printed(text, false), "tcp:default on 127.0.0.1:1883\nthe configuration is valid\n");
         assert_eq!(printed(text, true), "{\n  \"valid\": true,\n  \"errors\": []\n}\n");
+    }
+
+    // Each block verifies for itself, and a client chose the one that asked for nothing.
+    #[test]
+    fn blocks_that_ask_different_things_of_clients_are_a_warning() {
+        let listener = |tlcp: &str| {
+            format!(
+                "[listeners.ssl.a]\nbind = \"127.0.0.1:8883\"\n[listeners.ssl.a.ssl_options]\ncertfile = \"c\"\nkeyfile = \"k\"\n\
+                 verify = \"verify_peer\"\nfail_if_no_peer_cert = true\ncacertfile = \"ca\"\n[listeners.ssl.a.tlcp_options]\n\
+                 sign_certfile = \"c\"\nsign_keyfile = \"k\"\nenc_certfile = \"c\"\nenc_keyfile = \"k\"\n{tlcp}"
+            )
+        };
+        let warning = "ssl:a: of client certificates ssl_options requires one and tlcp_options asks for none, and clients choose the \
+                       block by their protocol";
+        let text = listener("verify = \"verify_none\"\n");
+        let plain = format!("ssl:a on 127.0.0.1:8883\nwarning: {warning}\nthe configuration is valid\n");
+        assert_eq!(printed(&text, false), plain);
+        let json: serde_json::Value = serde_json::from_str(&printed(&text, true)).unwrap();
+        assert_eq!((&json["valid"], &json["warnings"][0]), (&true.into(), &warning.into()));
+        let alike = listener("verify = \"verify_peer\"\nfail_if_no_peer_cert = true\ncacertfile = \"ca\"\n");
+        assert!(!printed(&alike, false).contains("warning"));
     }
 
     #[test]

@@ -46,6 +46,9 @@ impl Arguments {
             .mode(0o700)
             .create(&config.node.data_dir)
             .map_err(|cause| format!("node.data_dir: cannot create {}: {cause}", config.node.data_dir.display()))?;
+        for warning in prepared.listeners().iter().flat_map(|one| one.config().warnings()) {
+            warn!("{warning}");
+        }
         raise_descriptor_limit(prepared.listeners());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(serve(prepared, made.is_some()))

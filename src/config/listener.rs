@@ -8,7 +8,7 @@ use super::error::ConfigError;
 use super::mqtt::{MqttConfig, deadline, size};
 use super::rate::RateConfig;
 use super::section::Section;
-use super::tls::TlsConfig;
+use super::tls::{ClientAuth, TlsConfig};
 use super::value::Bind;
 
 const MAX_LISTENER_NAME_LEN: usize = 64;
@@ -43,6 +43,27 @@ impl ListenerConfig {
     /// `ssl:default`, as in EMQX.
     pub fn id(&self) -> String {
         format!("{}:{}", self.kind.as_str(), self.name)
+    }
+
+    /// What is allowed and may yet not be meant: clients choose by their hello which block they are asked by.
+    pub fn warnings(&self) -> Vec<String> {
+        let asked = self.kind.tls().map(TlsConfig::client_auth).unwrap_or_default();
+        let strictness = |auth: &ClientAuth| match auth {
+            ClientAuth::None => (0, "asks for none"),
+            ClientAuth::Optional(_) => (1, "lets clients without one in"),
+            ClientAuth::Required(_) => (2, "requires one"),
+        };
+        let strictest = asked.iter().max_by_key(|(_, auth)| strictness(auth).0);
+        let laxest = asked.iter().min_by_key(|(_, auth)| strictness(auth).0);
+        let (Some((strict_block, strict)), Some((lax_block, lax))) = (strictest, laxest) else { return Vec::new() };
+        let ((most, requires), (least, allows)) = (strictness(strict), strictness(lax));
+        if most == least {
+            return Vec::new();
+        }
+        vec![format!(
+            "{}: of client certificates {strict_block} {requires} and {lax_block} {allows}, and clients choose the block by their protocol",
+            self.id()
+        )]
     }
 }
 

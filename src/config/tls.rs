@@ -205,6 +205,14 @@ impl Choice for Tickets {
 }
 
 impl TlsConfig {
+    /// What each block asks of clients.
+    pub fn client_auth(&self) -> Vec<(&'static str, &ClientAuth)> {
+        let tls = self.tls.as_ref().map(|block| ("ssl_options", &block.client_auth));
+        let rfc8998 = self.rfc8998.as_ref().map(|block| ("rfc8998_options", &block.client_auth));
+        let tlcp = self.tlcp.as_ref().map(|block| ("tlcp_options", &block.client_auth));
+        tls.into_iter().chain(rfc8998).chain(tlcp).collect()
+    }
+
     /// Reads the keys of an `ssl` or `wss` listener; `None` after a mistake was reported.
     pub(super) fn read(section: &mut Section<'_>) -> Option<TlsConfig> {
         let mistakes_before = section.report().count();

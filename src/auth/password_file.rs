@@ -31,6 +31,8 @@ pub enum PasswordFileError {
     TooLarge { path: PathBuf },
     #[error("{}: others than its owner can use this file (mode {mode:04o}); chmod 600 {}", path.display(), path.display())]
     TooOpen { path: PathBuf, mode: u32 },
+    #[error("{}: belongs to user {owner}, who is neither the user of this process nor root; run `chown` on it", path.display())]
+    Stranger { path: PathBuf, owner: u32 },
     #[error("{}:{line}: {problem}", path.display())]
     Line { path: PathBuf, line: usize, problem: LineProblem },
     #[error(transparent)]
@@ -218,7 +220,11 @@ fn read(path: &Path) -> Result<Vec<u8>, PasswordFileError> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+        let metadata = file.metadata().map_err(failed)?;
+        if let Some(owner) = gm_tls::stranger(&metadata) {
+            return Err(PasswordFileError::Stranger { path: path.to_owned(), owner });
+        }
+        let mode = metadata.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(PasswordFileError::TooOpen { path: path.to_owned(), mode });
         }

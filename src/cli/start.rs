@@ -28,8 +28,13 @@ impl Arguments {
             None => Some(dev_certs::ensure(Path::new(DEFAULT_DIR))?),
             Some(_) => None,
         };
+        // Before any key is read.
+        set_core_dumps(false)?;
         let prepared = self.config.prepare()?;
         let config = prepared.config();
+        if config.node.core_dumps {
+            set_core_dumps(true)?;
+        }
         let _logging = telemetry::init(&config.log)?;
         if let Some(made) = &made {
             warn!(
@@ -85,6 +90,19 @@ async fn serve(prepared: Prepared, development: bool) -> Outcome {
     }
     server.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the kernel may write the memory of this process to a file. The limit holds for files, and not where the kernel gives dumps to
+/// a program; for that the process is marked, which also keeps other processes of its user from looking into it.
+fn set_core_dumps(allowed: bool) -> Result<(), std::io::Error> {
+    let (_, hard) = rlimit::Resource::CORE.get()?;
+    rlimit::Resource::CORE.set(if allowed { hard } else { 0 }, hard)?;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        set_dumpable_behavior(if allowed { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable })?;
+    }
+    Ok(())
 }
 
 /// A broker needs a descriptor for each connection; the soft limit of a shell is often 1,024.
@@ -155,5 +173,22 @@ fn variants(kind: &ListenerKind) -> Vec<(&'static str, String)> {
         ListenerKind::Ws(_) => vec![("WebSocket", " --ws".to_owned())],
         ListenerKind::Ssl(_) => secure(""),
         ListenerKind::Wss(..) => secure(" --ws"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Dumps held keys, wherever the machine puts them.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_with_keys_leaves_no_core_dump() {
+        use rustix::process::{DumpableBehavior, dumpable_behavior};
+        set_core_dumps(false).unwrap();
+        assert_eq!(rlimit::Resource::CORE.get().unwrap().0, 0);
+        assert!(matches!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable));
+        set_core_dumps(true).unwrap();
+        assert!(matches!(dumpable_behavior().unwrap(), DumpableBehavior::Dumpable));
     }
 }

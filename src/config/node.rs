@@ -11,6 +11,8 @@ use super::value::{Bind, Choice, Word};
 pub struct NodeConfig {
     /// Directory of everything durable; made at start if its parent exists.
     pub data_dir: PathBuf,
+    /// Whether a crash may write the memory of the process, keys and messages with it, to a file.
+    pub core_dumps: bool,
     /// Where `data_dir` was written.
     pub data_dir_place: Place,
 }
@@ -22,8 +24,9 @@ impl NodeConfig {
             None => section.default_path("data"),
         };
         let data_dir_place = section.place_of("data_dir");
+        let core_dumps = section.read("core_dumps", false);
         section.finish();
-        NodeConfig { data_dir, data_dir_place }
+        NodeConfig { data_dir, core_dumps, data_dir_place }
     }
 }
 

@@ -73,6 +73,10 @@ impl Piped {
         broker
     }
 
+    fn limits(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap()
+    }
+
     fn sample(&self, series: &str) -> u64 {
         let mut stream = std::net::TcpStream::connect(self.metrics).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -116,6 +120,10 @@ async fn a_log_that_nobody_reads_stops_no_client() {
     let mut client = broker.client().await;
     client.connect(connect("c")).await;
     client.ping().await;
+    // Nor does a crash write what is in memory, keys too, beside it.
+    let limits = broker.limits();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     assert!(broker.sample("shangmq_log_lines_lost_total") > 0, "the pipe took everything, and the test shows nothing");
 }
 

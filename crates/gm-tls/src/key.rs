@@ -36,6 +36,10 @@ pub enum KeyError {
     TooLarge { origin: Source },
     #[error("{origin}: the private key can be read by others (mode {mode:04o}); run `chmod 600 {path}`")]
     TooOpen { origin: Source, path: String, mode: u32 },
+    #[error(
+        "{origin}: the private key belongs to user {owner}, who is neither the user of this process nor root; run `chown` on {path}"
+    )]
+    Stranger { origin: Source, path: String, owner: u32 },
     #[error("{origin}: holds no private key; a PEM block `-----BEGIN PRIVATE KEY-----` or the like is expected")]
     NotAKey { origin: Source },
     #[error("{origin}: holds {count} private keys; exactly one is expected")]
@@ -80,12 +84,15 @@ impl PrivateKey {
     pub fn from_file(field: &str, path: &Path, password: Option<&Password>) -> Result<PrivateKey, KeyError> {
         let origin = Source::file(field, path);
         match pem::read_file(path, MAX_FILE_BYTES) {
-            Ok(Some(contents)) if contents.mode & 0o077 != 0 => {
-                let mode = contents.mode;
+            Ok(Some(contents)) if contents.mode & 0o077 != 0 || contents.stranger.is_some() => {
+                let (mode, stranger, path) = (contents.mode, contents.stranger, path.display().to_string());
                 match PrivateKey::from_pem(origin.clone(), &contents.bytes, password) {
                     // What is no key need not be hidden.
                     Err(error @ KeyError::NotAKey { .. }) => Err(error),
-                    _ => Err(KeyError::TooOpen { origin, path: path.display().to_string(), mode }),
+                    _ => Err(match stranger {
+                        Some(owner) => KeyError::Stranger { origin, path, owner },
+                        None => KeyError::TooOpen { origin, path, mode },
+                    }),
                 }
             }
             Ok(Some(contents)) => PrivateKey::from_pem(origin, &contents.bytes, password),

@@ -53,6 +53,8 @@ pub fn init() {
 }
 
 #[cfg(feature = "tongsuo")]
+pub use pem::stranger;
+#[cfg(feature = "tongsuo")]
 pub use {
     error::{ContextError, HandshakeError, HandshakeFailure},
     identity::{PeerIdentity, Protocol},

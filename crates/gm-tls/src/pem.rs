@@ -1,10 +1,10 @@
 //! Finds the armoured blocks of a PEM file (RFC 7468) without decoding them, so that files are bounded, blocks are
 //! counted and labels are known before any of it reaches a decoder.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -65,6 +65,18 @@ pub(crate) struct Contents {
     pub bytes: Zeroizing<Vec<u8>>,
     /// Permission bits of the file that was read, not of whatever has the name now.
     pub mode: u32,
+    /// Its owner, where that is somebody who should not have a secret of this process.
+    pub stranger: Option<u32>,
+}
+
+/// The owner of a file with a secret, if that is neither this process's user nor root: whoever owns a file can read it whatever its mode.
+pub fn stranger(metadata: &Metadata) -> Option<u32> {
+    let owner = metadata.uid();
+    (!is_trusted(owner, rustix::process::geteuid().as_raw())).then_some(owner)
+}
+
+fn is_trusted(owner: u32, user: u32) -> bool {
+    owner == user || owner == 0
 }
 
 /// Reads at most `max` bytes of a regular file; `None` when it is larger.
@@ -91,7 +103,7 @@ pub(crate) fn read_file(path: &Path, max: usize) -> io::Result<Option<Contents>>
         return Ok(None);
     }
     bytes.truncate(filled);
-    Ok(Some(Contents { bytes, mode: metadata.permissions().mode() & 0o7777 }))
+    Ok(Some(Contents { bytes, mode: metadata.permissions().mode() & 0o7777, stranger: stranger(&metadata) }))
 }
 
 /// A pipe says that it has no length, and is read up to the bound.
@@ -155,6 +167,21 @@ mod tests {
         let text = b"-----BEGIN C-----\nBBBB\n-----END C-----";
         for len in 0..text.len() {
             assert!(blocks(&text[..len], 4).map_or(true, |blocks| blocks.is_empty()), "{len}");
+        }
+    }
+
+    // A key of mode 0600 that another user owned was taken by root.
+    #[test]
+    fn secrets_belong_to_this_user_or_to_root() {
+        assert!(is_trusted(1000, 1000) && is_trusted(0, 1000) && is_trusted(0, 0));
+        assert!(!is_trusted(65534, 0) && !is_trusted(1001, 1000));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "x").unwrap();
+        assert_eq!(read_file(&path, 9).unwrap().unwrap().stranger, None);
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&path, Some(65534), None).is_ok() {
+            assert_eq!(read_file(&path, 9).unwrap().unwrap().stranger, Some(65534));
         }
     }
 

@@ -160,6 +160,8 @@ fn spawn(program: &Path, dir: &Path) -> Child {
         .args(["start", "--config", "shangmq.toml"])
         .current_dir(dir)
         .env_remove("SHANGMQ_LOG")
+        // Its memory is measured, which another user than root may not do otherwise.
+        .env("SHANGMQ_NODE__CORE_DUMPS", "true")
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)

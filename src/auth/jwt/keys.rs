@@ -119,6 +119,10 @@ fn read_secret(file: &FileRef) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
 fn refuse_open_file(file: &FileRef) -> Result<(), ConfigError> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = std::fs::metadata(file.path()).map_err(|error| file.error(format!("cannot be read: {error}")))?;
+    if let Some(owner) = gm_tls::stranger(&metadata) {
+        let reason = format!("belongs to user {owner}, who is neither the user of this process nor root");
+        return Err(file.error(reason).suggest(format!("run `chown` on {}", file.path().display())));
+    }
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 == 0 {
         return Ok(());

@@ -23,6 +23,11 @@ pub enum PasswordError {
         "the password file {} can be read by others (mode {mode:04o}); run `chmod 600 {}`", path.display(), path.display()
     )]
     TooOpen { path: PathBuf, mode: u32 },
+    #[error(
+        "the password file {} belongs to user {owner}, who is neither the user of this process nor root; run `chown` on it",
+        path.display()
+    )]
+    Stranger { path: PathBuf, owner: u32 },
     #[error("the environment variable {name}, named as the source of a password, is not set")]
     NotInEnvironment { name: String },
     #[error("the password is empty")]
@@ -42,6 +47,7 @@ impl Password {
                 Ok(Some(contents)) if contents.mode & 0o077 != 0 => {
                     Err(PasswordError::TooOpen { path, mode: contents.mode })
                 }
+                Ok(Some(pem::Contents { stranger: Some(owner), .. })) => Err(PasswordError::Stranger { path, owner }),
                 Ok(Some(contents)) => Password::checked(without_line_end(&contents.bytes)),
                 Ok(None) => Err(PasswordError::TooLong),
                 Err(error) => Err(PasswordError::Unreadable { path, error }),

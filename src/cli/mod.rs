@@ -6,6 +6,7 @@ mod bench;
 pub mod certs;
 mod check_config;
 mod passwd;
+mod printable;
 mod publish;
 mod session;
 mod start;
@@ -20,6 +21,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+pub use printable::complain;
 
 use crate::config::{Config, ConfigError, ConfigErrors, ENVIRONMENT_PREFIX, Origin};
 use crate::server::Prepared;

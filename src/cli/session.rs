@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -284,8 +284,7 @@ pub(super) fn exit_code(error: Box<dyn Error + Send + Sync>) -> Outcome {
     };
     match client.and_then(ClientError::reason) {
         Some(reason) if reason.is_error() => {
-            // With standard error closed there is nobody left to tell; the exit code still says it.
-            let _ = writeln!(io::stderr().lock(), "shangmq: {error}");
+            super::complain(&error);
             Ok(ExitCode::from(reason.as_u8()))
         }
         _ => Err(error),

@@ -1,6 +1,6 @@
 //! `shangmq sub`: subscribes and prints messages until it is told to stop.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use mqtt_codec::{Publish, QoS, RetainHandling, Subscription, SubscriptionOptions
 use tokio::time::{Instant, sleep_until};
 
 use super::Outcome;
+use super::printable::printable;
 use super::session::{Interrupt, SessionArguments, block_on, establish, qos};
 use super::transport::TransportArguments;
 use crate::client::{Client, Event, Stream, words};
@@ -276,7 +277,7 @@ fn report(subscriptions: &[Subscription], reasons: &[mqtt_codec::ReasonCode]) ->
 
 fn write(line: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(line)?;
+    if out.is_terminal() { out.write_all(&printable(line)) } else { out.write_all(line) }?;
     out.flush()
 }
 

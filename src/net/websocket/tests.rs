@@ -345,7 +345,6 @@ async fn ignores_the_query_of_the_path() {
     accept(server, &WebSocketOptions::new(100)).await.unwrap();
 }
 
-// [MQTT-6.0.0-3]
 // Any page in a browser inside of the network could connect.
 #[tokio::test]
 async fn refuses_browsers_that_show_pages_of_others() {
@@ -381,6 +380,7 @@ async fn refuses_browsers_that_show_pages_of_others() {
     accept(server, &WebSocketOptions::new(100)).await.unwrap();
 }
 
+// [MQTT-6.0.0-3]
 #[tokio::test]
 async fn refuses_requests_without_the_subprotocol() {
     for request in [

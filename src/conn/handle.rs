@@ -37,6 +37,14 @@ fn is_reserved(topic: &str) -> bool {
     matches!(first, "$SYS" | "$share" | "$queue" | "$exclusive")
 }
 
+/// What a PUBLISH asks for besides its message.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    retain: bool,
+    delay: Option<Millis>,
+    packet_id: Option<NonZeroU16>,
+}
+
 impl State {
     /// Handles one packet and says whether the peer's answers leave room for another.
     pub(super) fn handle_next(&mut self, frame: &[u8], context: &Context) -> Result<Flow, Close> {
@@ -145,29 +153,41 @@ impl State {
                 }
             }
         }
-        if !self.may_publish(Publishing { topic: &topic, qos, retain }, context) {
-            if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
-                self.lease.session().awaiting_release.release(id);
+        // [MQTT-3.3.1-3] [MQTT-4.3.2-5]: neither the identifier nor DUP goes any further.
+        let message = Message::new(topic, payload, qos, properties, now);
+        let taken = self.take_message(message, Wish { retain, delay, packet_id }, context);
+        if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
+            let waiting = &mut self.lease.session().awaiting_release;
+            match &taken {
+                Ok((reason, ticket)) if !reason.is_error() => waiting.set_ticket(id, *ticket),
+                // [MQTT-4.3.3-9]: what was not taken is no repetition when it comes again. Nothing of it is in the store.
+                _ => {
+                    waiting.release(id);
+                }
             }
+        }
+        let (reason, ticket) = taken?;
+        self.answer_when_durable(qos, packet_id, reason, ticket)
+    }
+
+    /// Publishes a message, at once or later: what its publisher is told, and when that may be.
+    fn take_message(&mut self, message: Message, wish: Wish, context: &Context) -> Result<(ReasonCode, Ticket), Close> {
+        let broker = &context.broker;
+        let Wish { retain, delay, packet_id } = wish;
+        let qos = message.qos;
+        if !self.may_publish(Publishing { topic: &message.topic, qos, retain }, context) {
             return match context.auth.deny_action() {
-                DenyAction::Ignore => self.answer_publish(qos, packet_id, ReasonCode::NotAuthorized),
+                DenyAction::Ignore => Ok((ReasonCode::NotAuthorized, 0)),
                 DenyAction::Disconnect => Err(Close::Refused(ReasonCode::NotAuthorized, "publish that is not allowed")),
             };
         }
-        // [MQTT-3.3.1-3] [MQTT-4.3.2-5]: neither the identifier nor DUP goes any further.
-        let message = Message::new(topic, payload, qos, properties, now);
         if let Some(after) = delay {
             let from = self.lease.subscriber().id();
             let reason = match broker.publish_later(Some(from), after, message, retain) {
                 true => ReasonCode::Success,
                 false => ReasonCode::QuotaExceeded,
             };
-            if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id)
-                && reason.is_error()
-            {
-                self.release_inbound(id);
-            }
-            return self.answer_publish(qos, packet_id, reason);
+            return Ok((reason, 0));
         }
         let v5 = self.negotiated.version.is_v5();
         let inbound = packet_id.filter(|_| qos == QoS::ExactlyOnce && self.lease.subscriber().is_durable());
@@ -181,15 +201,7 @@ impl State {
             _ if published.receivers == 0 => ReasonCode::NoMatchingSubscribers,
             _ => ReasonCode::Success,
         };
-        if let (QoS::ExactlyOnce, Some(id)) = (qos, packet_id) {
-            // [MQTT-4.3.3-9]
-            if reason.is_error() {
-                self.release_inbound(id);
-            } else {
-                self.lease.session().awaiting_release.set_ticket(id, published.ticket);
-            }
-        }
-        self.answer_when_durable(qos, packet_id, reason, published.ticket)
+        Ok((reason, published.ticket))
     }
 
     fn may_publish(&mut self, wish: Publishing<'_>, context: &Context) -> bool {

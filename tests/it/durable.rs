@@ -4,8 +4,8 @@
 use mqtt_codec::Packet;
 use shangmq::store::Health;
 use testkit::{
-    AckExt, ConnectExt, ProtocolVersion, PublishExt, ReasonCode, WillExt, connect, disconnect, puback, pubcomp,
-    publish, pubrec, pubrel, suback, subscribe, unsubscribe, will,
+    AckExt, AnyStream, Client, ConnectExt, ProtocolVersion, PublishExt, ReasonCode, WillExt, connect, disconnect,
+    puback, pubcomp, publish, pubrec, pubrel, suback, subscribe, unsubscribe, will,
 };
 
 use crate::broker::Setup;
@@ -17,6 +17,22 @@ async fn absent_subscriber(broker: &StoredBroker, qos: u8) {
     client.subscribe("t", qos).await;
     client.disconnect().await;
     broker.until_quiet().await;
+}
+
+/// Sends to the absent subscriber of `t` until the disk is full: the client whose last message waits for space, and its identifier.
+async fn until_full(broker: &StoredBroker) -> (Client<AnyStream>, u16) {
+    broker.disk().limit_space(Some(broker.disk().space_used()));
+    let mut waiting = broker.client("w").await;
+    let mut id = 0;
+    while broker.server().broker().store().unwrap().health() == Health::Good {
+        id += 1;
+        waiting.send(publish("t", 1, vec![b'x'; 20_000]).id(id)).await;
+        tokio::select! {
+            packet = waiting.recv() => assert!(matches!(packet, Packet::PubAck(_))),
+            () = broker.until_health(Health::Full) => {}
+        }
+    }
+    (waiting, id)
 }
 
 #[tokio::test]
@@ -434,17 +450,7 @@ async fn a_full_disk_refuses_durable_messages_serves_qos_0_and_recovers_without_
     let mut old = broker.connect(connect("old").v311()).await;
     let mut bystander = broker.client("b").await;
     bystander.subscribe("zero", 0).await;
-    broker.disk().limit_space(Some(broker.disk().space_used()));
-    let mut waiting = broker.client("w").await;
-    let mut id = 0;
-    while broker.server().broker().store().unwrap().health() == Health::Good {
-        id += 1;
-        waiting.send(publish("t", 1, vec![b'x'; 20_000]).id(id)).await;
-        tokio::select! {
-            packet = waiting.recv() => assert!(matches!(packet, Packet::PubAck(_))),
-            () = broker.until_health(Health::Full) => {}
-        }
-    }
+    let (mut waiting, id) = until_full(&broker).await;
     assert_eq!(publisher.publish(publish("t", 1, "refused")).await, ReasonCode::QuotaExceeded);
     assert_eq!(publisher.publish(publish("t", 2, "refused")).await, ReasonCode::QuotaExceeded);
     assert_eq!(publisher.publish(publish("r", 1, "refused").retained()).await, ReasonCode::QuotaExceeded);
@@ -468,6 +474,35 @@ async fn a_full_disk_refuses_durable_messages_serves_qos_0_and_recovers_without_
     }
     subscriber.expect_message("t", "taken again").await;
     subscriber.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_qos_2_message_that_a_full_disk_refused_is_taken_when_it_is_repeated() {
+    for version in [ProtocolVersion::V3_1_1, ProtocolVersion::V5] {
+        let broker = StoredBroker::start().await;
+        absent_subscriber(&broker, 1).await;
+        let mut subscriber = broker.client("s").await;
+        subscriber.subscribe("wanted", 2).await;
+        let (mut publisher, _) = broker.persistent_of(version, "p").await;
+        let (mut waiting, id) = until_full(&broker).await;
+        let first = publish("wanted", 2, "m").id(7);
+        if version == ProtocolVersion::V5 {
+            assert_eq!(publisher.publish(first).await, ReasonCode::QuotaExceeded);
+        } else {
+            publisher.send(first).await;
+            publisher.expect_closed().await;
+        }
+        publisher.vanish().await;
+        let (mut publisher, present) = broker.persistent_of(version, "p").await;
+        assert!(present);
+        broker.disk().limit_space(None);
+        waiting.expect(puback(id)).await;
+        broker.until_health(Health::Good).await;
+        publisher.send(publish("wanted", 2, "m").id(7).dup()).await;
+        publisher.expect(pubrec(7)).await;
+        subscriber.expect_message("wanted", "m").await;
+        subscriber.expect_nothing().await;
+    }
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub struct Identity {
     pub remote: IpAddr,
     /// A certificate that the transport verified; over TLCP the signing certificate.
     pub certificate: Option<Arc<VerifiedCertificate>>,
-    /// Rules that came with the credentials and go before all others.
+    /// Rules that came with the credentials and alone decide: what they do not allow is refused.
     pub rules: Option<Arc<Rules>>,
 }
 
@@ -82,25 +82,50 @@ impl Identity {
         (accepted.username == self.username).then(|| Identity { rules: accepted.rules, ..self.clone() })
     }
 
-    /// To whom a session that this client opens belongs.
-    pub fn owner(&self) -> Owner {
+    /// To whom a session that this client opens below a mount point belongs.
+    pub fn owner(&self, mount: &str) -> Owner {
         match (&self.username, &self.certificate) {
-            (Some(username), _) => Owner(format!("user {username}").into()),
+            (Some(username), _) => Owner::new(mount, &format!("user {username}")),
             // Not the fingerprint: a renewed certificate is the same owner.
             (None, Some(certificate)) => {
-                Owner(format!("certificate {} of {}", certificate.subject, certificate.issuer).into())
+                Owner::new(mount, &format!("certificate {} of {}", certificate.subject, certificate.issuer))
             }
-            (None, None) => Owner(ByteString::new()),
+            (None, None) => Owner::new(mount, ""),
         }
     }
 }
 
-/// To whom a session belongs: a verified user name, a verified certificate's subject and issuer, or nobody. Compared, never parsed.
+/// To whom a session belongs: a verified user name, a verified certificate's subject and issuer, or nobody; and the mount point that its
+/// topics are below. One text, in which a NUL ends the mount point, as no topic has one.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Owner(ByteString);
 
 impl Owner {
-    /// The text that a store keeps; empty is nobody.
+    fn new(mount: &str, who: &str) -> Owner {
+        let nothing = mount.is_empty() && who.is_empty();
+        Owner(if nothing { ByteString::new() } else { format!("{mount}\0{who}").into() })
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once('\0').unwrap_or_default()
+    }
+
+    /// Whether its topics are below the same mount point.
+    pub fn has_mount_of(&self, other: &Owner) -> bool {
+        self.parts().0 == other.parts().0
+    }
+
+    /// Whether it is the same client, or nobody as the other is.
+    pub fn is_who(&self, other: &Owner) -> bool {
+        self.parts().1 == other.parts().1
+    }
+
+    /// Whether something vouched for it.
+    pub fn is_verified(&self) -> bool {
+        !self.parts().1.is_empty()
+    }
+
+    /// The text that a store keeps; empty is nobody without a mount point.
     pub fn as_text(&self) -> &ByteString {
         &self.0
     }
@@ -113,7 +138,8 @@ impl Owner {
 
 impl fmt::Debug for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "nobody" } else { &self.0 })
+        let (mount, who) = self.parts();
+        write!(f, "{} at {mount:?}", if who.is_empty() { "nobody" } else { who })
     }
 }
 
@@ -133,11 +159,19 @@ pub(crate) mod tests {
 
     #[test]
     fn owners_differ_by_what_was_verified() {
-        assert_eq!(identity("a", Some("u")).owner(), identity("b", Some("u")).owner());
-        assert_ne!(identity("a", Some("u")).owner(), identity("a", Some("v")).owner());
-        assert_ne!(identity("a", Some("u")).owner(), identity("a", None).owner());
-        assert_eq!(identity("a", None).owner(), Owner::default());
-        let owner = identity("a", Some("u")).owner();
-        assert_eq!(Owner::from_text(owner.as_text().clone()), owner);
+        let owner = |client_id, username, mount| identity(client_id, username).owner(mount);
+        assert_eq!(owner("a", Some("u"), "m/"), owner("b", Some("u"), "m/"));
+        assert!(!owner("a", Some("u"), "").is_who(&owner("a", Some("v"), "")));
+        assert!(!owner("a", Some("u"), "").is_who(&owner("a", None, "")));
+        assert_eq!(owner("a", None, ""), Owner::default());
+        assert!(!owner("a", None, "m/").is_verified());
+        for (username, mount) in [(Some("u"), ""), (Some("u"), "m/"), (None, "m/"), (Some("x\0y"), "")] {
+            let owner = owner("a", username, mount);
+            let read = Owner::from_text(owner.as_text().clone());
+            assert_eq!(read, owner);
+            assert!(read.is_who(&super::tests::identity("b", username).owner("other/")));
+            assert!(!read.has_mount_of(&super::tests::identity("b", username).owner("other/")));
+            assert!(read.has_mount_of(&super::tests::identity("b", None).owner(mount)));
+        }
     }
 }

@@ -185,9 +185,9 @@ impl Auth {
         self.checks.failed(address);
     }
 
-    /// To whom the session belongs that a client opens or takes over; nobody where sessions are not bound.
-    pub fn owner(&self, identity: &Identity) -> Option<Owner> {
-        (self.config.clientid_binding != ClientIdBinding::Disabled).then(|| identity.owner())
+    /// Whether a session is only for who opened it.
+    pub fn binds_sessions(&self) -> bool {
+        self.config.clientid_binding != ClientIdBinding::Disabled
     }
 
     /// Decides about one client. The first authenticator that does not ignore it has the word.
@@ -239,6 +239,7 @@ impl Auth {
         if let (Some(verified), Some(sent)) = (&username, request.username)
             && *verified != *sent
         {
+            self.failed(request.remote.ip());
             return Err(DenyReason::BadCredentials);
         }
         let identity = Identity {

@@ -1,4 +1,4 @@
-//! What a connected client may do, asked of the rules in force: its own, those of the ACL file, and the built-in ones for `$SYS`.
+//! What a connected client may do, asked of its own rules, or of those in force: those of the ACL file, and the built-in ones for `$SYS`.
 //!
 //! The rules in force are an immutable value behind one pointer. Replacing it advances a generation, which every connection compares with
 //! one load before it relies on what it remembers.
@@ -77,12 +77,17 @@ impl Rights {
     }
 
     fn judge(&self, policy: &Policy, wish: Publishing<'_>) -> bool {
-        acl::publish(self.rules(policy), &self.identity, wish).unwrap_or(policy.no_match) == Permit::Allow
+        let (rules, no_match) = self.rules(policy);
+        acl::publish(rules, &self.identity, wish).unwrap_or(no_match) == Permit::Allow
     }
 
-    /// The client's own rules first.
-    fn rules<'a>(&'a self, policy: &'a Policy) -> impl Iterator<Item = &'a Rule> {
-        self.identity.rules.iter().flat_map(|rules| rules.iter()).chain(policy.rules.iter())
+    /// What decides about the client, and what becomes of what it does not name: the rules that came with the credentials and nothing
+    /// else, or those in force.
+    fn rules<'a>(&'a self, policy: &'a Policy) -> (impl Iterator<Item = &'a Rule>, Permit) {
+        match self.identity.rules.as_deref() {
+            Some(own) => (own.iter(), Permit::Deny),
+            None => (policy.rules.iter(), policy.no_match),
+        }
     }
 }
 
@@ -154,8 +159,8 @@ impl Access {
 
     /// Whether the client may subscribe to a filter, from which `$share/GROUP/` has been taken off.
     pub fn may_subscribe(&self, filter: &str, qos: QoS) -> bool {
-        let rules = self.rights.rules(&self.policy);
-        acl::subscribe(rules, &self.rights.identity, filter, qos).unwrap_or(self.policy.no_match) == Permit::Allow
+        let (rules, no_match) = self.rights.rules(&self.policy);
+        acl::subscribe(rules, &self.rights.identity, filter, qos).unwrap_or(no_match) == Permit::Allow
     }
 }
 

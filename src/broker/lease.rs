@@ -25,8 +25,10 @@ pub struct OpenRequest {
     pub clean_start: bool,
     pub expiry: SessionExpiry,
     pub will: Option<Will>,
-    /// Who asks; `None` where sessions are not bound to who opened them.
-    pub owner: Option<Owner>,
+    /// Who asks.
+    pub owner: Owner,
+    /// Whether sessions are only for who opened them.
+    pub bound: bool,
     /// Asked again when the will is published.
     pub rights: Rights,
 }
@@ -38,7 +40,7 @@ pub enum OpenError {
     TooManySessions,
     #[error("the connection that owns the session did not let go of it in time")]
     Busy,
-    #[error("the session belongs to another user or certificate")]
+    #[error("the session belongs to another user, certificate or mount point")]
     NotOwner,
     #[error("the store cannot take the session: {0:?}")]
     Store(Health),
@@ -136,7 +138,7 @@ impl Broker {
 
     fn try_acquire(self: &Arc<Self>, slot: &Arc<Slot>, request: &OpenRequest) -> Attempt {
         // [MQTT-3.1.3-2] [MQTT-3.1.4-4]
-        let clean_start = request.clean_start;
+        let mut clean_start = request.clean_start;
         let mut state = slot.state.lock();
         // A clean start and a takeover end what another has: they are refused as well.
         let owner = match &*state {
@@ -144,10 +146,16 @@ impl Broker {
             SlotState::Parked(parked) => Some(parked.subscriber.owner()),
             SlotState::Vacant | SlotState::Dead => None,
         };
-        if let (Some(owner), Some(asks)) = (owner, &request.owner)
-            && owner != asks
-        {
-            return Attempt::NotOwner;
+        if let Some(owner) = owner {
+            let asks = &request.owner;
+            let same_mount = owner.has_mount_of(asks);
+            // What it subscribed to and what waits for it is of the tenant that its mount point stands for. Who is known to have opened it
+            // may begin anew elsewhere; anybody else stays out, whether sessions are bound or not.
+            let may_begin_anew = same_mount || asks.is_verified() && owner.is_who(asks);
+            if !may_begin_anew || request.bound && !owner.is_who(asks) {
+                return Attempt::NotOwner;
+            }
+            clean_start |= !same_mount;
         }
         let durable = self.store.is_some() && request.expiry != SessionExpiry::OnDisconnect;
         let changes_store = match &*state {
@@ -164,7 +172,7 @@ impl Broker {
             }
             return Attempt::Store(health);
         }
-        let new_subscriber = || self.new_subscriber(slot, request.owner.clone().unwrap_or_default(), durable);
+        let new_subscriber = || self.new_subscriber(slot, request.owner.clone(), durable);
         let (session, subscriber, present, ended) = match std::mem::replace(&mut *state, SlotState::Dead) {
             SlotState::Dead => return Attempt::Dead,
             SlotState::Owned(owner) => {

@@ -20,6 +20,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 use tokio::io::AsyncWriteExt;
 
+/// One answer for a wrong proof and for the right one of somebody else: it must not tell whether a password was guessed.
+const NOT_RENEWED: Close = Close::Refused(ReasonCode::NotAuthorized, "re-authentication failed");
 const NO_SUCH_METHOD: Close = Close::Refused(ReasonCode::BadAuthenticationMethod, "no such authentication method");
 
 /// What an accepted connection keeps of the method it was authenticated by.
@@ -118,6 +120,7 @@ impl State {
         same_method(&packet, &extended.method)?;
         let (mut exchange, steps) = match (packet.reason, extended.running.take()) {
             (ReasonCode::Reauthenticate, None) => {
+                context.auth.may_try(context.remote.ip()).map_err(Close::Denied)?;
                 let method = context.auth.method(&extended.method).ok_or(NO_SUCH_METHOD)?;
                 (method.begin(), 0)
             }
@@ -135,7 +138,10 @@ impl State {
                 Ok(self.output.push(&answer, self.negotiated.version)?)
             }
             // [MQTT-4.12.1-2]
-            Step::Reject => Err(Close::Refused(ReasonCode::NotAuthorized, "re-authentication failed")),
+            Step::Reject => {
+                context.auth.failed(context.remote.ip());
+                Err(NOT_RENEWED)
+            }
             Step::Accept(accepted, last) => {
                 let answer = auth(ReasonCode::Success, &extended.method, last);
                 self.renew(accepted, context)?;
@@ -148,7 +154,8 @@ impl State {
     fn renew(&mut self, accepted: Accepted, context: &Context) -> Result<(), Close> {
         let valid_for = accepted.valid_for;
         let Some(identity) = self.access.rights().identity().renewed(accepted) else {
-            return Err(Close::Refused(ReasonCode::NotAuthorized, "re-authentication as another user"));
+            context.auth.failed(context.remote.ip());
+            return Err(NOT_RENEWED);
         };
         self.access.renew(identity.into());
         self.negotiated.valid_until = valid_for.map(|time| context.broker.now().saturating_add(millis(time)));

@@ -190,7 +190,8 @@ impl AwaitAuth {
             clean_start: connect.clean_start,
             expiry,
             will,
-            owner: self.context.auth.owner(rights.identity()),
+            owner: rights.identity().owner(topics.mount()),
+            bound: self.context.auth.binds_sessions(),
             rights,
         };
         let mut opened = broker.open(request).await?;

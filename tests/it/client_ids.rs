@@ -1,9 +1,10 @@
 //! Attack 27: nobody takes over, ends or empties the session of another by its client identifier.
 
-use testkit::{Client, ConnectExt, ReasonCode, Transport, connect, in_both_versions, publish};
+use testkit::{Client, Connect, ConnectExt, ReasonCode, Transport, connect, in_both_versions, publish};
 
 use crate::access::{user, with_users};
 use crate::broker::Setup;
+use crate::simulated::SimulatedBroker;
 
 in_both_versions!(another_user_s_session_is_refused_while_it_is_connected, |version| async move {
     let broker = with_users(&["ada", "eve"], "").start().await;
@@ -76,4 +77,52 @@ async fn a_client_identifier_can_be_held_to_the_user_name_or_the_certificate() {
     broker.raw().await.expect_refusal(connect("meter"), ReasonCode::NotAuthorized).await;
     let mut client = broker.open_with_identity(Transport::Tls13).await;
     client.expect_refusal(connect("meter"), ReasonCode::NotAuthorized).await;
+}
+
+/// A session crossed from one tenant to another with its subscriptions and all that waited for it.
+async fn crosses_no_mount_point(auth: &str) {
+    let broker = SimulatedBroker::start(with_users(&["ada", "eve"], auth));
+    let sees = |name| if auth.contains("anonymous") { connect("meter") } else { user("meter", name) };
+    let mut owner = broker.connect_below("b/", sees("ada").persistent()).await;
+    owner.subscribe("secret/#", 1).await;
+    let attempts = || [sees("eve"), sees("eve").persistent()];
+    for attempt in attempts() {
+        broker.open_below("c/").expect_refusal(attempt, ReasonCode::NotAuthorized).await;
+    }
+    owner.publish(publish("secret/x", 1, "still here")).await;
+    owner.expect_message("secret/x", "still here").await;
+    owner.vanish().await;
+    for attempt in attempts() {
+        broker.open_below("c/").expect_refusal(attempt, ReasonCode::NotAuthorized).await;
+    }
+    let mut publisher = broker.connect_below("b/", Connect { client_id: "p".into(), ..sees("ada") }).await;
+    publisher.publish(publish("secret/x", 1, "queued")).await;
+    let mut owner = broker.connect_below("b/", sees("ada").persistent()).await;
+    owner.expect_message("secret/x", "queued").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_for_clients_below_another_mount_point() {
+    let unbound = "clientid_binding = \"disabled\"";
+    for auth in ["", unbound, "allow_anonymous = true", &format!("allow_anonymous = true\n{unbound}")] {
+        crosses_no_mount_point(auth).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_begins_anew_below_another_mount_point() {
+    for auth in ["", "clientid_binding = \"disabled\""] {
+        let broker = SimulatedBroker::start(with_users(&["ada"], auth));
+        let mut ada = broker.connect_below("b/", user("meter", "ada").persistent()).await;
+        ada.subscribe("secret/#", 1).await;
+        let mut publisher = broker.connect_below("b/", user("p", "ada")).await;
+        ada.vanish().await;
+        publisher.publish(publish("secret/x", 1, "queued")).await;
+        let mut elsewhere = broker.open_below("c/");
+        let ack = elsewhere.connect(user("meter", "ada").persistent()).await;
+        assert!(!ack.session_present);
+        publisher.publish(publish("secret/x", 1, "live")).await;
+        elsewhere.expect_nothing().await;
+        assert_eq!(broker.broker().subscription_count(), 0);
+    }
 }

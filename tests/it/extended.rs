@@ -288,6 +288,30 @@ async fn a_failed_authentication_ends_the_connection() {
     }
 }
 
+/// A client of one user guessed passwords of another by authenticating again: it was told when a guess was right, and no guess counted.
+#[tokio::test(start_paused = true)]
+async fn authenticating_again_tells_nothing_of_others_and_is_counted() {
+    let broker = SimulatedBroker::start(setup("max_failures_per_minute = 2"));
+    let mut endings = Vec::new();
+    let mut waiting = connected(&broker, "waiting", "user").await;
+    for password in ["guess", "pencil"] {
+        let mut client = connected(&broker, "c", "user").await;
+        let scram = Scram::new("other", password);
+        client.send(auth(ReasonCode::Reauthenticate, METHOD, &scram.first())).await;
+        let (last, _) = scram.last(&challenge(&mut client).await);
+        client.send(next(&last)).await;
+        endings.push(client.recv().await);
+        client.expect_closed().await;
+    }
+    assert!(matches!(&endings[0], Packet::Disconnect(end) if end.reason == ReasonCode::NotAuthorized), "{endings:?}");
+    assert_eq!(endings[0], endings[1]);
+    // Both counted, and the address has to pause, connected or not.
+    waiting.send(auth(ReasonCode::Reauthenticate, METHOD, &Scram::new("user", "pencil").first())).await;
+    waiting.expect_disconnect(ReasonCode::ServerBusy).await;
+    let again = with_method("c", METHOD, &Scram::new("user", "pencil").first());
+    broker.open().expect_refusal(again, ReasonCode::ServerBusy).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn auth_out_of_place_is_a_protocol_error() {
     let broker = broker();

@@ -68,9 +68,23 @@ impl SimulatedBroker {
         self.open_through(|stream| stream).0
     }
 
+    /// As [`open`](Self::open), at a listener with another mount point.
+    pub fn open_below(&self, mountpoint: &str) -> Client<DuplexStream> {
+        let policy = Arc::new(Policy { mountpoint: mountpoint.into(), rates: self.policy.rates });
+        self.open_under(policy, |stream| stream).0
+    }
+
     /// As [`open`](Self::open), where the broker sees its end of the pipe through a wrapper. The task is the connection's.
     pub fn open_through<S: Io + 'static>(
         &self,
+        wrap: impl FnOnce(DuplexStream) -> S,
+    ) -> (Client<DuplexStream>, JoinHandle<()>) {
+        self.open_under(Arc::clone(&self.policy), wrap)
+    }
+
+    fn open_under<S: Io + 'static>(
+        &self,
+        policy: Arc<Policy>,
         wrap: impl FnOnce(DuplexStream) -> S,
     ) -> (Client<DuplexStream>, JoinHandle<()>) {
         let (here, there) = tokio::io::duplex(PIPE_LEN);
@@ -83,7 +97,7 @@ impl SimulatedBroker {
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             peer: None,
             connect_timeout: self.connect_timeout,
-            policy: Arc::clone(&self.policy),
+            policy,
         };
         let task = tokio::spawn(conn::serve(Box::new(wrap(there)), context));
         (Client::new(here).with_patience(PATIENCE), task)
@@ -91,6 +105,12 @@ impl SimulatedBroker {
 
     pub async fn connect(&self, packet: Connect) -> Client<DuplexStream> {
         let mut client = self.open();
+        client.connect(packet).await;
+        client
+    }
+
+    pub async fn connect_below(&self, mountpoint: &str, packet: Connect) -> Client<DuplexStream> {
+        let mut client = self.open_below(mountpoint);
         client.connect(packet).await;
         client
     }

@@ -6,7 +6,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use testkit::{Connect, ConnectExt, ProtocolVersion, ReasonCode, connect, publish, suback, subscribe};
+use testkit::{Connect, ConnectExt, ProtocolVersion, ReasonCode, connect, publish, suback, subscribe, will};
 
 use crate::access::{PASSWORD, user, with_users};
 use crate::simulated::SimulatedBroker;
@@ -15,8 +15,14 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A broker that takes tokens, and passwords of the user `ada`.
 fn broker() -> SimulatedBroker {
+    broker_with("")
+}
+
+fn broker_with(auth: &str) -> SimulatedBroker {
     use std::os::unix::fs::PermissionsExt;
-    let setup = with_users(&["ada"], "[auth.jwt]\nsecret_file = \"secret\"\nleeway = \"0s\"\n");
+    let setup = with_users(&["ada"], &format!("{auth}[auth.jwt]\nsecret_file = \"secret\"\nleeway = \"0s\"\n"));
+    let rule = "[[rules]]\npermit = \"allow\"\nwho = \"all\"\naction = \"all\"\ntopics = [\"#\", \"$thing/#\"]\n";
+    std::fs::write(setup.dir().join("acl.toml"), rule).unwrap();
     let secret = setup.dir().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -86,6 +92,27 @@ async fn the_topics_of_a_token_are_what_its_client_may_use() {
     assert_eq!(client.publish(publish("up/bob", 1, "x")).await, ReasonCode::NoMatchingSubscribers);
     assert_eq!(client.publish(publish("up/eve", 1, "x")).await, refused);
     assert_eq!(client.publish(publish("down/c/x", 1, "x")).await, refused);
+}
+
+/// Topics that begin with `$` fell through to what becomes of topics that no rule names.
+#[tokio::test(start_paused = true)]
+async fn the_list_of_a_token_is_closed_for_topics_of_every_kind() {
+    let acl = json!({ "pub": ["mine/#"], "sub": ["mine/#", "$own/#"] });
+    let listed = token(json!({ "sub": "bob", "acl": acl }));
+    let names = ["other/#", "$SYS/#", "$thing/#", "$sys/dev1/cmd", "+/cmd", "#"];
+    for extra in ["", "acl_file = \"acl.toml\"\nno_match = \"allow\"\n"] {
+        let broker = broker_with(extra);
+        let mut client = broker.connect(shows("c", "bob", &listed)).await;
+        for name in names {
+            client.send(subscribe(1, &[(name, 0)])).await;
+            client.expect(suback(1, &[ReasonCode::NotAuthorized])).await;
+        }
+        client.subscribe("mine/#", 0).await;
+        client.subscribe("$own/x", 0).await;
+        assert_eq!(client.publish(publish("$thing/x", 1, "x")).await, ReasonCode::NotAuthorized);
+        let forged = shows("d", "bob", &listed).will(will("$thing/x", "x"));
+        broker.open().expect_refusal(forged, ReasonCode::NotAuthorized).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

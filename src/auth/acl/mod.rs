@@ -107,7 +107,7 @@ impl Rules {
     }
 }
 
-/// The rights that a token lists: what it names is allowed, everything else is refused.
+/// The rights that a token lists. No other rule is asked about its client, so that everything else is refused.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Granted {
     pub publish: Vec<TopicPattern>,
@@ -117,14 +117,18 @@ pub struct Granted {
 
 impl From<Granted> for Rules {
     fn from(granted: Granted) -> Rules {
-        let rule =
-            |permit, action, topics| Rule { permit, who: Who::Everyone, action, qos: None, retain: None, topics };
-        let everything = ["#", "$SYS/#"].iter().filter_map(|filter| TopicPattern::verbatim(filter).ok()).collect();
+        let rule = |action, topics| Rule {
+            permit: Permit::Allow,
+            who: Who::Everyone,
+            action,
+            qos: None,
+            retain: None,
+            topics,
+        };
         Rules(vec![
-            rule(Permit::Allow, RuleAction::Publish, granted.publish),
-            rule(Permit::Allow, RuleAction::Subscribe, granted.subscribe),
-            rule(Permit::Allow, RuleAction::All, granted.all),
-            rule(Permit::Deny, RuleAction::All, everything),
+            rule(RuleAction::Publish, granted.publish),
+            rule(RuleAction::Subscribe, granted.subscribe),
+            rule(RuleAction::All, granted.all),
         ])
     }
 }

@@ -160,7 +160,9 @@ impl Broker {
         let durable = self.store.is_some() && request.expiry != SessionExpiry::OnDisconnect;
         let changes_store = match &*state {
             SlotState::Vacant => durable,
-            SlotState::Parked(parked) => clean_start && (durable || parked.subscriber.is_durable()),
+            SlotState::Parked(parked) if clean_start => durable || parked.subscriber.is_durable(),
+            // Its row changes, which can wait for space as long as there is room for what waits.
+            SlotState::Parked(parked) => parked.subscriber.store().is_some_and(|store| !store.has_room()),
             SlotState::Owned(_) | SlotState::Dead => false,
         };
         if let Some(health) = self.store_trouble().filter(|_| changes_store) {

@@ -33,7 +33,7 @@ struct Unsynced {
 pub(super) fn run(shared: &Shared) {
     let mut unsynced = Unsynced::default();
     loop {
-        let Taken { transaction, bytes, ticket } = take(shared, unsynced.since);
+        let mut taken = take(shared, unsynced.since);
         let closing = shared.closing.load(Ordering::Acquire);
         if shared.health() == Health::Failed {
             if closing {
@@ -46,24 +46,24 @@ pub(super) fn run(shared: &Shared) {
             || shared.config.durability == Durability::Always
             || unsynced.since.is_some_and(|since| since.elapsed() >= shared.config.sync_interval)
             || unsynced.bytes > shared.config.max_pending_bytes / 2;
-        if !transaction.is_empty() || (sync && unsynced.since.is_some()) {
-            match write(shared, transaction, &mut unsynced.transaction, sync) {
+        if !taken.transaction.is_empty() || (sync && unsynced.since.is_some()) {
+            match write(shared, &mut taken, &mut unsynced, sync) {
                 None => continue,
-                Some(Written { synced: true, .. }) => {
-                    shared.release(bytes + unsynced.bytes);
+                Some(Synced(true)) => {
+                    shared.release(taken.bytes + unsynced.bytes);
                     unsynced = Unsynced::default();
                 }
-                Some(Written { transaction, .. }) => {
-                    unsynced.transaction.absorb(transaction);
-                    unsynced.bytes += bytes;
+                Some(Synced(false)) => {
+                    unsynced.transaction.absorb(taken.transaction);
+                    unsynced.bytes += taken.bytes;
                     unsynced.since.get_or_insert_with(Instant::now);
                 }
             }
         } else {
-            shared.release(bytes);
+            shared.release(taken.bytes);
         }
-        shared.committed.store(ticket, Ordering::Release);
-        shared.durable.store(ticket, Ordering::Release);
+        shared.committed.store(taken.ticket, Ordering::Release);
+        shared.durable.store(taken.ticket, Ordering::Release);
         shared.wake_all();
         if closing && shared.pending.lock().ops.is_empty() {
             close(shared);
@@ -94,32 +94,51 @@ fn take(shared: &Shared, unsynced_since: Option<Instant>) -> Taken {
             }
         }
     }
-    // Nobody is between the first and the last change of a message now.
-    let (ops, bytes, ticket) = {
-        let _gate = shared.gate.write();
-        let mut pending = shared.pending.lock();
-        (std::mem::take(&mut pending.ops), std::mem::take(&mut pending.bytes), pending.ticket)
-    };
-    let mut transaction = Transaction::default();
-    for op in ops {
-        transaction.add(op);
-    }
-    Taken { transaction, bytes, ticket }
+    let mut taken = Taken { transaction: Transaction::default(), bytes: 0, ticket: 0 };
+    taken.take_more(shared);
+    taken
 }
 
-struct Written {
-    transaction: Transaction,
-    synced: bool,
+impl Taken {
+    /// Takes what waits; `false` if nothing did.
+    fn take_more(&mut self, shared: &Shared) -> bool {
+        let (ops, bytes) = {
+            // Nobody is between the first and the last change of a message now.
+            let _gate = shared.gate.write();
+            let mut pending = shared.pending.lock();
+            self.ticket = pending.ticket;
+            (std::mem::take(&mut pending.ops), std::mem::take(&mut pending.bytes))
+        };
+        let some = !ops.is_empty();
+        self.bytes += bytes;
+        for op in ops {
+            self.transaction.add(op);
+        }
+        some
+    }
+
+    /// Takes what waits while there is no space. Changes of one key become one, so that it is bounded by the keys that change, and counts
+    /// as what it became.
+    fn merge(&mut self, shared: &Shared) {
+        if !self.take_more(shared) {
+            return;
+        }
+        let merged = self.transaction.cost().min(self.bytes);
+        shared.release(self.bytes - merged);
+        self.bytes = merged;
+    }
 }
+
+/// Whether what was written survives the loss of power.
+struct Synced(bool);
 
 /// Writes the transaction, if need be when there is space again and with what was not synced; `None` if it cannot be written.
-fn write(shared: &Shared, mut transaction: Transaction, unsynced: &mut Transaction, sync: bool) -> Option<Written> {
-    let mut sync = sync;
+fn write(shared: &Shared, taken: &mut Taken, unsynced: &mut Unsynced, mut sync: bool) -> Option<Synced> {
     loop {
         let disk = shared.disk.read().clone();
         let disk = disk?;
         let begun = Instant::now();
-        match disk.commit(&transaction.ended, &transaction.changes, sync) {
+        match disk.commit(&taken.transaction.ended, &taken.transaction.changes, sync) {
             Ok(counts) => {
                 count(shared, begun.elapsed(), counts);
                 if shared.health() != Health::Good {
@@ -129,7 +148,7 @@ fn write(shared: &Shared, mut transaction: Transaction, unsynced: &mut Transacti
                     );
                     shared.set_health(Health::Good);
                 }
-                return Some(Written { transaction, synced: sync });
+                return Some(Synced(sync));
             }
             Err(fault) => {
                 shared.metrics.store.failures.fetch_add(1, Ordering::Relaxed);
@@ -138,10 +157,11 @@ fn write(shared: &Shared, mut transaction: Transaction, unsynced: &mut Transacti
                     fail(shared, &fault);
                     return None;
                 }
-                let mut all = std::mem::take(unsynced);
-                all.absorb(transaction);
+                let mut all = std::mem::take(&mut unsynced.transaction);
+                all.absorb(std::mem::take(&mut taken.transaction));
                 all.written_perhaps();
-                transaction = all;
+                taken.transaction = all;
+                taken.bytes += std::mem::take(&mut unsynced.bytes);
                 sync = true;
                 if shared.health() == Health::Good {
                     error!(
@@ -151,7 +171,7 @@ fn write(shared: &Shared, mut transaction: Transaction, unsynced: &mut Transacti
                     );
                     shared.set_health(Health::Full);
                 }
-                if !reopen(shared) {
+                if !reopen(shared, taken) {
                     return None;
                 }
             }
@@ -159,8 +179,8 @@ fn write(shared: &Shared, mut transaction: Transaction, unsynced: &mut Transacti
     }
 }
 
-/// Opens the database anew until that works; what failed left it unusable.
-fn reopen(shared: &Shared) -> bool {
+/// Opens the database anew until that works; what failed left it unusable. What comes meanwhile is taken.
+fn reopen(shared: &Shared, taken: &mut Taken) -> bool {
     let mut wait = FIRST_RETRY;
     loop {
         // Whoever reads holds the old one for a moment longer.
@@ -182,7 +202,11 @@ fn reopen(shared: &Shared) -> bool {
             shared.set_health(Health::Failed);
             return false;
         }
-        std::thread::sleep(wait);
+        let next_try = Instant::now() + wait;
+        while let Some(left) = next_try.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            std::thread::sleep(left.min(FIRST_RETRY));
+            taken.merge(shared);
+        }
         wait = (wait * 2).min(LAST_RETRY);
         match load::open_disk(&*shared.medium, &shared.config, shared.clock) {
             Ok(disk) => {

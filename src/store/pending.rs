@@ -104,6 +104,12 @@ impl Transaction {
         self.ended.is_empty() && self.changes.is_empty()
     }
 
+    /// What its changes count.
+    pub fn cost(&self) -> usize {
+        let rows = self.changes.values().filter_map(|change| change.row.as_ref()).map(Row::cost).sum::<usize>();
+        rows + OVERHEAD * (self.changes.len() + self.ended.len())
+    }
+
     pub fn add(&mut self, op: Op) {
         match op {
             Op::Put(key, row) => {

@@ -347,6 +347,41 @@ fn a_full_disk_stops_writing_until_there_is_space_interval() {
 }
 
 #[test]
+fn what_waits_for_space_is_bounded_by_the_keys_that_change() {
+    let medium = TestMedium::default();
+    let (store, _) = open(&medium, ALWAYS).unwrap();
+    until_durable(&store, store.put(Key::Retained("a".into()), Row::Retained(message("old".into()))));
+    medium.disk.limit_space(Some(medium.disk.space_used()));
+    let large = |n: u64| Row::Retained(message(format!("{n:06}").repeat(10_000)));
+    let mut n = 0;
+    until("the disk to be full", || {
+        n += 1;
+        store.put(Key::Retained(format!("{n}").into()), large(n));
+        store.health() == Health::Full
+    });
+    for n in 0..100 {
+        store.put(Key::Retained("a".into()), large(n));
+        store.put(Key::Delivery(1, n + 1), delivery("gone before it was written".into()));
+        store.delete(Key::Delivery(1, n + 1));
+    }
+    let last = store.put(Key::Retained("a".into()), Row::Retained(message("last".into())));
+    let expected = (n as usize + 1) * 61_000;
+    until("what waits to become one change for each key", || {
+        store.shared.pending_bytes.load(Ordering::Relaxed) < expected
+    });
+    assert!(!store.is_durable(last));
+    assert_eq!(store.health(), Health::Full);
+    medium.disk.limit_space(None);
+    until_durable(&store, last);
+    assert_eq!(store.shared.pending_bytes.load(Ordering::Relaxed), 0);
+    assert!(store.close());
+    drop(store);
+    let found = contents(&medium).unwrap();
+    assert_eq!(found.len() as u64, n + 1);
+    assert_eq!(found[&Key::Retained("a".into())], shown(&Row::Retained(message("last".into()))));
+}
+
+#[test]
 fn what_is_deleted_before_it_is_written_costs_no_write() {
     let mut transaction = pending::Transaction::default();
     transaction.add(pending::Op::Put(Key::Delivery(1, 1), delivery("x".into())));

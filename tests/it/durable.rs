@@ -9,7 +9,7 @@ use testkit::{
 };
 
 use crate::broker::Setup;
-use crate::stored::StoredBroker;
+use crate::stored::{StoredBroker, until};
 
 /// A durable subscriber of `t` that is away.
 async fn absent_subscriber(broker: &StoredBroker, qos: u8) {
@@ -503,6 +503,31 @@ async fn a_qos_2_message_that_a_full_disk_refused_is_taken_when_it_is_repeated()
         subscriber.expect_message("wanted", "m").await;
         subscriber.expect_nothing().await;
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_the_return_to_a_session_when_too_much_waits_for_space() {
+    let broker = StoredBroker::start_with(Setup::new().store("max_pending_bytes = \"1MB\"")).await;
+    absent_subscriber(&broker, 1).await;
+    let mut with_wills = Vec::new();
+    for n in 0..20 {
+        let will = will("t", vec![b'w'; 60_000]).level(1).delay(500);
+        with_wills.push(broker.connect(connect(&format!("c{n}")).expiry(600).will(will)).await);
+    }
+    broker.until_quiet().await;
+    let (_waiting, _) = until_full(&broker).await;
+    let (client, present) = broker.persistent("subscriber").await;
+    assert!(present);
+    client.vanish().await;
+    for client in with_wills {
+        client.vanish().await;
+    }
+    let store = std::sync::Arc::clone(broker.server().broker().store().unwrap());
+    until("too much to wait for space", || !store.has_room()).await;
+    broker.open().await.expect_refusal(connect("subscriber").persistent(), ReasonCode::QuotaExceeded).await;
+    broker.disk().limit_space(None);
+    broker.until_health(Health::Good).await;
+    assert!(broker.persistent("subscriber").await.1);
 }
 
 #[tokio::test]

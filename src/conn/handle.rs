@@ -196,7 +196,9 @@ impl State {
         self.crowded = published.crowded.map(|subscriber| (subscriber, None));
         let reason = match (published.refused, published.retained) {
             (Some(health), _) if !v5 => return Err(Close::Store(health)),
-            (Some(Health::Full), _) | (_, RetainedStore::Refused) => ReasonCode::QuotaExceeded,
+            (Some(Health::Full), _) => ReasonCode::QuotaExceeded,
+            // With MQTT 3 it was delivered all the same: its repetition is one.
+            (None, RetainedStore::Refused) if v5 => ReasonCode::QuotaExceeded,
             (Some(_), _) => ReasonCode::ImplementationSpecificError,
             _ if published.receivers == 0 => ReasonCode::NoMatchingSubscribers,
             _ => ReasonCode::Success,

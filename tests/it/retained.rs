@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testkit::{
     ConnectExt, ProtocolVersion, PublishExt, QoS, ReasonCode, RetainHandling, SubscribeExt, connect, in_both_versions,
-    publish, subscribe,
+    publish, pubrec, subscribe,
 };
 
 use crate::broker::{Setup, TestBroker};
@@ -177,6 +177,13 @@ async fn a_full_store_refuses_new_topics_and_still_replaces_and_clears() {
     let mut old = broker.client_of(ProtocolVersion::V3_1_1, "o").await;
     assert_eq!(old.publish(publish("c", 1, "live").retained()).await, ReasonCode::Success);
     reader.expect_message("c", "live").await;
+    // It was delivered, so its repetition is not.
+    for message in [publish("c", 2, "once"), publish("c", 2, "once").dup()] {
+        old.send(message.retained().id(9)).await;
+        old.expect(pubrec(9)).await;
+    }
+    reader.expect_message("c", "once").await;
+    reader.expect_nothing().await;
     assert_eq!(broker.server.broker().retained_count(), 1);
 }
 

@@ -4,6 +4,7 @@ use super::Outcome;
 use crate::store::{Directory, Findings, Table, check, recover};
 use clap::{Args, Subcommand};
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -38,7 +39,11 @@ impl StoreCommand {
             StoreCommand::Check(arguments) => say(&check(&open(&arguments.directory)?)?, "can be read"),
             StoreCommand::Recover(arguments) => {
                 let from = open(&arguments.directory)?;
-                std::fs::create_dir_all(&arguments.to)
+                // Only who recovers it reads what clients sent.
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&arguments.to)
                     .map_err(|cause| format!("{}: {cause}", arguments.to.display()))?;
                 say(&recover(&from, &arguments.to)?, "recovered")
             }
@@ -70,4 +75,26 @@ fn say(findings: &Findings, what: &str) -> Outcome {
         writeln!(out, "damage: {fault}")?;
     }
     Ok(ExitCode::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, WallClock};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Arc;
+
+    #[test]
+    fn only_its_owner_enters_the_directory_of_a_recovered_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::open(dir.path()).unwrap();
+        let config = Default::default();
+        let (store, _) =
+            Store::open(Arc::new(directory), config, WallClock::default(), Arc::default(), |_| {}).unwrap();
+        assert!(store.close());
+        drop(store);
+        let to = dir.path().join("recovered");
+        StoreCommand::Recover(Recover { directory: dir.path().to_owned(), to: to.clone() }).run().unwrap();
+        assert_eq!(to.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
 }

@@ -15,7 +15,8 @@ const PEER: u8 = 0xa3;
 /// Among the octet strings of the encoding: after the suite and the session id.
 const MASTER_KEY: usize = 2;
 
-/// Takes the peer's certificates and the master secret out of the session of a connection whose handshake is over. Suite, version
+/// Takes the peer's certificates out of the session of a connection whose handshake is over. The session has no master secret any
+/// more either, but its bytes stay in memory until the library frees the session: it only sets their length to zero. Suite, version
 /// and extensions stay, since the library looks at them when it writes, when keys change, and when the peer tries to negotiate
 /// again. Resumption needs both, so this must not be done to a session that others may find: one in a context's cache.
 ///
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_out_the_peer_and_the_master_secret_and_nothing_else() {
+    fn leaves_out_the_peer_and_the_master_secret_and_nothing_else() {
         let (version, suite, id) = (tlv(2, &[1]), tlv(4, &[0xe0, 0x53]), tlv(4, &[7; 32]));
         let (secret, time, peer) = (tlv(4, &[9; 48]), tlv(0xa1, &tlv(2, &[5])), tlv(0xa3, &tlv(0x30, &[8; 600])));
         let context = tlv(0xa4, &tlv(4, b"tlcp"));

@@ -120,6 +120,11 @@ impl Owner {
         self.parts().1 == other.parts().1
     }
 
+    /// Whether it is the user of this verified name.
+    pub fn is_user(&self, username: &str) -> bool {
+        self.parts().1.strip_prefix("user ") == Some(username)
+    }
+
     /// Whether something vouched for it.
     pub fn is_verified(&self) -> bool {
         !self.parts().1.is_empty()
@@ -165,6 +170,7 @@ pub(crate) mod tests {
         assert!(!owner("a", Some("u"), "").is_who(&owner("a", None, "")));
         assert_eq!(owner("a", None, ""), Owner::default());
         assert!(!owner("a", None, "m/").is_verified());
+        assert!(owner("a", Some("u"), "m/").is_user("u") && !owner("a", None, "m/").is_user(""));
         for (username, mount) in [(Some("u"), ""), (Some("u"), "m/"), (None, "m/"), (Some("x\0y"), "")] {
             let owner = owner("a", username, mount);
             let read = Owner::from_text(owner.as_text().clone());

@@ -206,13 +206,13 @@ impl Auth {
     }
 
     async fn judge(&self, chain: &Chain, request: &AuthRequest<'_>) -> Result<Accepted, DenyReason> {
-        if request.username.is_some() || request.password.is_some() {
-            self.may_try(request.remote.ip())?;
-        }
+        // Authenticators that compute something expensive ask themselves whether the address may try. A token cannot be guessed and costs
+        // little to check: that of one client is good however many others fail behind the same address.
         for authenticator in &chain.authenticators {
             match authenticator.verify(request).await {
                 Verdict::Accept(accepted) => return Ok(accepted),
                 Verdict::Reject => {
+                    self.may_try(request.remote.ip())?;
                     self.failed(request.remote.ip());
                     return Err(DenyReason::BadCredentials);
                 }

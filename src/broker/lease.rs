@@ -68,6 +68,7 @@ pub struct Lease {
     /// In a box, since most clients have none.
     will: Option<Box<Will>>,
     rights: Option<Rights>,
+    inherited: bool,
 }
 
 /// A session for a connection, and whether it existed before, [MQTT-3.2.2-2].
@@ -146,13 +147,15 @@ impl Broker {
             SlotState::Parked(parked) => Some(parked.subscriber.owner()),
             SlotState::Vacant | SlotState::Dead => None,
         };
+        let mut inherited = false;
         if let Some(owner) = owner {
             let asks = &request.owner;
+            inherited = !owner.is_who(asks);
             let same_mount = owner.has_mount_of(asks);
             // What it subscribed to and what waits for it is of the tenant that its mount point stands for. Who is known to have opened it
             // may begin anew elsewhere; anybody else stays out, whether sessions are bound or not.
             let may_begin_anew = same_mount || asks.is_verified() && owner.is_who(asks);
-            if !may_begin_anew || request.bound && !owner.is_who(asks) {
+            if !may_begin_anew || request.bound && inherited {
                 return Attempt::NotOwner;
             }
             clean_start |= !same_mount;
@@ -184,6 +187,7 @@ impl Broker {
             SlotState::Parked(parked) if !clean_start => {
                 // The client is back before its will was due: it is not sent, [MQTT-3.1.3-9].
                 let Parked { session, subscriber, .. } = *parked;
+                subscriber.set_owner(request.owner.clone());
                 // [MQTT-3.1.2-5] [MQTT-3.2.2-3] [MQTT-4.8.2-4]
                 (session, subscriber, true, None)
             }
@@ -202,8 +206,8 @@ impl Broker {
             self.end_session(*parked, &mut changes);
         }
         self.sessions.count_owner(true);
-        let lease =
-            Lease { broker: Arc::clone(self), slot: Arc::clone(slot), session, subscriber, will: None, rights: None };
+        let (broker, slot, inherited) = (Arc::clone(self), Arc::clone(slot), inherited && present);
+        let lease = Lease { broker, slot, session, subscriber, will: None, rights: None, inherited };
         Attempt::Acquired(Box::new(lease), present, changes.ticket())
     }
 
@@ -322,6 +326,11 @@ impl Lease {
 
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    /// Whether another client had the session before.
+    pub fn is_inherited(&self) -> bool {
+        self.inherited
     }
 
     pub fn session(&mut self) -> &mut Session {

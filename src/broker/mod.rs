@@ -171,7 +171,7 @@ impl Broker {
         !self.bans.is_empty() && self.bans.forbid(client_id, username, address, self.now())
     }
 
-    /// Bans somebody, and ends the connection of a client that is banned by its identifier.
+    /// Bans somebody, and ends the connections of clients that are banned by their identifier or verified user name.
     ///
     /// # Errors
     /// When there are as many bans as there may be.
@@ -180,8 +180,14 @@ impl Broker {
         if added.is_err() {
             self.metrics.limit_hit("banned.max_entries");
         }
-        if let Subject::ClientId(client_id) = subject {
-            self.sessions.kick(&client_id, ReasonCode::AdministrativeAction);
+        match subject {
+            Subject::ClientId(client_id) => self.sessions.kick(&client_id, ReasonCode::AdministrativeAction),
+            Subject::Username(username) => self.sessions.for_each_connected(|subscriber| {
+                if subscriber.owner().is_user(&username) {
+                    subscriber.kick(ReasonCode::AdministrativeAction);
+                }
+            }),
+            Subject::Address(_) => {}
         }
         added
     }

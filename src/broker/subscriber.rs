@@ -49,8 +49,8 @@ pub struct Pushed {
 pub struct Subscriber {
     id: SubscriberId,
     client_id: ByteString,
-    /// Who opened the session.
-    owner: Owner,
+    /// Who has the session: who opened it, or took it over where sessions are not bound.
+    owner: Mutex<Owner>,
     limits: Arc<QueueLimits>,
     outbox: Mutex<Outbox>,
     waker: AtomicWaker,
@@ -103,7 +103,7 @@ impl Subscriber {
         Subscriber {
             id,
             client_id,
-            owner,
+            owner: Mutex::new(owner),
             limits,
             outbox: Mutex::new(Outbox::default()),
             waker: AtomicWaker::new(),
@@ -136,8 +136,12 @@ impl Subscriber {
         &self.client_id
     }
 
-    pub fn owner(&self) -> &Owner {
-        &self.owner
+    pub fn owner(&self) -> Owner {
+        self.owner.lock().clone()
+    }
+
+    pub fn set_owner(&self, owner: Owner) {
+        *self.owner.lock() = owner;
     }
 
     /// Whether a connection drains the outbox now.

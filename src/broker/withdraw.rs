@@ -29,15 +29,21 @@ impl Broker {
         refused
     }
 
-    /// As [`withdraw`](Self::withdraw), for a session that a client takes up again: what was sent and not received is dropped too.
+    /// As [`withdraw`](Self::withdraw), for a session that a client takes up again: what was sent and not received is dropped too. What
+    /// another client had subscribed to and has given up is dropped from a session that is inherited.
     pub fn withdraw_resumed(
         &self,
         subscriber: &Arc<Subscriber>,
         session: &mut Session,
         access: &Access,
+        inherited: bool,
     ) -> Vec<ByteString> {
         let refused = self.withdraw(subscriber, session, access);
-        if !refused.is_empty() {
+        if inherited && refused.is_empty() {
+            let dropped = subscriber.retain(|delivery| brought(session, delivery));
+            self.metrics.dropped_unauthorized.fetch_add(dropped as u64, Ordering::Relaxed);
+        }
+        if inherited || !refused.is_empty() {
             let mut inflight = std::mem::take(&mut session.inflight);
             let dropped = inflight.retain(|delivery| brought(session, delivery));
             session.inflight = inflight;

@@ -164,18 +164,21 @@ impl AwaitAuth {
         let broker = &self.context.broker;
         let connect = &self.connect;
         let config = broker.config();
+        // The name may have come with a token or in an exchange, and not with CONNECT.
+        if broker.is_banned(&client_id, rights.identity().username.as_ref(), self.context.remote.ip()) {
+            return Err(Close::Refused(ReasonCode::Banned, "banned"));
+        }
         // Only who may connect here learns where else to go.
         if let (Some(reason), Some(server)) = (redirection(config.redirect_clients), &config.server_reference) {
             return Err(Close::Redirected(reason, server.as_str().into()));
         }
+        // A name that nobody verified chooses no topic: neither the tenant that a mount point stands for, nor what rules make of it.
         let names = ClientNames {
             client_id: client_id.clone(),
-            username: connect.username.clone(),
+            username: rights.identity().username.clone(),
             host: self.context.remote.ip().to_canonical(),
         };
-        // A mount point keeps tenants apart, so that a name which nobody verified does not choose it.
-        let verified = ClientNames { username: rights.identity().username.clone(), ..names.clone() };
-        let mountpoint = verified.mountpoint(&self.context.policy.mountpoint)?;
+        let mountpoint = names.mountpoint(&self.context.policy.mountpoint)?;
         let topics = Topics::new(mountpoint, &broker.features().rewrite, &names);
         let mut access = Access::new(rights.clone());
         // [MQTT3-3.1.2-12]: a client without a will leaves none.
@@ -197,9 +200,10 @@ impl AwaitAuth {
         let mut opened = broker.open(request).await?;
         // Rights may have been withdrawn while the client was away, and the identity may have others than the last.
         if opened.present {
+            let inherited = opened.lease.is_inherited();
             let (broker, subscriber, session) = opened.lease.parts();
-            let refused = broker.withdraw_resumed(subscriber, session, &access);
-            if !refused.is_empty() {
+            let refused = broker.withdraw_resumed(subscriber, session, &access, inherited);
+            if inherited || !refused.is_empty() {
                 opened.lease.save();
             }
             for filter in refused {

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 #[derive(Debug, Clone)]
 pub(super) struct ClientNames {
     pub client_id: ByteString,
+    /// One that was verified.
     pub username: Option<ByteString>,
     pub host: IpAddr,
 }

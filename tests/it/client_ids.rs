@@ -126,3 +126,25 @@ async fn a_user_begins_anew_below_another_mount_point() {
         assert_eq!(broker.broker().subscription_count(), 0);
     }
 }
+
+/// Where sessions are not bound, a client was sent what another had subscribed to and given up again.
+#[tokio::test(start_paused = true)]
+async fn what_a_given_up_subscription_brought_is_not_for_who_inherits_the_session() {
+    for (heir, gets) in [("ada", true), ("eve", false)] {
+        let broker = SimulatedBroker::start(with_users(&["ada", "eve"], "clientid_binding = \"disabled\""));
+        let mut ada = broker.connect(user("meter", "ada").persistent()).await;
+        ada.subscribe("t", 1).await;
+        let mut publisher = broker.connect(user("p", "ada")).await;
+        publisher.publish(publish("t", 1, "for ada")).await;
+        // Never acknowledged: it would be sent again.
+        ada.recv_publish().await;
+        ada.unsubscribe("t").await;
+        ada.vanish().await;
+        let mut client = broker.open();
+        assert!(client.connect(user("meter", heir).persistent()).await.session_present);
+        if gets {
+            client.expect_message("t", "for ada").await;
+        }
+        client.expect_nothing().await;
+    }
+}

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use mqtt_codec::{Auth, AuthProperties, Secret};
 use sha2::{Digest, Sha256};
+use shangmq::broker::{Ban, Subject};
 use testkit::{
     Client, Connect, ConnectExt, Packet, ReasonCode, Stream, connect, disconnect, publish, suback, subscribe,
 };
@@ -310,6 +311,24 @@ async fn authenticating_again_tells_nothing_of_others_and_is_counted() {
     waiting.expect_disconnect(ReasonCode::ServerBusy).await;
     let again = with_method("c", METHOD, &Scram::new("user", "pencil").first());
     broker.open().expect_refusal(again, ReasonCode::ServerBusy).await;
+}
+
+/// A ban by user name was asked about the name in CONNECT, which a client need not send.
+#[tokio::test(start_paused = true)]
+async fn a_banned_user_is_refused_by_the_name_that_it_proves_and_its_connections_end() {
+    let broker = broker();
+    let mut banned = connected(&broker, "banned", "user").await;
+    let mut other = connected(&broker, "other", "other").await;
+    let ban = Ban { until: None, reason: "test".to_owned() };
+    broker.broker().ban(Subject::Username("user".into()), ban).unwrap();
+    banned.expect_disconnect(ReasonCode::AdministrativeAction).await;
+    let scram = Scram::new("user", "pencil");
+    let mut client = broker.open();
+    client.send(with_method("c", METHOD, &scram.first())).await;
+    let (last, _) = scram.last(&challenge(&mut client).await);
+    client.send(next(&last)).await;
+    expect_refused(&mut client, ReasonCode::Banned).await;
+    other.subscribe("t", 0).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use testkit::{
-    ConnectExt, ProtocolVersion, PublishExt, QoS, ReasonCode, WillExt, connect, in_both_versions, publish, subscribe,
-    will,
+    ConnectExt, Packet, ProtocolVersion, PublishExt, QoS, ReasonCode, WillExt, connect, in_both_versions, publish,
+    subscribe, will,
 };
 use tokio::time::Instant;
 
@@ -91,11 +91,9 @@ dest_topic = "$SYS/$1"
 "#;
 
 in_both_versions!(topics_are_rewritten_by_rules, |version| async move {
-    let broker = Setup::new().sections(REWRITE).mqtt("sys_interval = \"0s\"").start().await;
-    let packet = connect("s").version(version).credentials("anna", "");
-    let mut subscriber = broker.raw().await;
-    // Nobody judges the password; the user name is a claim.
-    subscriber.connect(packet).await;
+    let setup = with_users(&["anna"], "allow_anonymous = true");
+    let broker = setup.sections(REWRITE).mqtt("sys_interval = \"0s\"").start().await;
+    let mut subscriber = broker.connect(user("s", "anna").version(version)).await;
     subscriber.subscribe("new/#", 1).await;
     subscriber.subscribe("mine/inbox", 1).await;
     let mut publisher = broker.client_of(version, "p").await;
@@ -111,6 +109,26 @@ in_both_versions!(topics_are_rewritten_by_rules, |version| async move {
     publisher.publish(publish("users/anna/inbox", 1, "3")).await;
     subscriber.expect_nothing().await;
 });
+
+/// Where nothing judged the user name of CONNECT, a client published and subscribed as any user it named.
+#[tokio::test]
+async fn topics_by_user_name_take_verified_names_alone() {
+    let sections = "[[rewrite]]\nsource_topic = \"mine/#\"\nre = \"^mine/(.+)$\"\ndest_topic = \"users/${username}/$1\"\n\
+                    [[auto_subscribe]]\ntopic = \"users/${username}/inbox\"\n";
+    let broker = Setup::new().sections(sections).start().await;
+    let mut client = broker.connect(connect("c").credentials("anna", "")).await;
+    assert_eq!(broker.server.broker().subscription_count(), 0);
+    client.send(subscribe(1, &[("mine/inbox", 0)])).await;
+    match client.recv().await {
+        Packet::SubAck(ack) => assert_eq!(ack.reasons, [ReasonCode::TopicFilterInvalid]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(client.publish(publish("mine/inbox", 1, "forged")).await, ReasonCode::TopicNameInvalid);
+    let broker = with_users(&["anna"], "").sections(sections).start().await;
+    let mut anna = broker.connect(user("c", "anna")).await;
+    anna.publish(publish("mine/inbox", 0, "hers")).await;
+    anna.expect_message("users/anna/inbox", "hers").await;
+}
 
 in_both_versions!(clients_are_subscribed_when_they_connect, |version| async move {
     let sections = r#"

@@ -115,6 +115,21 @@ async fn the_list_of_a_token_is_closed_for_topics_of_every_kind() {
     }
 }
 
+/// One device with an old password kept every device behind its address out.
+#[tokio::test(start_paused = true)]
+async fn a_good_token_is_taken_from_an_address_that_failed_too_often() {
+    let broker = broker_with("max_failures_per_minute = 2\n");
+    let good = token(json!({ "sub": "bob" }));
+    let bad = token(json!({ "sub": "bob", "exp": now() - 1 }));
+    for wrong in ["wrong", &bad] {
+        broker.open().expect_refusal(shows("c", "ada", wrong), ReasonCode::BadUserNameOrPassword).await;
+    }
+    for refused in [user("c", "ada"), shows("c", "bob", &bad)] {
+        broker.open().expect_refusal(refused, ReasonCode::ServerBusy).await;
+    }
+    broker.connect(shows("c", "bob", &good)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_ends_when_its_token_does() {
     let broker = broker();

@@ -213,7 +213,8 @@ impl Subscriber {
     pub(super) fn connect(&self) {
         let mut outbox = self.outbox.lock();
         outbox.connected = true;
-        outbox.blocked = false;
+        // Nobody waits for it before it drains for the first time: CONNECT may still be refused, slowly.
+        outbox.blocked = true;
         outbox.kick = None;
     }
 
@@ -372,6 +373,14 @@ mod tests {
     const LIMITS: QueueLimits =
         QueueLimits { max_messages: 10, max_bytes: 1 << 20, store_qos0: false, priorities: None };
 
+    /// One whose connection has drained it for the first time.
+    fn connected() -> Subscriber {
+        let s = subscriber();
+        s.connect();
+        s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0);
+        s
+    }
+
     fn subscriber() -> Subscriber {
         Subscriber::new(1, "c".into(), Owner::default(), Arc::new(LIMITS))
     }
@@ -421,8 +430,7 @@ mod tests {
     }
 
     fn crowded() -> Subscriber {
-        let s = subscriber();
-        s.connect();
+        let s = connected();
         for _ in 0..5 {
             assert!(!s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
         }
@@ -459,9 +467,19 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_closed_window() {
+    fn nobody_waits_for_a_connection_that_has_not_drained_yet() {
         let s = subscriber();
         s.connect();
+        for _ in 0..10 {
+            assert!(!s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+        }
+        s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0);
+        assert!(s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_closed_window() {
+        let s = connected();
         for _ in 0..10 {
             s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None));
         }

@@ -285,7 +285,7 @@ impl AwaitAuth {
         Ok((delay, topics.mount_name(topic).map_err(invalid)?))
     }
 
-    async fn accept(mut self, opened: Opened, accepted: Accepted) -> Result<Box<Established>, Close> {
+    async fn accept(mut self, mut opened: Opened, accepted: Accepted) -> Result<Box<Established>, Close> {
         let config = self.context.broker.config();
         let wishes = &self.connect.properties;
         // [MQTT-3.2.2-22]
@@ -314,6 +314,9 @@ impl AwaitAuth {
         if negotiated.max_packet_size < usize::MAX
             && ack.encoded_len(self.connect.version)? > negotiated.max_packet_size
         {
+            // The session is given back before a client that may be slow is told, and a CONNECT that was refused leaves no will.
+            opened.lease.forget_will();
+            drop(opened);
             refuse(&mut self.io, &self.context, Refusal::of(&self.connect), &Close::AnswerTooLarge).await;
             return Err(Close::AnswerTooLarge);
         }

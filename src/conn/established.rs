@@ -209,6 +209,10 @@ impl Established {
                 Err(close) => return Poll::Ready(close),
             }
         }
+        // A connection that is never idle has an end all the same.
+        if let Some(close) = self.poll_timer(cx) {
+            return Poll::Ready(close);
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -256,6 +260,8 @@ impl Established {
         let Established { io, context, input, state, .. } = self;
         if !input.is_empty() {
             input.resume(max_packet_size, |frame| state.handle_next(frame, context))?;
+            // It came while nothing was read, and counts as heard now.
+            self.last_heard = context.broker.now();
         }
         let stop = state.output.is_full() || state.crowded.is_some() || state.must_wait();
         if stop || state.paused_until(context).is_some() {
@@ -315,8 +321,10 @@ impl Established {
                 cx.waker().wake_by_ref();
                 return None;
             }
-            // A peer whose bytes we do not read, because it takes none, is too fast or the store is behind, is not silent.
-            let unheard = self.state.output.is_full() || self.state.must_wait() || pause.is_some();
+            // A peer whose bytes we do not read, because it takes none, is too fast, or a subscriber or the store is behind, is not
+            // silent.
+            let behind = self.state.crowded.is_some() || self.state.must_wait();
+            let unheard = self.state.output.is_full() || behind || pause.is_some();
             if silence.is_some_and(|at| at <= now) && !unheard {
                 return Some(Close::KeepAlive);
             }
@@ -402,6 +410,18 @@ impl State {
             }
             None => Ok(false),
         }
+    }
+
+    /// Sends retained messages for a new subscription, once however often it is repeated meanwhile.
+    pub(super) fn start_scan(&mut self, scan: Option<RetainedScan>) {
+        let Some(scan) = scan else { return };
+        self.stop_scan(scan.filter());
+        self.scans.push_back(scan);
+    }
+
+    /// Sends no further retained messages for a subscription.
+    pub(super) fn stop_scan(&mut self, filter: &str) {
+        self.scans.retain(|scan| scan.filter() != filter);
     }
 
     /// Ends what the rules in force refuse, and the retained messages on their way for it.

@@ -332,7 +332,7 @@ impl State {
                 return Err(Close::Refused(ReasonCode::NotAuthorized, "subscription that is not allowed"));
             }
             ticket = outcome.ticket.max(ticket);
-            self.scans.extend(outcome.retained);
+            self.start_scan(outcome.retained);
             reasons.push(outcome.reason);
         }
         context.metrics.subscribes.fetch_add(reasons.len() as u64, Ordering::Relaxed);
@@ -356,6 +356,7 @@ impl State {
                 true => ReasonCode::Success,
                 false => ReasonCode::NoSubscriptionExisted,
             });
+            self.stop_scan(&filter);
         }
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]
         let ack = UnsubAck { packet_id: unsubscribe.packet_id, properties: Default::default(), reasons };
@@ -389,7 +390,7 @@ impl State {
             if outcome.reason.is_error() {
                 tracing::debug!(topic = entry.topic, reason = ?outcome.reason, "automatic subscription refused");
             }
-            self.scans.extend(outcome.retained);
+            self.start_scan(outcome.retained);
         }
     }
 

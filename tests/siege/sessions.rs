@@ -139,3 +139,29 @@ async fn user_properties_cost_their_sender_its_connection_before_they_cost_memor
     drop(publisher);
     siege.end(64 * MIB).await;
 }
+
+/// Each SUBSCRIBE of a filter began another walk over the retained messages, which waited for the client's window: 500 MiB in 25 s.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_repeated_behind_a_closed_window_asks_for_retained_messages_once() {
+    let siege = Siege::begin("repeated subscription", "").await;
+    let address = siege.address();
+    let mut publisher = client(address, connect("publisher")).await;
+    publisher.publish(publish("kept/x", 1, "r").retained()).await;
+    let mut greedy = client(address, connect("greedy").receive_maximum(1)).await;
+    greedy.subscribe("open/#", 1).await;
+    for id in 1..=2 {
+        publisher.publish(publish("open/x", 1, "never acknowledged").id(id)).await;
+    }
+    let filters = vec![("kept/#", 1); 5_000];
+    let mut stream = crate::attacker::bytes(subscribe(1, &filters));
+    for id in 2..40 {
+        stream.extend_from_slice(&crate::attacker::bytes(subscribe(id, &filters)));
+    }
+    let mut answers = 0;
+    greedy.send_raw(&stream).await;
+    while answers < 39 {
+        answers += usize::from(matches!(greedy.recv().await, testkit::Packet::SubAck(_)));
+    }
+    drop((greedy, publisher));
+    siege.end(16 * MIB).await;
+}

@@ -27,6 +27,8 @@ struct Kept {
     pages: HashMap<u64, Box<[u8]>>,
     /// Once it was changed.
     len: Option<u64>,
+    /// Of the file itself, which does not change before it is let go.
+    file_len: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -94,8 +96,15 @@ impl StorageBackend for HeldFile {
         if let Some(file) = self.gone() {
             return file.read(offset, out);
         }
-        let kept = self.0.kept.lock();
-        if kept.acts.is_empty() {
+        let mut kept = self.0.kept.lock();
+        let file_len = match kept.file_len {
+            Some(len) => len,
+            None => *kept.file_len.insert(self.0.file.len()?),
+        };
+        let end = offset.saturating_add(out.len() as u64);
+        let pages = offset / PAGE as u64..end.div_ceil(PAGE as u64);
+        if kept.acts.is_empty() || (end <= file_len && !pages.into_iter().any(|page| kept.pages.contains_key(&page))) {
+            drop(kept);
             return self.0.file.read(offset, out);
         }
         if offset.saturating_add(out.len() as u64) > kept.len(&*self.0.file)? {
@@ -114,7 +123,7 @@ impl StorageBackend for HeldFile {
                 None => {
                     // Beyond what the file has it was made longer, with zeros.
                     head.fill(0);
-                    let there = usize::try_from(self.0.file.len()?.saturating_sub(at)).unwrap_or(usize::MAX);
+                    let there = usize::try_from(file_len.saturating_sub(at)).unwrap_or(usize::MAX);
                     let len = head.len().min(there);
                     if let Some(part) = head.get_mut(..len).filter(|part| !part.is_empty()) {
                         self.0.file.read(at, part)?;

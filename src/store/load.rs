@@ -10,8 +10,9 @@ use crate::config::StoreConfig;
 use crate::session::{Millis, SubscriptionOptions};
 use bytestring::ByteString;
 use hashbrown::HashMap;
-use redb::StorageBackend;
+use std::cell::Cell;
 use std::num::NonZeroU16;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tracing::info;
 
@@ -89,30 +90,43 @@ impl Progress {
     }
 }
 
+/// Opens the database for writing.
 pub(super) fn open_disk(medium: &dyn Medium, config: &StoreConfig, clock: WallClock) -> Result<Disk, Fault> {
-    open_file(medium, medium.open().map_err(io_fault)?, config, clock)
+    let (disk, file) = open_verified(medium, config, clock)?;
+    file.let_go().map_err(io_fault)?;
+    Ok(disk)
 }
 
-fn open_file(
-    medium: &dyn Medium,
-    file: Box<dyn StorageBackend>,
-    config: &StoreConfig,
-    clock: WallClock,
-) -> Result<Disk, Fault> {
-    let name = medium.name();
-    let begun = Instant::now();
-    let told = std::cell::Cell::new(begun);
-    Disk::open(file, config.cache_size, clock, true, move |progress| {
-        if told.get().elapsed() >= PROGRESS_EVERY {
-            told.set(Instant::now());
-            info!(
-                store = name,
-                seconds = begun.elapsed().as_secs(),
-                "checking the database: {:.0} %",
-                progress * 100.0
-            );
-        }
-    })
+/// Opens the database with every page of it verified: by its repair if it was not closed in order, and by a check if it was. What that
+/// writes is kept back.
+fn open_verified(medium: &dyn Medium, config: &StoreConfig, clock: WallClock) -> Result<(Disk, HeldFile), Fault> {
+    let open = |check| {
+        let file = HeldFile::new(medium.open().map_err(io_fault)?);
+        let repaired = Rc::new(Cell::new(false));
+        let told = Cell::new(Instant::now());
+        let (name, begun, repairing) = (medium.name(), Instant::now(), Rc::clone(&repaired));
+        let progress = move |progress: f64| {
+            repairing.set(true);
+            if told.get().elapsed() >= PROGRESS_EVERY {
+                told.set(Instant::now());
+                info!(
+                    store = name,
+                    seconds = begun.elapsed().as_secs(),
+                    "checking the database: {:.0} %",
+                    progress * 100.0
+                );
+            }
+        };
+        let disk = Disk::open(Box::new(file.clone()), config.cache_size, clock, check, progress)?;
+        Ok::<_, Fault>((disk, file, repaired.get()))
+    };
+    let (disk, file, repaired) = open(false)?;
+    if repaired {
+        return Ok((disk, file));
+    }
+    drop(disk);
+    let (disk, file, _) = open(true)?;
+    Ok((disk, file))
 }
 
 pub(super) fn io_fault(cause: std::io::Error) -> Fault {
@@ -134,9 +148,7 @@ pub(super) fn load(
     if let Some(commits) = seal.filter(|_| new) {
         return Err(Fault::Damaged(format!("it is empty, but {commits} commits were made to it")));
     }
-    // What opening it writes is kept back until everything was read and found good.
-    let file = HeldFile::new(medium.open().map_err(io_fault)?);
-    let disk = open_file(medium, Box::new(file.clone()), config, clock)?;
+    let (disk, file) = open_verified(medium, config, clock)?;
     if let Some(expected) = seal {
         let found = disk.commits()?;
         if found != expected {

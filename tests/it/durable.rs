@@ -70,8 +70,12 @@ async fn pubrec_waits_until_the_message_and_its_identifier_are_on_disk() {
     // Its repetition is not answered earlier.
     publisher.send(publish("t", 2, "m").id(7).dup()).await;
     publisher.expect_nothing().await;
+    // Nor on another connection.
+    publisher.vanish().await;
+    let (mut publisher, _) = broker.persistent("p").await;
+    publisher.send(publish("t", 2, "m").id(7).dup()).await;
+    publisher.expect_nothing().await;
     broker.disk().hold_syncs(false);
-    publisher.expect(pubrec(7)).await;
     publisher.expect(pubrec(7)).await;
     broker.lose_power(1).await;
     // The identifier was stored with the message: what is sent again is recognised.
@@ -220,7 +224,15 @@ async fn connack_and_suback_wait_until_the_session_and_the_subscription_are_on_d
     broker.disk().hold_syncs(true);
     let mut client = broker.open().await;
     client.send(connect("c").persistent()).await;
-    broker.client("other").await.ping().await;
+    let mut other = broker.client("other").await;
+    tokio::select! {
+        early = client.recv() => panic!("{early:?} came before the session was on the disk"),
+        () = async {
+            for _ in 0..50 {
+                other.ping().await;
+            }
+        } => {}
+    }
     broker.disk().hold_syncs(false);
     assert!(matches!(client.recv().await, Packet::ConnAck(ack) if ack.reason == ReasonCode::Success));
     broker.disk().hold_syncs(true);

@@ -131,6 +131,13 @@ impl StoredBroker {
     }
 }
 
+impl Drop for StoredBroker {
+    fn drop(&mut self) {
+        // A test that fails while syncs are held must not wait for them.
+        self.medium.disk.hold_syncs(false);
+    }
+}
+
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {

@@ -50,6 +50,19 @@ impl VerifiedCertificate {
         })
     }
 
+    /// What a store keeps.
+    pub fn as_der(&self) -> &[u8] {
+        self.certificate.as_der()
+    }
+
+    /// From what a store kept.
+    ///
+    /// # Errors
+    /// It is no certificate.
+    pub fn from_stored(der: &[u8]) -> Result<VerifiedCertificate, CertError> {
+        VerifiedCertificate::new(&PeerCertificate::from_kept_der(der))
+    }
+
     /// The subject's common name, if it has exactly one.
     pub fn common_name(&self) -> Option<&str> {
         self.common_name.as_deref()

@@ -2,9 +2,10 @@
 
 use super::registry::Parked;
 use super::{Broker, Subscriber};
-use crate::auth::{Auth, Identity, Owner};
+use crate::auth::{Auth, Identity, Owner, VerifiedCertificate};
 use crate::session::{Backlog, Delivery, Rows, Session, Ticket};
 use crate::store::{Batch, Health, Key, RecoveredSession, Row, SessionId, SessionRow, Store, WillAuthor};
+use gm_tls::cert::CertError;
 use mqtt_codec::topic::SharedFilter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -148,10 +149,15 @@ impl Broker {
                 }
             }
         }
-        let rights = author.and_then(|author| {
-            let identity = author.identity(client_id.clone())?;
-            Some(auth.rights(Arc::new(identity)))
-        });
+        let identity = author.map(|author| author.identity(client_id.clone())).transpose();
+        let (will, rights) = match identity {
+            Ok(identity) => (will, identity.flatten().map(|identity| auth.rights(Arc::new(identity)))),
+            Err(error) => {
+                error!(client_id = &*client_id, %error, "a stored will is not published: no rule can be asked about its client");
+                self.metrics.dropped_unauthorized.fetch_add(1, Ordering::Relaxed);
+                (None, None)
+            }
+        };
         let parked = Parked {
             session,
             subscriber: Arc::clone(&subscriber),
@@ -169,14 +175,52 @@ impl Broker {
 
 impl WillAuthor {
     pub(super) fn of(identity: &Identity) -> WillAuthor {
-        let known_by_more = identity.certificate.is_some() || identity.rules.is_some();
-        WillAuthor { username: identity.username.clone(), remote: identity.remote, known_by_more }
+        WillAuthor {
+            username: identity.username.clone(),
+            remote: identity.remote,
+            certificate: identity.certificate.as_ref().map(|certificate| certificate.as_der().into()),
+            known_by_more: identity.rules.is_some(),
+        }
     }
 
-    /// Whom to ask rules about; `None` for a client that rules know by its certificate or by what came with its credentials, which are
-    /// not kept: its will was judged when it connected.
-    fn identity(self, client_id: bytestring::ByteString) -> Option<Identity> {
-        let WillAuthor { username, remote, known_by_more } = self;
-        (!known_by_more).then_some(Identity { client_id, username, remote, certificate: None, rules: None })
+    /// Whom to ask rules about; `None` for a client that the list of its token decides about, which is not kept: it cannot change, and
+    /// the will was judged by it at CONNECT.
+    fn identity(self, client_id: bytestring::ByteString) -> Result<Option<Identity>, CertError> {
+        let WillAuthor { username, remote, certificate, known_by_more } = self;
+        if known_by_more {
+            return Ok(None);
+        }
+        let certificate = certificate.map(|der| VerifiedCertificate::from_stored(&der)).transpose()?.map(Arc::new);
+        Ok(Some(Identity { client_id, username, remote, certificate, rules: None }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gm_tls::cert::{Certificate, Source};
+
+    #[test]
+    fn the_author_of_a_stored_will_has_the_certificate_that_was_verified() {
+        let dir = tempfile::tempdir().unwrap();
+        let certificates = crate::dev_certs::ensure(&dir.path().join("certs")).unwrap();
+        let pem = std::fs::read(certificates.client_ecdsa().cert).unwrap();
+        let certificate = Certificate::from_pem(&Source::new("the client's certificate"), &pem).unwrap();
+        let verified = Arc::new(VerifiedCertificate::from_stored(&certificate.to_der()).unwrap());
+        let identity = Identity {
+            client_id: "c".into(),
+            username: None,
+            remote: [192, 0, 2, 1].into(),
+            certificate: Some(Arc::clone(&verified)),
+            rules: None,
+        };
+        let again = WillAuthor::of(&identity).identity("c".into()).unwrap().expect("rules are asked");
+        let certificate = again.certificate.expect("rules are asked about it");
+        assert!(verified.common_name().is_some());
+        assert_eq!(certificate.common_name(), verified.common_name());
+        assert_eq!(certificate.subject(), verified.subject());
+        assert_eq!(certificate.fingerprint_sm3(), verified.fingerprint_sm3());
+        let broken = WillAuthor { certificate: Some([0x30, 1].into()), ..WillAuthor::of(&identity) };
+        assert!(broken.identity("c".into()).is_err());
     }
 }

@@ -61,7 +61,9 @@ pub struct SessionRow {
 pub struct WillAuthor {
     pub username: Option<ByteString>,
     pub remote: IpAddr,
-    /// Rules may know the client by something that is not stored.
+    /// The certificate that the transport verified, encoded.
+    pub certificate: Option<Arc<[u8]>>,
+    /// Rules that came with its credentials and are not stored decide.
     pub known_by_more: bool,
 }
 
@@ -97,7 +99,11 @@ impl Row {
     pub fn cost(&self) -> usize {
         const SMALL: usize = 96;
         match self {
-            Row::Session(row) => SMALL + row.client_id.len() + row.will.as_ref().map_or(0, |(_, w)| w.message.cost()),
+            Row::Session(row) => {
+                let certificate = row.author.as_ref().and_then(|author| author.certificate.as_ref());
+                let will = row.will.as_ref().map_or(0, |(_, will)| will.message.cost());
+                SMALL + row.client_id.len() + will + certificate.map_or(0, |der| der.len())
+            }
             Row::Delivery(delivery) => delivery.cost(),
             Row::Retained(message) => message.cost(),
             Row::Subscription(_) | Row::Released | Row::Inbound => SMALL,
@@ -191,9 +197,14 @@ fn encode_session(row: &SessionRow, clock: WallClock, out: &mut BytesMut) {
     match &row.author {
         None => out.put_u8(0),
         Some(author) => {
-            out.put_u8(1 | u8::from(author.known_by_more) << 1 | u8::from(author.username.is_some()) << 2);
+            let certificate = u8::from(author.certificate.is_some()) << 3;
+            let username = u8::from(author.username.is_some()) << 2;
+            out.put_u8(1 | u8::from(author.known_by_more) << 1 | username | certificate);
             put_bytes(out, author.username.as_ref().map_or(&[], |name| name.as_bytes()));
             put_bytes(out, author.remote.to_string().as_bytes());
+            if let Some(der) = &author.certificate {
+                put_bytes(out, der);
+            }
         }
     }
     match &row.will {
@@ -229,7 +240,9 @@ fn decode_session(reader: &mut Reader<'_>, clock: WallClock) -> Option<SessionRo
         0 => None,
         bits => {
             let username = Some(reader.text()?).filter(|_| bits & 4 != 0);
-            Some(WillAuthor { username, remote: reader.text()?.parse().ok()?, known_by_more: bits & 2 != 0 })
+            let remote = reader.text()?.parse().ok()?;
+            let certificate = if bits & 8 != 0 { Some(reader.bytes()?.into()) } else { None };
+            Some(WillAuthor { username, remote, certificate, known_by_more: bits & 2 != 0 })
         }
     };
     let will = match reader.u8()? {
@@ -341,10 +354,14 @@ impl<'a> Reader<'a> {
         Some(self.u64()?.checked_sub(1).map(|wall| clock.to_broker(wall)))
     }
 
-    fn text(&mut self) -> Option<ByteString> {
+    fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = self.u32()? as usize;
         let (head, rest) = self.rest.split_at_checked(len)?;
         self.rest = rest;
-        std::str::from_utf8(head).ok().map(ByteString::from)
+        Some(head)
+    }
+
+    fn text(&mut self) -> Option<ByteString> {
+        std::str::from_utf8(self.bytes()?).ok().map(ByteString::from)
     }
 }

@@ -136,6 +136,7 @@ fn row_for(key: &Key, value: u8) -> Row {
             author: value.is_multiple_of(5).then(|| WillAuthor {
                 username: value.is_multiple_of(2).then(|| "a".into()),
                 remote: [192, 0, 2, value].into(),
+                certificate: value.is_multiple_of(3).then(|| [0x30, value].into()),
                 known_by_more: value.is_multiple_of(4),
             }),
             sent_below: u64::from(value),

@@ -55,6 +55,11 @@ impl PeerCertificate {
         Ok(Self { der: certificate.x509().to_der()?.into() })
     }
 
+    /// A certificate that was kept as [`as_der`](Self::as_der) gave it. Nothing is verified.
+    pub fn from_kept_der(der: &[u8]) -> Self {
+        Self { der: der.into() }
+    }
+
     pub fn as_der(&self) -> &[u8] {
         &self.der
     }

@@ -1,7 +1,6 @@
 //! `shangmq bench conn`: a fixed number of workers connect, are greeted, say DISCONNECT, and begin again.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::options::{ClientArguments, allow_connections, duration, time_limit};
 use super::pool::Pool;
 use super::progress::Progress;
 use super::report::{Failures, Latency, fmt_latencies, latencies};
+use super::{on_this_thread, write_report};
 use crate::cli::Outcome;
 use crate::cli::session::Interrupt;
 
@@ -80,10 +80,7 @@ struct Report {
 
 impl Arguments {
     pub(super) fn run(&self) -> Outcome {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let outcome = runtime.block_on(self.measure());
-        runtime.shutdown_background();
-        outcome
+        on_this_thread(self.measure())
     }
 
     async fn measure(&self) -> Outcome {
@@ -139,14 +136,7 @@ impl Arguments {
             failed: failures.total(),
             failures,
         };
-        let mut out = io::stdout().lock();
-        if self.client.json {
-            serde_json::to_writer_pretty(&mut out, &report)?;
-            writeln!(out)?;
-        } else {
-            write!(out, "{report}")?;
-        }
-        out.flush()?;
+        write_report(&report, self.client.json)?;
         Ok(if report.connections > 0 && report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -1,7 +1,7 @@
 //! `shangmq bench handshake`: a fixed number of workers connect again and again, each one connection at a time.
 
 use std::future::poll_fn;
-use std::io::{self, Write};
+use std::io;
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::options::duration;
 use super::progress::Progress;
 use super::report::{Run, Tally};
+use super::write_report;
 use crate::cli::Outcome;
 use crate::cli::session::{Interrupt, random_id};
 use crate::cli::transport::{TransportArguments, hidden};
@@ -181,14 +182,7 @@ impl Arguments {
         let run =
             Run { server, transport, client_certificate, mqtt: self.mqtt, concurrency: self.concurrency, elapsed };
         let report = tally.into_report(run);
-        let mut out = io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, &report)?;
-            writeln!(out)?;
-        } else {
-            write!(out, "{report}")?;
-        }
-        out.flush()?;
+        write_report(&report, self.json)?;
         Ok(if report.handshakes > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

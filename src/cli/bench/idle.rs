@@ -1,7 +1,7 @@
 //! `shangmq bench idle`: connections that do nothing, and the memory that a server on this machine spends on them.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::options::{ClientArguments, allow_connections, duration};
 use super::pool::Pool;
 use super::progress::Progress;
 use super::report::Failures;
+use super::{on_this_thread, write_report};
 use crate::cli::Outcome;
 use crate::cli::session::Interrupt;
 
@@ -64,10 +65,7 @@ struct Report {
 
 impl Arguments {
     pub(super) fn run(&self) -> Outcome {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let outcome = runtime.block_on(self.measure());
-        runtime.shutdown_background();
-        outcome
+        on_this_thread(self.measure())
     }
 
     async fn measure(&self) -> Outcome {
@@ -146,14 +144,7 @@ impl Arguments {
             failed: failures.total(),
             failures,
         };
-        let mut out = io::stdout().lock();
-        if self.client.json {
-            serde_json::to_writer_pretty(&mut out, &report)?;
-            writeln!(out)?;
-        } else {
-            write!(out, "{report}")?;
-        }
-        out.flush()?;
+        write_report(&report, self.client.json)?;
         let good = report.failed == 0 && report.ended == 0 && !interrupted;
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -10,7 +10,11 @@ mod progress;
 mod report;
 mod shapes;
 
+use std::fmt::Display;
+use std::io::{self, Write};
+
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::Outcome;
 
@@ -59,4 +63,24 @@ impl Arguments {
             Command::Idle(arguments) => arguments.run(),
         }
     }
+}
+
+/// Runs `measurement` on this thread. The end does not wait for what the measurement has left behind.
+fn on_this_thread(measurement: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(measurement);
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Writes a report to standard output, for machines or for people.
+fn write_report(report: &(impl Serialize + Display), json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, report)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    out.flush()
 }

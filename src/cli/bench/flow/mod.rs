@@ -14,7 +14,6 @@ mod wire;
 pub(super) use link::{Link, LinkError, MAX_PACKET_SIZE, Target};
 pub(super) use payload::STAMP_LEN;
 
-use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,6 +30,7 @@ use super::options::{ClientArguments, allow_connections, duration, rate, time_li
 use super::pool::Pool;
 use super::progress::Progress;
 use super::report::Failures;
+use super::{on_this_thread, write_report};
 use crate::cli::Outcome;
 use crate::cli::session::{Interrupt, qos};
 use account::{Account, Books};
@@ -130,22 +130,12 @@ struct Clients {
 
 impl FlowArguments {
     pub(super) fn run(&self, shape: impl FnOnce(u32) -> Shape) -> Outcome {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let outcome = runtime.block_on(async {
+        on_this_thread(async {
             let number = run_number()?;
             let report = self.measure(&shape(number), number).await?;
-            let mut out = io::stdout().lock();
-            if self.client.json {
-                serde_json::to_writer_pretty(&mut out, &report)?;
-                writeln!(out)?;
-            } else {
-                write!(out, "{report}")?;
-            }
-            out.flush()?;
+            write_report(&report, self.client.json)?;
             Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        });
-        runtime.shutdown_background();
-        outcome
+        })
     }
 
     /// Connects everyone, publishes, waits for what is under way, and adds up.

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
 
+use mqtt_codec::topic::matches;
 use mqtt_codec::{Publish, QoS};
 use tokio::sync::Notify;
 
-/// Topics of a publisher: message `seq` goes to `seq % 2`.
+/// Topics of a publisher, in turn.
 const TOPICS: u64 = 2;
 
 /// A promise that was broken.
@@ -184,7 +185,7 @@ impl Logs {
         for (subscriber, (filter, _)) in self.subscribers.iter().enumerate() {
             for (publisher, sent) in state.sent.iter().enumerate() {
                 for &seq in &sent.acknowledged {
-                    let wanted = matches(filter, publisher, seq % TOPICS);
+                    let wanted = matches(filter, &topic(publisher, seq));
                     if wanted && !state.arrived[subscriber].contains(&(publisher, seq)) {
                         faults.push(Fault::Lost { subscriber, publisher, seq });
                     }
@@ -200,6 +201,11 @@ impl Logs {
     }
 }
 
+/// The topic of a message.
+pub fn topic(publisher: usize, seq: u64) -> String {
+    format!("crash/{publisher}/{}", seq % TOPICS)
+}
+
 /// The payload of a message: its name, and bytes that only it has, of a length that only it has.
 pub fn payload(publisher: usize, seq: u64) -> Vec<u8> {
     let mut payload = format!("{publisher} {seq} ").into_bytes();
@@ -207,27 +213,12 @@ pub fn payload(publisher: usize, seq: u64) -> Vec<u8> {
     payload
 }
 
-fn parse(topic: &str, bytes: &[u8]) -> Option<(usize, u64)> {
+fn parse(name: &str, bytes: &[u8]) -> Option<(usize, u64)> {
     let mut words = bytes.split(|byte| *byte == b' ');
     let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<u64>().ok();
     let (publisher, seq) = (number()? as usize, number()?);
-    let right = topic == format!("crash/{publisher}/{}", seq % TOPICS) && bytes == payload(publisher, seq);
+    let right = name == topic(publisher, seq) && bytes == payload(publisher, seq);
     right.then_some((publisher, seq))
-}
-
-/// Whether `filter` is for the topic `crash/<publisher>/<topic>`.
-fn matches(filter: &str, publisher: usize, topic: u64) -> bool {
-    let topic = format!("crash/{publisher}/{topic}");
-    let mut names = topic.split('/');
-    for level in filter.split('/') {
-        match (level, names.next()) {
-            ("#", _) => return true,
-            ("+", Some(_)) => {}
-            (level, Some(name)) if level == name => {}
-            _ => return false,
-        }
-    }
-    names.next().is_none()
 }
 
 #[cfg(test)]
@@ -241,8 +232,7 @@ mod tests {
     }
 
     fn deliver(logs: &Logs, publisher: usize, seq: u64) {
-        let topic = format!("crash/{publisher}/{}", seq % TOPICS);
-        logs.delivered(0, &publish(&topic, logs.publishers[publisher], payload(publisher, seq)));
+        logs.delivered(0, &publish(&topic(publisher, seq), logs.publishers[publisher], payload(publisher, seq)));
     }
 
     #[test]

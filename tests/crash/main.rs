@@ -11,22 +11,23 @@
 )]
 
 mod broker;
+#[path = "../it/disk_medium.rs"]
+mod disk_medium;
 mod history;
 mod link;
 mod power;
 mod publisher;
-mod random;
 mod start;
 mod subscriber;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use history::Logs;
 use publisher::Publisher;
-use random::Random;
 use subscriber::Subscriber;
+use testkit::Dice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -56,10 +57,10 @@ trait Loaded {
 }
 
 /// Runs the load while `disturb` does its worst to the broker, waits until all is quiet, and judges.
-async fn run<B: Loaded>(name: &str, broker: impl Future<Output = B>, disturb: impl AsyncFnOnce(&mut B, &mut Random)) {
-    let seed = Random::seed();
+async fn run<B: Loaded>(name: &str, broker: impl Future<Output = B>, disturb: impl AsyncFnOnce(&mut B, &mut Dice)) {
+    let seed = seed();
     println!("{name}: CRASH_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut random = Dice::new(seed);
     let mut broker = broker.await;
     let address = broker.address();
     let logs = Arc::new(Logs::new(&PUBLISHERS, &SUBSCRIBERS));
@@ -108,6 +109,14 @@ async fn run<B: Loaded>(name: &str, broker: impl Future<Output = B>, disturb: im
         );
     }
     assert!(logs.acknowledged() > 0, "the load did nothing");
+}
+
+/// `CRASH_SEED`, or another one each time.
+fn seed() -> u64 {
+    match std::env::var("CRASH_SEED") {
+        Ok(text) => text.parse().expect("CRASH_SEED is a number"),
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
+    }
 }
 
 /// `CRASH_KILLS`, or as many as fit into a test run.

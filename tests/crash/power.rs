@@ -1,51 +1,22 @@
 //! The broker on a disk in memory that loses power: writes that were not synced are there afterwards, or not, or in part.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use redb::StorageBackend;
 use shangmq::config::Config;
 use shangmq::server::{Prepared, Server};
-use shangmq::store::Medium;
-use testkit::{Dice, FaultyDisk};
+use testkit::Dice;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Loaded;
 use crate::broker::{configuration, free_address};
-use crate::random::Random;
-
-/// The disk of a machine.
-#[derive(Debug, Clone, Default)]
-struct Machine {
-    disk: FaultyDisk,
-    seal: Arc<Mutex<Option<Vec<u8>>>>,
-}
-
-impl Medium for Machine {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
-        Ok(Box::new(self.disk.open()))
-    }
-
-    fn seal(&self) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.seal.lock().unwrap().clone())
-    }
-
-    fn set_seal(&self, seal: Option<&[u8]>) -> io::Result<()> {
-        *self.seal.lock().unwrap() = seal.map(<[u8]>::to_vec);
-        Ok(())
-    }
-
-    fn name(&self) -> String {
-        "the disk of the test".to_owned()
-    }
-}
+use crate::disk_medium::DiskMedium;
 
 #[derive(Debug)]
 pub struct Powered {
-    machine: Machine,
+    machine: DiskMedium,
     address: SocketAddr,
     /// Of this life: everything that runs in it ends with it.
     runtime: Option<Runtime>,
@@ -54,7 +25,8 @@ pub struct Powered {
 
 impl Powered {
     pub async fn start() -> Powered {
-        let mut broker = Powered { machine: Machine::default(), address: free_address(), runtime: None, server: None };
+        let mut broker =
+            Powered { machine: DiskMedium::default(), address: free_address(), runtime: None, server: None };
         broker.run().await;
         broker
     }
@@ -81,8 +53,8 @@ impl Powered {
     }
 
     /// Power goes in the middle of whatever the store does, and comes back.
-    pub async fn lose_power(&mut self, random: &mut Random) {
-        self.machine.disk.cut_power_after(random.below(12));
+    pub async fn lose_power(&mut self, random: &mut Dice) {
+        self.machine.disk.cut_power_after(random.below(12) as u64);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
         while !self.machine.disk.is_dark() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -92,7 +64,7 @@ impl Powered {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-        self.machine.disk.restart(&mut Dice::new(random.below(u64::MAX)));
+        self.machine.disk.restart(&mut random.fork());
         self.run().await;
     }
 }

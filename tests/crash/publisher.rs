@@ -7,21 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mqtt_codec::Packet;
-use testkit::{Publish, PublishExt, publish, pubrel};
+use testkit::{Dice, Publish, PublishExt, publish, pubrel};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::Phase;
-use crate::history::{Logs, payload};
+use crate::history::{Logs, payload, topic};
 use crate::link::Link;
-use crate::random::Random;
 
 /// Messages under way at once.
 const WINDOW: usize = 16;
 /// One message in this time while the window has room.
 const PACE: Duration = Duration::from_millis(2);
-/// Topics of a publisher, in turn.
-const TOPICS: u64 = 2;
 
 struct Pending {
     id: u16,
@@ -35,14 +32,14 @@ pub struct Publisher {
     address: SocketAddr,
     qos: u8,
     logs: Arc<Logs>,
-    random: Random,
+    random: Dice,
     pending: VecDeque<Pending>,
     next_seq: u64,
     next_id: u16,
 }
 
 impl Publisher {
-    pub fn new(index: usize, address: SocketAddr, qos: u8, logs: Arc<Logs>, random: Random) -> Publisher {
+    pub fn new(index: usize, address: SocketAddr, qos: u8, logs: Arc<Logs>, random: Dice) -> Publisher {
         Publisher { index, address, qos, logs, random, pending: VecDeque::new(), next_seq: 0, next_id: 1 }
     }
 
@@ -108,7 +105,7 @@ impl Publisher {
     }
 
     fn message(&self, id: u16, seq: u64) -> Publish {
-        publish(&format!("crash/{}/{}", self.index, seq % TOPICS), self.qos, payload(self.index, seq)).id(id)
+        publish(&topic(self.index, seq), self.qos, payload(self.index, seq)).id(id)
     }
 
     async fn handle(&mut self, link: &mut Link, packet: Packet) -> std::io::Result<()> {

@@ -3,17 +3,15 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mqtt_codec::{Packet, QoS};
-use testkit::{disconnect, puback, pubcomp, pubrec, subscribe};
+use testkit::{Dice, disconnect, puback, pubcomp, pubrec, subscribe};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Phase;
 use crate::history::Logs;
 use crate::link::Link;
-use crate::random::Random;
 
 pub struct Subscriber {
     index: usize,
@@ -21,7 +19,7 @@ pub struct Subscriber {
     filter: &'static str,
     qos: u8,
     logs: Arc<Logs>,
-    random: Random,
+    random: Dice,
     /// QoS 2 identifiers whose message was taken and whose PUBREL has not come.
     unreleased: HashSet<u16>,
 }
@@ -33,7 +31,7 @@ impl Subscriber {
         filter: &'static str,
         qos: u8,
         logs: Arc<Logs>,
-        random: Random,
+        random: Dice,
     ) -> Subscriber {
         Subscriber { index, address, filter, qos, logs, random, unreleased: HashSet::new() }
     }
@@ -107,7 +105,7 @@ impl Subscriber {
                         self.logs.delivered(self.index, &message);
                         // Some acknowledgements are late, so that messages are under way whenever something happens.
                         if self.random.below(50) == 0 {
-                            sleep(Duration::from_millis(self.random.below(20))).await;
+                            sleep(self.random.millis(0, 20)).await;
                         }
                         link.send(puback(id)).await
                     }

@@ -23,6 +23,7 @@ mod conformance_publish;
 mod conformance_subscribe;
 mod connect;
 mod delivery;
+mod disk_medium;
 mod durable;
 mod extended;
 mod farewells;

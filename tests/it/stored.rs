@@ -1,44 +1,18 @@
 //! A broker whose store is on a disk that fails when it is told to, and that is started again on what the disk kept.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mqtt_codec::ProtocolVersion;
-use redb::StorageBackend;
 use shangmq::server::{Prepared, Server};
-use shangmq::store::{Health, Medium};
+use shangmq::store::Health;
 use testkit::{AnyStream, Client, Connect, ConnectExt, Dice, FaultyDisk, connect};
 use tokio::net::TcpStream;
 
 use crate::broker::Setup;
+use crate::disk_medium::DiskMedium;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-#[derive(Debug, Clone, Default)]
-pub struct DiskMedium {
-    pub disk: FaultyDisk,
-    seal: Arc<Mutex<Option<Vec<u8>>>>,
-}
-
-impl Medium for DiskMedium {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
-        Ok(Box::new(self.disk.open()))
-    }
-
-    fn seal(&self) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.seal.lock().unwrap().clone())
-    }
-
-    fn set_seal(&self, seal: Option<&[u8]>) -> io::Result<()> {
-        *self.seal.lock().unwrap() = seal.map(<[u8]>::to_vec);
-        Ok(())
-    }
-
-    fn name(&self) -> String {
-        "the test's disk".to_owned()
-    }
-}
 
 #[derive(Debug)]
 pub struct StoredBroker {

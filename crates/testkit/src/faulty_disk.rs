@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use redb::StorageBackend;
 
@@ -40,6 +41,16 @@ impl Dice {
 
     pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
+    }
+
+    /// From `from` up to but without `to`.
+    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.roll() % (to - from))
+    }
+
+    /// Other dice, whose numbers do not depend on how often these are rolled later.
+    pub fn fork(&mut self) -> Dice {
+        Dice(self.roll())
     }
 }
 

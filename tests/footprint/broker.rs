@@ -6,31 +6,13 @@ use std::path::Path;
 use shangmq::dev_certs::{CertKey, DevCerts};
 use testkit::BrokerProcess;
 
-/// A broker that ends when this is dropped.
-#[derive(Debug)]
-pub struct Broker {
-    process: BrokerProcess,
-    address: SocketAddr,
-}
-
-impl Broker {
-    /// Starts the binary with one listener of `listener`, which is `tcp`, `ssl`, `ws` or `wss`; `mutual`: it asks for client
-    /// certificates and demands them.
-    pub async fn start(listener: &str, mutual: bool, certificates: &DevCerts) -> Broker {
-        let configuration = configuration(listener, mutual, certificates);
-        let process = BrokerProcess::start(env!("CARGO_BIN_EXE_shangmq"), &configuration).await;
-        let address = process.address(&format!("{listener}:default"));
-        Broker { process, address }
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Bytes of memory that are the process's own, and its part of what it shares.
-    pub fn proportional_set_size(&self) -> u64 {
-        self.process.proportional_set_size()
-    }
+/// Starts the binary with one listener of `listener`, which is `tcp`, `ssl`, `ws` or `wss`, and says where it listens; `mutual`: it
+/// asks for client certificates and demands them.
+pub async fn start(listener: &str, mutual: bool, certificates: &DevCerts) -> (BrokerProcess, SocketAddr) {
+    let configuration = configuration(listener, mutual, certificates);
+    let process = BrokerProcess::start(env!("CARGO_BIN_EXE_shangmq"), &configuration).await;
+    let address = process.address(&format!("{listener}:default"));
+    (process, address)
 }
 
 fn configuration(listener: &str, mutual: bool, certificates: &DevCerts) -> String {

@@ -15,7 +15,6 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use broker::Broker;
 use shangmq::dev_certs::{self, DevCerts};
 use shangmq::net::websocket;
 use testkit::{Client, ConnectExt, Dialer, Transport, connect};
@@ -82,11 +81,11 @@ async fn an_idle_connection_stays_below_its_ceiling_in_the_broker_process() {
 
 /// Bytes that each of [`CONNECTIONS`] idle connections adds to a broker of its own.
 async fn measure(kind: &Kind, certificates: &DevCerts) -> u64 {
-    let broker = Broker::start(kind.transport.listener(), kind.mutual, certificates).await;
+    let (broker, address) = broker::start(kind.transport.listener(), kind.mutual, certificates).await;
     let dialer = kind.transport.dialer(certificates, kind.mutual);
-    let mut idle = open(kind, &dialer, broker.address(), 0..WARM_UP).await;
+    let mut idle = open(kind, &dialer, address, 0..WARM_UP).await;
     let before = broker.proportional_set_size();
-    idle.extend(open(kind, &dialer, broker.address(), WARM_UP..WARM_UP + CONNECTIONS).await);
+    idle.extend(open(kind, &dialer, address, WARM_UP..WARM_UP + CONNECTIONS).await);
     let after = broker.proportional_set_size();
     drop(idle);
     after.saturating_sub(before) / CONNECTIONS as u64

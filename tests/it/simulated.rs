@@ -1,8 +1,11 @@
 //! Connections over pipes in memory, so that a test's clock can be paused: waiting costs no time and is exact.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use shangmq::auth::Auth;
@@ -11,10 +14,37 @@ use shangmq::conn::{self, Context, Io, Policy};
 use shangmq::metrics::{ListenerMetrics, Metrics};
 use shangmq::telemetry::Reports;
 use testkit::{Client, Connect};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::broker::Setup;
+
+/// The broker's end of a pipe whose reads a test can answer itself: `read` says whether it did.
+pub struct Answered<F> {
+    pub inner: DuplexStream,
+    pub read: F,
+}
+
+impl<F: FnMut(&mut ReadBuf<'_>) -> bool + Unpin> AsyncRead for Answered<F> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if (this.read)(buf) { Poll::Ready(Ok(())) } else { Pin::new(&mut this.inner).poll_read(cx, buf) }
+    }
+}
+
+impl<F: Unpin> AsyncWrite for Answered<F> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
 
 /// Longer than anything a test simulates.
 const PATIENCE: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -1,10 +1,7 @@
 //! Clients that show a token as their password: who they are, what they may do, and for how long.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
@@ -12,10 +9,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use testkit::{Connect, ConnectExt, ProtocolVersion, ReasonCode, connect, publish, suback, subscribe, will};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::ReadBuf;
 
 use crate::access::{PASSWORD, user, with_users};
-use crate::simulated::SimulatedBroker;
+use crate::simulated::{Answered, SimulatedBroker};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -147,43 +144,23 @@ async fn a_connection_ends_when_its_token_does() {
     assert!((Duration::from_secs(98)..=Duration::from_secs(100)).contains(&since.elapsed()), "{:?}", since.elapsed());
 }
 
-/// A stream that never runs dry once it is armed: PUBLISH after PUBLISH with QoS 0.
-struct Endless {
-    inner: DuplexStream,
-    armed: Arc<AtomicBool>,
-}
-
-impl AsyncRead for Endless {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.armed.load(Ordering::Relaxed) {
-            return Pin::new(&mut self.inner).poll_read(cx, buf);
-        }
-        const PACKET: &[u8] = b"\x30\x04\x00\x01t\x00";
-        buf.put_slice(PACKET);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Endless {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
 /// Deadlines were looked at by connections with nothing else to do: one that never fell silent outlived its token.
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_never_falls_silent_ends_with_its_token_too() {
     let broker = broker();
     let armed = Arc::new(AtomicBool::new(false));
-    let (mut client, task) = broker.open_through(|inner| Endless { inner, armed: Arc::clone(&armed) });
+    let endless = Arc::clone(&armed);
+    let (mut client, task) = broker.open_through(|inner| Answered {
+        inner,
+        // PUBLISH after PUBLISH with QoS 0, once it is armed.
+        read: move |buf: &mut ReadBuf<'_>| {
+            let armed = endless.load(Ordering::Relaxed);
+            if armed {
+                buf.put_slice(b"\x30\x04\x00\x01t\x00");
+            }
+            armed
+        },
+    });
     client.connect(shows("c", "bob", &token(json!({ "sub": "bob", "exp": now() + 100 })))).await;
     armed.store(true, Ordering::Relaxed);
     // Wakes the connection's task, which then reads on and on.

@@ -1,0 +1,122 @@
+//! The compression function (GB/T 32905, 5.3) for one message: rounds over a schedule that is expanded on the way, or one that was
+//! expanded for many blocks at once.
+
+/// The chaining value: eight words.
+pub(super) type State = [u32; 8];
+/// Bytes of a block.
+pub(super) const BLOCK: usize = 64;
+
+/// Majority, of rounds 16 to 63.
+macro_rules! majority {
+    ($x:expr, $y:expr, $z:expr) => {
+        ($x & ($y | $z)) | ($y & $z)
+    };
+}
+/// Choice, of rounds 16 to 63. The two terms have no bit in common, so their sum is their union.
+macro_rules! choose {
+    ($x:expr, $y:expr, $z:expr) => {
+        ($x & $y).wrapping_add(!$x & $z)
+    };
+}
+macro_rules! parity {
+    ($x:expr, $y:expr, $z:expr) => {
+        $x ^ $y ^ $z
+    };
+}
+
+/// One round in place. The words take each other's places by their order in the next call.
+macro_rules! round {
+    ($a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident $h:ident, $ff:ident, $gg:ident, $t:expr, $w:expr, $w1:expr) => {
+        let turned = $a.rotate_left(12);
+        let ss1 = turned.wrapping_add($t).wrapping_add($e).rotate_left(7);
+        let tt1 = $ff!($a, $b, $c).wrapping_add($d).wrapping_add($w1);
+        let tt2 = $gg!($e, $f, $g).wrapping_add($h).wrapping_add($w);
+        $d = tt1.wrapping_add(ss1 ^ turned);
+        $h = tt2.wrapping_add(ss1);
+        $h = $h ^ $h.rotate_left(9) ^ $h.rotate_left(17);
+        $b = $b.rotate_left(9);
+        $f = $f.rotate_left(19);
+    };
+}
+
+/// The constant of round `j`, turned as the round wants it.
+const fn constant(j: u32) -> u32 {
+    let t: u32 = if j < 16 { 0x79cc_4519 } else { 0x7a87_9d8a };
+    t.rotate_left(j % 32)
+}
+
+/// Rounds `j` to `j + 3`, after which every word is in its place again.
+macro_rules! four {
+    ($v:ident, $j:expr, $ff:ident, $gg:ident, $w:ident, $w1:ident) => {
+        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = $v;
+        round!(a b c d e f g h, $ff, $gg, const { constant($j) }, $w!($j), $w1!($j));
+        round!(d a b c h e f g, $ff, $gg, const { constant($j + 1) }, $w!($j + 1), $w1!($j + 1));
+        round!(c d a b g h e f, $ff, $gg, const { constant($j + 2) }, $w!($j + 2), $w1!($j + 2));
+        round!(b c d a f g h e, $ff, $gg, const { constant($j + 3) }, $w!($j + 3), $w1!($j + 3));
+        $v = [a, b, c, d, e, f, g, h];
+    };
+}
+
+macro_rules! all_rounds {
+    ($v:ident, $w:ident, $w1:ident) => {
+        four!($v, 0, parity, parity, $w, $w1);
+        four!($v, 4, parity, parity, $w, $w1);
+        four!($v, 8, parity, parity, $w, $w1);
+        four!($v, 12, parity, parity, $w, $w1);
+        four!($v, 16, majority, choose, $w, $w1);
+        four!($v, 20, majority, choose, $w, $w1);
+        four!($v, 24, majority, choose, $w, $w1);
+        four!($v, 28, majority, choose, $w, $w1);
+        four!($v, 32, majority, choose, $w, $w1);
+        four!($v, 36, majority, choose, $w, $w1);
+        four!($v, 40, majority, choose, $w, $w1);
+        four!($v, 44, majority, choose, $w, $w1);
+        four!($v, 48, majority, choose, $w, $w1);
+        four!($v, 52, majority, choose, $w, $w1);
+        four!($v, 56, majority, choose, $w, $w1);
+        four!($v, 60, majority, choose, $w, $w1);
+    };
+}
+
+/// Every block in turn, its schedule expanded between the rounds. Inlined where the instructions are chosen.
+#[inline(always)]
+pub(super) fn compress(state: &mut State, blocks: &[[u8; BLOCK]]) {
+    for block in blocks {
+        let mut words = [0u32; 16];
+        for (word, bytes) in words.iter_mut().zip(block.as_chunks::<4>().0) {
+            *word = u32::from_be_bytes(*bytes);
+        }
+        // The second word of round j is W[j] ^ W[j + 4]. A round evaluates it first, so W[j + 4] is expanded there: it takes the place
+        // of W[j - 12], which no later round reads.
+        macro_rules! second {
+            ($j:expr) => {{
+                if const { $j >= 12 } {
+                    let x = words[($j + 4) % 16] ^ words[($j + 11) % 16] ^ words[($j + 1) % 16].rotate_left(15);
+                    words[($j + 4) % 16] = x
+                        ^ x.rotate_left(15)
+                        ^ x.rotate_left(23)
+                        ^ words[($j + 7) % 16].rotate_left(7)
+                        ^ words[($j + 14) % 16];
+                }
+                words[$j % 16] ^ words[($j + 4) % 16]
+            }};
+        }
+        macro_rules! first {
+            ($j:expr) => {
+                words[$j % 16]
+            };
+        }
+        let mut v = *state;
+        all_rounds!(v, first, second);
+        for (old, new) in state.iter_mut().zip(v) {
+            *old ^= new;
+        }
+    }
+}
+
+/// [`compress`] where three-operand rotations and `andn` are there.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "bmi1,bmi2")]
+pub(super) fn compress_bmi2(state: &mut State, blocks: &[[u8; BLOCK]]) {
+    compress(state, blocks);
+}

@@ -44,7 +44,8 @@ pub struct Metrics {
     pub dropped_expired: AtomicU64,
     /// Messages larger than the receiver's maximum packet size.
     pub dropped_too_large: AtomicU64,
-    /// Messages and wills dropped because rights to them were withdrawn after they had been accepted.
+    /// Messages that the rules for topics kept from going further: one for each publish that was refused, for each will whose client lost
+    /// the right to publish it, and for each message that waited for a client that lost the right to receive it.
     pub dropped_unauthorized: AtomicU64,
     /// Messages to be retained that a limit refused.
     pub retained_refused: AtomicU64,
@@ -200,6 +201,7 @@ impl Metrics {
                 &self.dropped_expired,
                 &self.dropped_too_large,
                 &self.dropped_session_ended,
+                &self.dropped_unauthorized,
             ]
             .map(load)
             .iter()
@@ -376,7 +378,13 @@ impl Scrape {
             ("unauthorized", &metrics.dropped_unauthorized),
         ];
         let dropped = dropped.map(|(reason, counter)| ([("reason", reason)], load(counter)));
-        counters(encoder, "messages_dropped", "Messages not delivered to a subscriber", None, dropped)?;
+        counters(
+            encoder,
+            "messages_dropped",
+            "Messages that went no further, for each subscriber or, where refused, for each publish",
+            None,
+            dropped,
+        )?;
         let single = [
             ("sessions_ended", "Sessions that ended for good", &metrics.sessions_ended),
             ("retained_refused", "Messages that a limit kept from being retained", &metrics.retained_refused),

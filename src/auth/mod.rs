@@ -31,7 +31,7 @@ pub use identity::{Identity, Owner, VerifiedCertificate};
 pub use jwt::Jwt;
 pub use password_file::{LineProblem, PasswordFile, PasswordFileError, UserNameError, Users, set_password};
 pub use password_hash::{HashError, MAX_PASSWORD_BYTES, PasswordHash};
-pub use rights::{Access, Answer, Authorizer, Policy, Rights};
+pub use rights::{Access, Answer, Authorizer, Policy, RefusedBy, Rights};
 #[doc(hidden)]
 pub use {enhanced::fuzz_scram, jwt::fuzz_token};
 

@@ -13,7 +13,7 @@ use mqtt_codec::QoS;
 use parking_lot::Mutex;
 
 use super::Identity;
-use super::acl::{self, Permit, Publishing, Rule, Rules};
+use super::acl::{self, Permit, Publishing, Rule, Rules, Said, Source};
 
 /// The rules in force.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Rights {
 
     fn judge(&self, policy: &Policy, wish: Publishing<'_>) -> bool {
         let (rules, no_match) = self.rules(policy);
-        acl::publish(rules, &self.identity, wish).unwrap_or(no_match) == Permit::Allow
+        acl::publish(rules, &self.identity, wish).allows(no_match)
     }
 
     /// What decides about the client, and what becomes of what it does not name: the rules that came with the credentials and nothing
@@ -160,7 +160,48 @@ impl Access {
     /// Whether the client may subscribe to a filter, from which `$share/GROUP/` has been taken off.
     pub fn may_subscribe(&self, filter: &str, qos: QoS) -> bool {
         let (rules, no_match) = self.rights.rules(&self.policy);
-        acl::subscribe(rules, &self.rights.identity, filter, qos).unwrap_or(no_match) == Permit::Allow
+        acl::subscribe(rules, &self.rights.identity, filter, qos).allows(no_match)
+    }
+
+    /// What refuses a publish, for the operator. Asks the rules anew.
+    pub fn publish_refused_by(&self, wish: Publishing<'_>) -> RefusedBy {
+        let (rules, _) = self.rights.rules(&self.policy);
+        self.refused_by(acl::publish(rules, &self.rights.identity, wish))
+    }
+
+    /// What refuses a subscription, for the operator. Asks the rules anew.
+    pub fn subscribe_refused_by(&self, filter: &str, qos: QoS) -> RefusedBy {
+        let (rules, _) = self.rights.rules(&self.policy);
+        self.refused_by(acl::subscribe(rules, &self.rights.identity, filter, qos))
+    }
+
+    fn refused_by(&self, said: Said<'_>) -> RefusedBy {
+        match said {
+            Said::Refused(rule) => RefusedBy::Rule(rule.source),
+            Said::Allowed | Said::Nothing if self.rights.identity.rules.is_some() => RefusedBy::Rule(Source::Token),
+            Said::Allowed | Said::Nothing => RefusedBy::NoRule,
+        }
+    }
+}
+
+/// Why a wish is refused, in an operator's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedBy {
+    Rule(Source),
+    NoRule,
+    /// `$SYS`, `$share` and their like are the broker's own, whatever rules say.
+    Reserved,
+}
+
+impl fmt::Display for RefusedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RefusedBy::Rule(Source::Line(line)) => write!(f, "line {line} of auth.acl_file"),
+            RefusedBy::Rule(Source::Token) => f.write_str("the token lists no right to it"),
+            RefusedBy::Rule(Source::BuiltIn) => f.write_str("built in: $SYS is for clients on this machine"),
+            RefusedBy::NoRule => f.write_str("no rule allows it"),
+            RefusedBy::Reserved => f.write_str("built in: clients do not publish to the broker's own topics"),
+        }
     }
 }
 
@@ -223,7 +264,15 @@ mod tests {
 
     fn policy(permit: Permit, topic: &str) -> Policy {
         let topics = vec![topic.parse().unwrap()];
-        let rule = Rule { permit, who: Who::Everyone, action: RuleAction::All, qos: None, retain: None, topics };
+        let rule = Rule {
+            permit,
+            who: Who::Everyone,
+            action: RuleAction::All,
+            qos: None,
+            retain: None,
+            topics,
+            source: Source::Line(3),
+        };
         Policy::new(Some(Rules::new(vec![rule])), Permit::Deny)
     }
 
@@ -247,6 +296,20 @@ mod tests {
         assert_eq!(open.may_publish(to("b")), Answer { allowed: true, asked: false });
         assert!(open.may_subscribe("#", QoS::AtMostOnce));
         assert!(!open.may_subscribe("$SYS/#", QoS::AtMostOnce));
+    }
+
+    #[test]
+    fn a_refusal_names_its_rule() {
+        let (_, denied) = access(policy(Permit::Deny, "a/#"));
+        assert_eq!(denied.publish_refused_by(to("a/b")).to_string(), "line 3 of auth.acl_file");
+        assert_eq!(denied.subscribe_refused_by("a/+", QoS::AtMostOnce).to_string(), "line 3 of auth.acl_file");
+        assert_eq!(denied.publish_refused_by(to("b")), RefusedBy::NoRule);
+        assert_eq!(denied.subscribe_refused_by("$SYS/#", QoS::AtMostOnce), RefusedBy::Rule(Source::BuiltIn));
+        let granted = Rules::from(acl::Granted::default());
+        let identity = Identity { rules: Some(Arc::new(granted)), ..identity("c", None) };
+        let authorizer = Authorizer::new(policy(Permit::Allow, "a/#"));
+        let token = Access::new(authorizer.rights(Arc::new(identity)));
+        assert_eq!(token.publish_refused_by(to("a/b")), RefusedBy::Rule(Source::Token));
     }
 
     #[test]

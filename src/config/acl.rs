@@ -8,7 +8,7 @@ use super::error::{ConfigError, ConfigErrors, Origin};
 use super::section::{Report, Section};
 use super::value::{Choice, Word};
 use super::{read_file, tree};
-use crate::auth::acl::{Conditions, Fingerprint, Permit, Rule, RuleAction, Rules, TopicPattern, Who};
+use crate::auth::acl::{Conditions, Fingerprint, Permit, Rule, RuleAction, Rules, Source, TopicPattern, Who};
 
 /// Topics of all rules of a file: a subscription may be compared with each of them.
 const MAX_TOPICS: usize = 4096;
@@ -34,7 +34,11 @@ pub fn parse_acl(path: &Path, text: &str) -> Result<Rules, ConfigErrors> {
     let mut rules = Vec::new();
     for rule in section.list("rules") {
         let place = rule.origin();
-        let Some(rule) = read_rule(rule) else { continue };
+        let line = match place {
+            Origin::File { line, .. } => line,
+            Origin::Environment(_) | Origin::Default => 1,
+        };
+        let Some(rule) = read_rule(rule, Source::Line(line)) else { continue };
         topics += rule.topics.len();
         if topics > MAX_TOPICS {
             report.push(
@@ -55,7 +59,7 @@ pub fn parse_acl(path: &Path, text: &str) -> Result<Rules, ConfigErrors> {
     Ok(Rules::new(rules))
 }
 
-fn read_rule(mut section: Section<'_>) -> Option<Rule> {
+fn read_rule(mut section: Section<'_>, source: Source) -> Option<Rule> {
     let before = section.report().count();
     let permit: Option<Permit> = word(&mut section, "permit");
     let action: Option<RuleAction> = word(&mut section, "action");
@@ -81,7 +85,7 @@ fn read_rule(mut section: Section<'_>) -> Option<Rule> {
     if report.count() > before {
         return None;
     }
-    Some(Rule { permit: permit?, who: who?, action: action?, qos, retain, topics })
+    Some(Rule { permit: permit?, who: who?, action: action?, qos, retain, topics, source })
 }
 
 /// A key that must be there and has one of a few words.
@@ -219,6 +223,7 @@ mod tests {
         assert_eq!(who.cert_fingerprints, [Fingerprint::Sm3("ab".repeat(32))]);
         assert_eq!(rules[0].qos, Some(vec![QoS::AtMostOnce, QoS::AtLeastOnce]));
         assert_eq!(rules[1].topics.len(), 1);
+        assert_eq!((rules[0].source, rules[1].source), (Source::Line(1), Source::Line(8)));
     }
 
     #[test]

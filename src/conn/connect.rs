@@ -5,7 +5,7 @@ use super::established::{Authenticated, Established, Negotiated};
 use super::input::Input;
 use super::names::{ClientNames, Topics};
 use super::output::Output;
-use super::{Close, Context, Io};
+use super::{Close, Context, Io, refused};
 use crate::auth::acl::Publishing;
 use crate::auth::{Access, Admitted, AuthRequest, DenyReason, VerifiedCertificate};
 use crate::broker::{Delay, OpenRequest, Opened};
@@ -236,6 +236,7 @@ impl AwaitAuth {
         let allowed = access.may_publish(wish).allowed;
         self.context.metrics.authorization.count(Checked::Will, allowed);
         if !allowed {
+            refused::will(&self.context, access, wish);
             return Err(Close::Refused(ReasonCode::NotAuthorized, "the client may not publish its will"));
         }
         let topic = match delay {

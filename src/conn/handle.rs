@@ -4,7 +4,7 @@ use super::established::State;
 use super::input::Flow;
 use super::names::ClientNames;
 use super::replies::Reply;
-use super::{Close, Context};
+use super::{Close, Context, refused};
 use crate::auth::acl::Publishing;
 use crate::broker::{Delay, PublishOptions, RetainedStore, SubscribeRequest};
 use crate::config::{DenyAction, MqttConfig};
@@ -176,10 +176,8 @@ impl State {
         let Wish { retain, delay, packet_id } = wish;
         let qos = message.qos;
         if !self.may_publish(Publishing { topic: &message.topic, qos, retain }, context) {
-            return match context.auth.deny_action() {
-                DenyAction::Ignore => Ok((ReasonCode::NotAuthorized, 0)),
-                DenyAction::Disconnect => Err(Close::Refused(ReasonCode::NotAuthorized, "publish that is not allowed")),
-            };
+            let wish = Publishing { topic: &message.topic, qos, retain };
+            return refused::publish(context, &self.access, wish).map(|reason| (reason, 0));
         }
         if let Some(after) = delay {
             let from = self.lease.subscriber().id();
@@ -225,9 +223,13 @@ impl State {
         if !self.topics.is_plain() {
             topic = self.topics.rewrite_name(topic, &broker.features().rewrite)?;
         }
-        check_topic(&topic, broker.config()).map_err(|refused| {
-            refused.limit().into_iter().for_each(|limit| broker.metrics().limit_hit(limit));
-            refused.disconnect_reason().unwrap_or(ReasonCode::TopicNameInvalid)
+        check_topic(&topic, broker.config()).map_err(|close| {
+            close.limit().into_iter().for_each(|limit| broker.metrics().limit_hit(limit));
+            let reason = close.disconnect_reason().unwrap_or(ReasonCode::TopicNameInvalid);
+            if reason == ReasonCode::NotAuthorized {
+                refused::reserved(context, &self.access, &topic);
+            }
+            reason
         })?;
         if !self.topics.is_plain() {
             topic = self.topics.mount_name(topic)?;
@@ -322,12 +324,15 @@ impl State {
                 retain_as_published: options.retain_as_published,
                 retain_handling: options.retain_handling,
                 identifier,
-                filter,
+                filter: filter.clone(),
             };
             let (broker, subscriber, session) = self.lease.parts();
             let outcome = broker.subscribe(subscriber, session, &self.access, request);
             let allowed = outcome.reason != ReasonCode::NotAuthorized;
             context.metrics.authorization.count(Checked::Subscribe, allowed);
+            if !allowed {
+                refused::subscribe(context, &self.access, &filter, options.qos);
+            }
             if !allowed && context.auth.deny_action() == DenyAction::Disconnect {
                 return Err(Close::Refused(ReasonCode::NotAuthorized, "subscription that is not allowed"));
             }
@@ -383,11 +388,13 @@ impl State {
                 retain_as_published: entry.rap,
                 retain_handling: entry.rh,
                 identifier: None,
-                filter,
+                filter: filter.clone(),
             };
             let (broker, subscriber, session) = self.lease.parts();
             let outcome = broker.subscribe(subscriber, session, &self.access, request);
-            if outcome.reason.is_error() {
+            if outcome.reason == ReasonCode::NotAuthorized {
+                refused::subscribe(context, &self.access, &filter, entry.qos);
+            } else if outcome.reason.is_error() {
                 tracing::debug!(topic = entry.topic, reason = ?outcome.reason, "automatic subscription refused");
             }
             self.start_scan(outcome.retained);

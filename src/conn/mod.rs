@@ -17,6 +17,7 @@ mod linger;
 mod names;
 mod output;
 mod rates;
+mod refused;
 mod replies;
 mod stored;
 

@@ -16,7 +16,17 @@ pub enum Checked {
     Will,
 }
 
-const ACTIONS: [&str; 3] = ["publish", "subscribe", "will"];
+const ACTIONS: [&str; 3] = [Checked::Publish.as_str(), Checked::Subscribe.as_str(), Checked::Will.as_str()];
+
+impl Checked {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Checked::Publish => "publish",
+            Checked::Subscribe => "subscribe",
+            Checked::Will => "will",
+        }
+    }
+}
 
 /// Answers of the rules. An allowed publish counts when the rules were asked; a connection remembers their answer.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::{Client, ConnectExt, ReasonCode, connect};
+use testkit::{AckExt, Client, ConnectExt, PublishExt, ReasonCode, connect, puback, publish, suback, subscribe, will};
 use tokio::net::TcpStream;
 
 const CONFIGURATION: &str = r#"
@@ -18,10 +18,25 @@ enable = true
 bind = "127.0.0.1:0"
 [auth]
 password_file = "users"
+acl_file = "acl.toml"
 allow_anonymous = true
 max_failures_per_minute = 1000
 [listeners.tcp.default]
 bind = "127.0.0.1:0"
+"#;
+
+const RULES: &str = r#"
+[[rules]]
+permit = "deny"
+who = "all"
+action = "all"
+topics = "closed/#"
+
+[[rules]]
+permit = "allow"
+who = "all"
+action = "all"
+topics = "open/#"
 "#;
 
 /// A broker whose standard error is a pipe to this test.
@@ -38,6 +53,7 @@ impl Piped {
     fn start(level: &str) -> Piped {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("shangmq.toml"), CONFIGURATION).unwrap();
+        std::fs::write(dir.path().join("acl.toml"), RULES).unwrap();
         let users = dir.path().join("users");
         std::fs::write(&users, "").unwrap();
         std::fs::set_permissions(&users, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -153,4 +169,35 @@ async fn refused_clients_are_named_until_there_are_too_many() {
     assert_eq!(others[0]["client_id"].as_str().unwrap().len(), 256);
     // What was queued at the end is written.
     assert!(log.iter().any(|event| event["message"] == "shutting down"), "{log:?}");
+}
+
+// A client whose rules were wrong was refused without a word to the operator, and its messages were counted nowhere.
+#[tokio::test]
+async fn what_the_rules_refuse_is_said_with_its_rule_until_there_is_too_much() {
+    let broker = Piped::start("info");
+    let mut client = broker.client().await;
+    client.connect(connect("c")).await;
+    client.send(publish("closed/a", 1, "x").id(1)).await;
+    client.expect(puback(1).reason(ReasonCode::NotAuthorized)).await;
+    client.send(subscribe(2, &[("$share/g/closed/+", 0), ("other", 1)])).await;
+    client.expect(suback(2, &[ReasonCode::NotAuthorized, ReasonCode::NotAuthorized])).await;
+    client.send(publish("$SYS/x", 1, "x").id(3)).await;
+    client.expect(puback(3).reason(ReasonCode::NotAuthorized)).await;
+    for id in 4..=70 {
+        client.send(publish("closed/b", 1, "x").id(id)).await;
+        client.expect(puback(id).reason(ReasonCode::NotAuthorized)).await;
+    }
+    let packet = connect("w").will(will("closed/will", "x"));
+    broker.client().await.expect_refusal(packet, ReasonCode::NotAuthorized).await;
+    assert_eq!(broker.sample("shangmq_messages_dropped_total{reason=\"unauthorized\"}"), 69);
+    assert_eq!(broker.sample("shangmq_log_lines_suppressed_total{listener=\"tcp:default\"}"), 72 - 60);
+    let log = broker.stop();
+    let said: Vec<&Value> = log.iter().filter(|event| event["message"] == "refused by the rules for topics").collect();
+    assert!((4..=60).contains(&said.len()), "{}", said.len());
+    let of = |event: &Value| ["action", "topic", "rule"].map(|field| event[field].as_str().unwrap().to_owned());
+    assert_eq!(of(said[0]), ["publish", "closed/a", "line 2 of auth.acl_file"]);
+    assert_eq!(of(said[1]), ["subscribe", "$share/g/closed/+", "line 2 of auth.acl_file"]);
+    assert_eq!(of(said[2]), ["subscribe", "other", "no rule allows it"]);
+    assert_eq!(of(said[3]), ["publish", "$SYS/x", "built in: clients do not publish to the broker's own topics"]);
+    assert_eq!((&said[0]["level"], &said[0]["client_id"]), (&"INFO".into(), &"c".into()));
 }

@@ -42,6 +42,17 @@ pub struct Rule {
     /// Only messages with this retain flag; says nothing about subscriptions.
     pub retain: Option<bool>,
     pub topics: Vec<TopicPattern>,
+    pub source: Source,
+}
+
+/// Where a rule was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The line of the ACL file on which it begins.
+    Line(usize),
+    /// The client's token.
+    Token,
+    BuiltIn,
 }
 
 /// Whom a rule concerns.
@@ -101,6 +112,7 @@ impl Rules {
             qos: None,
             retain: None,
             topics: TopicPattern::verbatim("$SYS/#").into_iter().collect(),
+            source: Source::BuiltIn,
         };
         let local = Conditions { addresses: Cidr::loopback(), ..Conditions::default() };
         Rules(vec![rule(Permit::Allow, Who::These(Box::new(local))), rule(Permit::Deny, Who::Everyone)])
@@ -124,6 +136,7 @@ impl From<Granted> for Rules {
             qos: None,
             retain: None,
             topics,
+            source: Source::Token,
         };
         Rules(vec![
             rule(RuleAction::Publish, granted.publish),
@@ -133,28 +146,50 @@ impl From<Granted> for Rules {
     }
 }
 
-/// Whether a client may publish a message. `None`: no rule says anything about it.
-pub fn publish<'r>(rules: impl Iterator<Item = &'r Rule>, client: &Identity, wish: Publishing<'_>) -> Option<Permit> {
+/// What rules say about a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said<'r> {
+    /// By one rule, or by several together.
+    Allowed,
+    Refused(&'r Rule),
+    /// No rule says anything about it, or about some of the topics it concerns, and none refuses any.
+    Nothing,
+}
+
+impl<'r> Said<'r> {
+    fn by(rule: &'r Rule) -> Said<'r> {
+        match rule.permit {
+            Permit::Allow => Said::Allowed,
+            Permit::Deny => Said::Refused(rule),
+        }
+    }
+
+    /// Whether it is allowed, where `no_match` holds for what no rule names.
+    pub fn allows(self, no_match: Permit) -> bool {
+        match self {
+            Said::Allowed => true,
+            Said::Refused(_) => false,
+            Said::Nothing => no_match == Permit::Allow,
+        }
+    }
+}
+
+/// Whether a client may publish a message.
+pub fn publish<'r>(rules: impl Iterator<Item = &'r Rule>, client: &Identity, wish: Publishing<'_>) -> Said<'r> {
     for rule in rules {
         let concerned = rule.action != RuleAction::Subscribe
             && rule.retain.is_none_or(|retain| retain == wish.retain)
             && rule.concerns(client, wish.qos);
         let cautious = rule.permit == Permit::Deny;
         if concerned && rule.topics.iter().any(|topic| topic.matches(client, cautious, wish.topic)) {
-            return Some(rule.permit);
+            return Said::by(rule);
         }
     }
-    None
+    Said::Nothing
 }
 
-/// Whether a client may subscribe to a filter, from which `$share/GROUP/` has been taken off. `None`: no rule says anything about some of
-/// the topics it matches, and none refuses any.
-pub fn subscribe<'r>(
-    rules: impl Iterator<Item = &'r Rule>,
-    client: &Identity,
-    filter: &str,
-    qos: QoS,
-) -> Option<Permit> {
+/// Whether a client may subscribe to a filter, from which `$share/GROUP/` has been taken off.
+pub fn subscribe<'r>(rules: impl Iterator<Item = &'r Rule>, client: &Identity, filter: &str, qos: QoS) -> Said<'r> {
     let wanted = Filter::of(filter);
     let mut allowed: Vec<Filter<'_>> = Vec::new();
     for rule in rules {
@@ -164,29 +199,29 @@ pub fn subscribe<'r>(
         for topic in &rule.topics {
             match (rule.permit, topic.bind(client, rule.permit == Permit::Deny)) {
                 (_, Bound::Nothing) => {}
-                (permit, Bound::ExactFilter(text)) if text == filter => return Some(permit),
+                (_, Bound::ExactFilter(text)) if text == filter => return Said::by(rule),
                 (_, Bound::ExactFilter(_)) => {}
                 (Permit::Allow, Bound::Topics(topics)) => {
                     let whole = covered(&wanted, std::iter::once(&topics));
                     allowed.push(topics);
                     if whole {
-                        return Some(Permit::Allow);
+                        return Said::Allowed;
                     }
                 }
                 (Permit::Deny, Bound::Topics(topics)) => {
                     let refused = wanted.intersection(&topics);
                     if refused.is_some_and(|refused| !covered(&refused, allowed.iter())) {
-                        return Some(Permit::Deny);
+                        return Said::Refused(rule);
                     }
                 }
                 (Permit::Allow, Bound::Everything) => {}
                 (Permit::Deny, Bound::Everything) => {
-                    return Some(if covered(&wanted, allowed.iter()) { Permit::Allow } else { Permit::Deny });
+                    return if covered(&wanted, allowed.iter()) { Said::Allowed } else { Said::Refused(rule) };
                 }
             }
         }
     }
-    covered(&wanted, allowed.iter()).then_some(Permit::Allow)
+    if covered(&wanted, allowed.iter()) { Said::Allowed } else { Said::Nothing }
 }
 
 impl Rule {

@@ -7,11 +7,27 @@ use proptest::prelude::*;
 
 fn rule(permit: Permit, action: RuleAction, topics: &[&str]) -> Rule {
     let topics = topics.iter().map(|topic| topic.parse().unwrap()).collect();
-    Rule { permit, who: Who::Everyone, action, qos: None, retain: None, topics }
+    Rule { permit, who: Who::Everyone, action, qos: None, retain: None, topics, source: Source::Line(1) }
 }
 
 fn rules(list: &[(Permit, &str)]) -> Vec<Rule> {
     list.iter().map(|(permit, topic)| rule(*permit, RuleAction::All, &[topic])).collect()
+}
+
+fn permit(said: Said<'_>) -> Option<Permit> {
+    match said {
+        Said::Allowed => Some(Allow),
+        Said::Refused(_) => Some(Deny),
+        Said::Nothing => None,
+    }
+}
+
+fn subscribe<'r>(rules: impl Iterator<Item = &'r Rule>, client: &Identity, filter: &str, qos: QoS) -> Option<Permit> {
+    permit(super::subscribe(rules, client, filter, qos))
+}
+
+fn publish<'r>(rules: impl Iterator<Item = &'r Rule>, client: &Identity, wish: Publishing<'_>) -> Option<Permit> {
+    permit(super::publish(rules, client, wish))
 }
 
 fn may_subscribe(list: &[(Permit, &str)], filter: &str) -> Option<Permit> {

@@ -2,7 +2,8 @@
 //! the way of data. What runs is chosen once, from what [`cpu::features`] finds; everything has a portable form that gives the same answers.
 //!
 //! Nothing here branches on a secret or uses one as an index. `unsafe` stands only where vectors are loaded and stored and where a
-//! function for certain instructions is entered after the processor was asked.
+//! function for certain instructions is entered after the processor was asked, and around the instructions of SM2's field.
 
 pub mod cpu;
+pub mod sm2;
 pub mod sm3;

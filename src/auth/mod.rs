@@ -29,7 +29,7 @@ use checks::Checks;
 pub use enhanced::{Exchange, MAX_STEPS, Method, ScramSha256, Step};
 pub use identity::{Identity, Owner, VerifiedCertificate};
 pub use jwt::Jwt;
-pub use password_file::{LineProblem, PasswordFile, PasswordFileError, UserNameError, Users, set_password};
+pub use password_file::{LineProblem, PasswordFile, PasswordFileError, UserNameError, Users, delete_user, set_password};
 pub use password_hash::{HashError, MAX_PASSWORD_BYTES, PasswordHash};
 pub use rights::{Access, Answer, Authorizer, Policy, RefusedBy, Rights};
 #[doc(hidden)]

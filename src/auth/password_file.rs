@@ -27,6 +27,10 @@ pub enum PasswordFileError {
         #[source]
         error: io::Error,
     },
+    #[error("{}: there is no such file; `shangmq passwd {} USER` makes it with its first user", path.display(), path.display())]
+    Missing { path: PathBuf },
+    #[error("{}: has no user `{username}`", path.display())]
+    NoUser { path: PathBuf, username: String },
     #[error("{}: larger than 64MB", path.display())]
     TooLarge { path: PathBuf },
     #[error("{}: others than its owner can use this file (mode {mode:04o}); chmod 600 {}", path.display(), path.display())]
@@ -170,26 +174,46 @@ pub fn set_password(path: &Path, username: &str, hash: &PasswordHash) -> Result<
     check_username(username)?;
     let old = match read(path) {
         Ok(bytes) => bytes,
-        Err(PasswordFileError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(PasswordFileError::Missing { .. }) => Vec::new(),
         Err(error) => return Err(error),
     };
-    parse(path, &old)?;
-    let text = String::from_utf8_lossy(&old);
-    let mut new = String::with_capacity(text.len() + 128);
+    let line = format!("{username}:{hash}\n");
+    let (mut new, replaced) = with_line(path, &old, username, &line)?;
+    if !replaced {
+        new.push_str(&line);
+    }
+    replace(path, new.as_bytes()).map_err(|error| PasswordFileError::Io { path: path.to_owned(), error })
+}
+
+/// Takes a user's line out, and leaves the others and comments as they are; the file is replaced in one step.
+///
+/// # Errors
+/// When there is no such user, or as [`set_password`].
+pub fn delete_user(path: &Path, username: &str) -> Result<(), PasswordFileError> {
+    check_username(username)?;
+    let (new, found) = with_line(path, &read(path)?, username, "")?;
+    if !found {
+        return Err(PasswordFileError::NoUser { path: path.to_owned(), username: username.to_owned() });
+    }
+    replace(path, new.as_bytes()).map_err(|error| PasswordFileError::Io { path: path.to_owned(), error })
+}
+
+/// The file's text with another line for a user, and whether there was one.
+fn with_line(path: &Path, old: &[u8], username: &str, line: &str) -> Result<(String, bool), PasswordFileError> {
+    parse(path, old)?;
+    let text = String::from_utf8_lossy(old);
+    let mut new = String::with_capacity(text.len() + line.len() + 1);
     let mut replaced = false;
-    for line in text.lines() {
-        if line.split_once(':').is_some_and(|(name, _)| name == username) {
-            new.push_str(&format!("{username}:{hash}\n"));
+    for known in text.lines() {
+        if known.split_once(':').is_some_and(|(name, _)| name == username) {
+            new.push_str(line);
             replaced = true;
         } else {
-            new.push_str(line);
+            new.push_str(known);
             new.push('\n');
         }
     }
-    if !replaced {
-        new.push_str(&format!("{username}:{hash}\n"));
-    }
-    replace(path, new.as_bytes()).map_err(|error| PasswordFileError::Io { path: path.to_owned(), error })
+    Ok((new, replaced))
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -216,7 +240,10 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn read(path: &Path) -> Result<Vec<u8>, PasswordFileError> {
     let failed = |error| PasswordFileError::Io { path: path.to_owned(), error };
-    let file = File::open(path).map_err(failed)?;
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => PasswordFileError::Missing { path: path.to_owned() },
+        _ => failed(error),
+    })?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -417,6 +444,25 @@ mod tests {
         assert_eq!(verdict(&users, Some("ada"), Some("old")).await, Verdict::Reject);
         assert_eq!(verdict(&users, Some("bob"), Some("b")).await, accepted("bob"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_user_is_deleted_and_the_rest_of_the_file_stays() {
+        let hash = cheap("a");
+        let text = format!("# people\nada:{hash}\nbob:{hash}\n\n");
+        let (dir, path) = file(text.as_bytes());
+        delete_user(&path, "ada").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("# people\nbob:{hash}\n\n"));
+        let gone = delete_user(&path, "ada").unwrap_err();
+        assert!(gone.to_string().ends_with("users: has no user `ada`"), "{gone}");
+        // A comment that looks like a user is none.
+        assert!(delete_user(&path, "# people").is_err());
+        let missing = delete_user(&dir.path().join("none"), "ada").unwrap_err().to_string();
+        assert!(
+            missing.contains("none: there is no such file; `shangmq passwd ") && missing.contains(" USER`"),
+            "{missing}"
+        );
+        assert!(!dir.path().join("none").exists());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `shangmq passwd`: sets the password of a user in a password file.
+//! `shangmq passwd`: sets the password of a user in a password file, or takes a user out of it.
 
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::Outcome;
-use crate::auth::{MAX_PASSWORD_BYTES, PasswordHash, set_password};
+use crate::auth::{MAX_PASSWORD_BYTES, PasswordHash, delete_user, set_password};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The password file; made when it is not there.
     file: PathBuf,
-    /// The user to add or change.
+    /// The user to add, change or delete.
     user: String,
     /// Read the password from the first line of standard input instead of asking for it twice.
     #[arg(long)]
@@ -22,6 +22,9 @@ pub(super) struct Arguments {
     /// Keep credentials for SCRAM-SHA-256, with which the user can also connect by password, instead of a PBKDF2-HMAC-SM3 hash.
     #[arg(long)]
     scram: bool,
+    /// Delete the user. A running broker refuses the user from its next SIGHUP on.
+    #[arg(short = 'D', long, conflicts_with_all = ["password_stdin", "scram"])]
+    delete: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,11 @@ enum PasswordError {
 
 impl Arguments {
     pub(super) fn run(self) -> Outcome {
+        if self.delete {
+            delete_user(&self.file, &self.user)?;
+            writeln!(io::stdout().lock(), "{} is deleted from {}", self.user, self.file.display())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let password = if self.password_stdin { from_input(io::stdin().lock())? } else { from_terminal()? };
         let password = password.as_bytes();
         let hash = if self.scram { PasswordHash::scram(password)? } else { PasswordHash::new(password)? };

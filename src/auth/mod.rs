@@ -28,8 +28,10 @@ use checks::Checks;
 
 pub use enhanced::{Exchange, MAX_STEPS, Method, ScramSha256, Step};
 pub use identity::{Identity, Owner, VerifiedCertificate};
-pub use jwt::Jwt;
-pub use password_file::{LineProblem, PasswordFile, PasswordFileError, UserNameError, Users, delete_user, set_password};
+pub use jwt::{Jwt, TokenRefused};
+pub use password_file::{
+    LineProblem, PasswordFile, PasswordFileError, UserNameError, Users, delete_user, set_password,
+};
 pub use password_hash::{HashError, MAX_PASSWORD_BYTES, PasswordHash};
 pub use rights::{Access, Answer, Authorizer, Policy, RefusedBy, Rights};
 #[doc(hidden)]
@@ -82,6 +84,8 @@ pub struct Admitted {
 pub enum DenyReason {
     #[error("wrong user name or password")]
     BadCredentials,
+    #[error("{0}")]
+    Token(TokenRefused),
     #[error("no user name, and anonymous clients are not allowed")]
     AnonymousNotAllowed,
     #[error("the client identifier is not the one that auth.clientid_binding asks of this client")]
@@ -98,6 +102,8 @@ pub enum DenyReason {
 pub enum Verdict {
     Accept(Accepted),
     Reject,
+    /// Refused like a wrong password; the reason is the operator's.
+    RejectToken(TokenRefused),
     /// The client showed nothing that this authenticator judges.
     Ignore,
     /// The check could not be made, which refuses the client.
@@ -211,11 +217,8 @@ impl Auth {
         for authenticator in &chain.authenticators {
             match authenticator.verify(request).await {
                 Verdict::Accept(accepted) => return Ok(accepted),
-                Verdict::Reject => {
-                    self.may_try(request.remote.ip())?;
-                    self.failed(request.remote.ip());
-                    return Err(DenyReason::BadCredentials);
-                }
+                Verdict::Reject => return Err(self.rejected(request, DenyReason::BadCredentials)),
+                Verdict::RejectToken(reason) => return Err(self.rejected(request, DenyReason::Token(reason))),
                 Verdict::Unavailable => return Err(DenyReason::Unavailable),
                 Verdict::Busy(limit) => return Err(DenyReason::Busy(limit)),
                 Verdict::Ignore => {}
@@ -228,6 +231,15 @@ impl Auth {
             (None, None) => Err(DenyReason::AnonymousNotAllowed),
             _ => Err(DenyReason::BadCredentials),
         }
+    }
+
+    /// Counts a failure. Whoever fails too often is told nothing more.
+    fn rejected(&self, request: &AuthRequest<'_>, reason: DenyReason) -> DenyReason {
+        if let Err(busy) = self.may_try(request.remote.ip()) {
+            return busy;
+        }
+        self.failed(request.remote.ip());
+        reason
     }
 
     /// Lets a client in whom an authenticator, or a method of extended authentication, vouches for.

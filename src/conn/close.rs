@@ -68,7 +68,7 @@ impl Close {
             | Close::WriteTimeout => None,
             Close::Malformed(error) => Some(error.reason_code()),
             Close::Protocol(_) => Some(ReasonCode::ProtocolError),
-            Close::Denied(DenyReason::BadCredentials) => Some(ReasonCode::BadUserNameOrPassword),
+            Close::Denied(DenyReason::BadCredentials | DenyReason::Token(_)) => Some(ReasonCode::BadUserNameOrPassword),
             Close::Denied(DenyReason::AnonymousNotAllowed | DenyReason::ClientId) => Some(ReasonCode::NotAuthorized),
             // A check that cannot be made refuses, and says that it may go better later.
             Close::Denied(DenyReason::Unavailable) => Some(ReasonCode::ServerUnavailable),

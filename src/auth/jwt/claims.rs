@@ -5,32 +5,36 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{MAX_TOPICS, Refused};
+use super::{MAX_TOPICS, TokenRefused};
 use crate::auth::AuthRequest;
 use crate::auth::acl::{Granted, TopicPattern};
 
 /// Checks `exp`, `nbf` and `iat` (RFC 7519 section 4.1) and returns how long the token holds from `now`, the time since 1970.
-pub(super) fn check_times(claims: &Map<String, Value>, now: Duration, leeway: Duration) -> Result<Duration, Refused> {
-    let expires = time(claims, "exp")?.ok_or(Refused::NoExpiry)?;
+pub(super) fn check_times(
+    claims: &Map<String, Value>,
+    now: Duration,
+    leeway: Duration,
+) -> Result<Duration, TokenRefused> {
+    let expires = time(claims, "exp")?.ok_or(TokenRefused::NoExpiry)?;
     let (now, leeway) = (now.as_secs_f64(), leeway.as_secs_f64());
     for begin in [time(claims, "nbf")?, time(claims, "iat")?].into_iter().flatten() {
         if begin > now + leeway {
-            return Err(Refused::NotYet);
+            return Err(TokenRefused::NotYet { secs: (begin - now).ceil() as u64 });
         }
     }
     let left = expires + leeway - now;
     if left <= 0.0 {
-        return Err(Refused::Expired);
+        return Err(TokenRefused::Expired { secs: (now - expires) as u64 });
     }
     // What is too long for a duration is longer than any connection.
     Ok(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX))
 }
 
 /// A number of seconds since 1970.
-fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, Refused> {
+fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, TokenRefused> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let seconds = value.as_f64().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
-    seconds.map(Some).ok_or(Refused::ClaimType)
+    seconds.map(Some).ok_or(TokenRefused::ClaimType)
 }
 
 /// The topics of EMQX's claim: `{"pub": […], "sub": […], "all": […]}`. `None` when any of it is not understood.

@@ -21,26 +21,28 @@ use token::Token;
 /// Topics that a token may list.
 pub(super) const MAX_TOPICS: usize = 256;
 
-/// Why a token is refused; the client is not told.
+/// Why a token is refused, for the operator; the client is not told. Nothing of the token is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Refused {
-    #[error("no key has checked its signature")]
+pub enum TokenRefused {
+    #[error("token with a signature that no key of auth.jwt made")]
     Signature,
-    #[error("it has a header that must be understood and is not")]
+    #[error("token with a header that must be understood and is not (crit)")]
     CriticalHeader,
-    #[error("it does not say when it expires")]
+    #[error("token that does not say when it expires (exp)")]
     NoExpiry,
-    #[error("it has expired")]
-    Expired,
-    #[error("it is not valid yet")]
-    NotYet,
-    #[error("a claim has the wrong type")]
+    #[error("token expired {secs} s ago")]
+    Expired { secs: u64 },
+    #[error("token that is not valid before {secs} s from now (nbf, iat); is a clock wrong?")]
+    NotYet { secs: u64 },
+    #[error("token whose claims are no JSON object, or whose exp, nbf or iat is no number")]
     ClaimType,
-    #[error("it does not name the user")]
+    #[error("token without the claim that auth.jwt.username_claim names")]
     NoUsername,
-    #[error("a claim is not what auth.jwt.verify_claims asks for")]
+    #[error("token for another user than CONNECT names")]
+    OtherUser,
+    #[error("token with a claim that is not what auth.jwt.verify_claims asks for")]
     Claim,
-    #[error("its list of topics is not understood")]
+    #[error("token whose list of topics is not understood (auth.jwt.acl_claim)")]
     Acl,
 }
 
@@ -85,32 +87,32 @@ impl Jwt {
         let Some(token) = request.password.and_then(Token::parse) else { return Verdict::Ignore };
         match self.verify(&token, request, now) {
             Ok(accepted) => Verdict::Accept(accepted),
-            Err(reason) => {
-                tracing::debug!(remote = %request.remote, client_id = request.client_id, %reason, "token refused");
-                Verdict::Reject
-            }
+            Err(reason) => Verdict::RejectToken(reason),
         }
     }
 
-    fn verify(&self, token: &Token<'_>, request: &AuthRequest<'_>, now: Duration) -> Result<Accepted, Refused> {
+    fn verify(&self, token: &Token<'_>, request: &AuthRequest<'_>, now: Duration) -> Result<Accepted, TokenRefused> {
         if token.has_critical_headers() {
-            return Err(Refused::CriticalHeader);
+            return Err(TokenRefused::CriticalHeader);
         }
         if !self.keys.verify(token) {
-            return Err(Refused::Signature);
+            return Err(TokenRefused::Signature);
         }
-        let claims = token.claims().ok_or(Refused::ClaimType)?;
+        let claims = token.claims().ok_or(TokenRefused::ClaimType)?;
         let valid_for = claims::check_times(&claims, now, self.leeway)?;
-        let username = claims.get(&self.username_claim).ok_or(Refused::NoUsername)?;
-        let username = username.as_str().filter(|name| !name.is_empty()).ok_or(Refused::NoUsername)?;
+        let username = claims.get(&self.username_claim).ok_or(TokenRefused::NoUsername)?;
+        let username = username.as_str().filter(|name| !name.is_empty()).ok_or(TokenRefused::NoUsername)?;
+        if request.username.is_some_and(|sent| sent != username) {
+            return Err(TokenRefused::OtherUser);
+        }
         for (name, template) in &self.claims {
             if !claims.get(name).is_some_and(|claim| template.accepts(claim, request)) {
-                return Err(Refused::Claim);
+                return Err(TokenRefused::Claim);
             }
         }
         let rules = match claims.get(&self.acl_claim) {
             None => None,
-            Some(listed) => Some(Arc::new(Rules::from(claims::granted(listed).ok_or(Refused::Acl)?))),
+            Some(listed) => Some(Arc::new(Rules::from(claims::granted(listed).ok_or(TokenRefused::Acl)?))),
         };
         Ok(Accepted { username: Some(username.into()), rules, valid_for: Some(valid_for) })
     }

@@ -63,9 +63,13 @@ fn verdict_of(jwt: &Jwt, username: Option<&str>, token: &str) -> Verdict {
 }
 
 fn accepted(jwt: &Jwt, token: &str) -> Option<Accepted> {
-    match verdict_of(jwt, Some("ada"), token) {
+    accepted_as(jwt, "ada", token)
+}
+
+fn accepted_as(jwt: &Jwt, username: &str, token: &str) -> Option<Accepted> {
+    match verdict_of(jwt, Some(username), token) {
         Verdict::Accept(accepted) => Some(accepted),
-        Verdict::Reject => None,
+        Verdict::RejectToken(_) => None,
         other => panic!("{other:?}"),
     }
 }
@@ -98,7 +102,7 @@ fn the_tokens_of_rfc_7515_are_accepted_by_their_keys_alone() {
     for (index, key) in keys.iter().enumerate() {
         let jwt = by_set(&json!([key]));
         for (number, token) in tokens.iter().enumerate() {
-            let accepted = accepted(&jwt, token);
+            let accepted = accepted_as(&jwt, "joe", token);
             assert_eq!(accepted.is_some(), index == number, "key {index} token {number}");
             if let Some(accepted) = accepted {
                 assert_eq!(accepted.username.as_deref(), Some("joe"));
@@ -107,7 +111,7 @@ fn the_tokens_of_rfc_7515_are_accepted_by_their_keys_alone() {
         }
     }
     let all = by_set(&json!(keys));
-    assert!(tokens.iter().all(|token| accepted(&all, token).is_some()));
+    assert!(tokens.iter().all(|token| accepted_as(&all, "joe", token).is_some()));
 }
 
 #[test]
@@ -121,12 +125,12 @@ fn a_token_signed_by_sm2_with_sm3_is_accepted() {
     let sign = |text: &str| -> sm2::dsa::Signature { signer.sign(text.as_bytes()) };
     let text = signed("SM3withSM2");
     for signature in [sign(&text).to_bytes().to_vec(), sign(&text).to_der().to_vec()] {
-        assert!(accepted(&jwt, &format!("{text}.{}", base64(&signature))).is_some());
+        assert!(accepted_as(&jwt, "joe", &format!("{text}.{}", base64(&signature))).is_some());
     }
     for algorithm in ["ES256", "SM2", "HS256", "none"] {
         let text = signed(algorithm);
         let signature = sign(&text).to_bytes();
-        assert!(accepted(&jwt, &format!("{text}.{}", base64(&signature))).is_none(), "{algorithm}");
+        assert!(accepted_as(&jwt, "joe", &format!("{text}.{}", base64(&signature))).is_none(), "{algorithm}");
     }
 }
 
@@ -210,6 +214,37 @@ fn a_token_holds_from_its_beginning_to_its_end_give_or_take_the_leeway() {
     assert_eq!(never.valid_for, Some(Duration::MAX));
 }
 
+// An expired token was logged as a wrong password.
+#[test]
+fn a_refused_token_says_why_in_words_without_a_word_of_itself() {
+    let jwt = by_secret("leeway = \"0s\"\nverify_claims = { aud = \"mqtt\" }");
+    let now = NOW.as_secs();
+    let said = |username, token: &str| match verdict_of(&jwt, username, token) {
+        Verdict::RejectToken(reason) => reason.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let claims = json!({ "sub": "ada", "exp": now + 60, "aud": "mqtt" });
+    let with = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        token(&claims)
+    };
+    let forged = hs256(b"another", token(&claims).rsplit_once('.').unwrap().0);
+    for (token, reason) in [
+        (with("exp", json!(now - 90)), "token expired 90 s ago"),
+        (with("exp", json!("soon")), "token whose claims are no JSON object, or whose exp, nbf or iat is no number"),
+        (token(&json!({ "sub": "ada" })), "token that does not say when it expires (exp)"),
+        (with("nbf", json!(now + 5)), "token that is not valid before 5 s from now (nbf, iat); is a clock wrong?"),
+        (with("sub", json!(1)), "token without the claim that auth.jwt.username_claim names"),
+        (with("sub", json!("secret-eve")), "token for another user than CONNECT names"),
+        (with("aud", json!("secret-x")), "token with a claim that is not what auth.jwt.verify_claims asks for"),
+        (with("acl", json!(["secret-y"])), "token whose list of topics is not understood (auth.jwt.acl_claim)"),
+        (forged, "token with a signature that no key of auth.jwt made"),
+    ] {
+        assert_eq!(said(Some("ada"), &token), reason);
+    }
+}
+
 #[test]
 fn a_token_names_its_user_and_meets_the_claims_that_are_asked_for() {
     let jwt = by_secret("verify_claims = { device = \"dev-${clientid}\", aud = \"mqtt\", name = \"${username}\" }");
@@ -217,7 +252,7 @@ fn a_token_names_its_user_and_meets_the_claims_that_are_asked_for() {
         json!({ "sub": "ada", "exp": NOW.as_secs() + 60, "device": "dev-c", "aud": ["x", "mqtt"], "name": "ada" });
     assert!(accepted(&jwt, &token(&claims)).is_some());
     // `${username}` is what the client sent, and it sent nothing.
-    assert_eq!(verdict_of(&jwt, None, &token(&claims)), Verdict::Reject);
+    assert_eq!(verdict_of(&jwt, None, &token(&claims)), Verdict::RejectToken(TokenRefused::Claim));
     for (name, value) in [
         ("device", json!("dev-d")),
         ("device", json!(null)),
@@ -233,7 +268,7 @@ fn a_token_names_its_user_and_meets_the_claims_that_are_asked_for() {
         assert!(accepted(&jwt, &token(&changed)).is_none(), "{changed}");
     }
     let by_other_name = by_secret("username_claim = \"user\"");
-    let accepted = accepted(&by_other_name, &token(&with("user", json!("bob")))).unwrap();
+    let accepted = accepted_as(&by_other_name, "bob", &token(&with("user", json!("bob")))).unwrap();
     assert_eq!(accepted.username.as_deref(), Some("bob"));
 }
 

@@ -48,7 +48,10 @@ async fn serve_text(
     scrape: impl Fn() -> String + Clone + Send + Sync + 'static,
     mut stop: watch::Receiver<bool>,
 ) {
-    info!(address = ?socket.local_addr().ok(), "serving metrics");
+    match socket.local_addr() {
+        Ok(address) => info!(%address, "serving metrics"),
+        Err(cause) => info!(%cause, "serving metrics at an address that the system does not tell"),
+    }
     // Every answer closes its connection: one kept open would reach the end of its life under a later request.
     let metrics = move || async move { ([(CONTENT_TYPE, metrics::CONTENT_TYPE), (CONNECTION, "close")], scrape()) };
     let routes = Router::new().route("/metrics", get(metrics)).route("/health", get(health)).fallback(not_found);

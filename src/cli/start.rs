@@ -89,6 +89,7 @@ async fn serve(prepared: Prepared, development: bool) -> Outcome {
         break;
     }
     server.shutdown().await;
+    info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 

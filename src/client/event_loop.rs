@@ -153,7 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let (packet_id, qos) = (message.packet_id, message.qos);
         let (topic, len) = (message.topic.clone(), message.payload.len());
         self.send(Packet::Publish(message))?;
-        debug!(?packet_id, ?qos, topic = &*topic, len, "sending PUBLISH");
+        let id = packet_id.map(NonZeroU16::get);
+        debug!(packet_id = id, qos = u8::from(qos), topic = &*topic, len, "sending PUBLISH");
         if let (Some(packet_id), Some(stage)) = (packet_id, stage) {
             self.in_flight.insert(packet_id, stage);
         }

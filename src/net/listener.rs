@@ -27,8 +27,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a listener whose configuration is right cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error("listeners.{id}: cannot listen on {bind}: {}", describe_bind(.cause))]
+#[error("listeners.{}.bind: cannot listen on {bind}: {}", .id.replacen(':', ".", 1), describe_bind(.cause))]
 pub struct BindError {
+    /// Such as `ssl:default`, which the configuration writes with a point.
     id: String,
     bind: SocketAddr,
     cause: io::Error,

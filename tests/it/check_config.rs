@@ -170,6 +170,6 @@ async fn a_port_in_use_is_the_business_of_start() {
     assert!(shangmq(dir.path(), &["check-config"]).0);
     let error = Server::start(Config::parse(&dir.path().join("t.toml"), &text, []).unwrap()).await.unwrap_err();
     assert!(matches!(error, StartError::Listeners(_)), "{error}");
-    let expected = format!("listeners.tcp:a: cannot listen on {bind}: the port is in use by another program");
+    let expected = format!("listeners.tcp.a.bind: cannot listen on {bind}: the port is in use by another program");
     assert!(error.to_string().starts_with(&expected), "{error}");
 }

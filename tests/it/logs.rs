@@ -74,10 +74,7 @@ impl Piped {
             let mut line = String::new();
             assert_ne!(broker.log.read_line(&mut line).unwrap(), 0, "the broker ended");
             let event: Value = serde_json::from_str(&line).unwrap();
-            let address = || {
-                let digits = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
-                event["address"].as_str().unwrap().trim_matches(|c| !digits(c)).parse().unwrap()
-            };
+            let address = || event["address"].as_str().unwrap().parse().unwrap();
             match event["message"].as_str().unwrap() {
                 "listening" if event["listener"] == "tcp:default" && broker.mqtt == nowhere => broker.mqtt = address(),
                 "serving metrics" => broker.metrics = address(),
@@ -169,6 +166,7 @@ async fn refused_clients_are_named_until_there_are_too_many() {
     assert_eq!(others[0]["client_id"].as_str().unwrap().len(), 256);
     // What was queued at the end is written.
     assert!(log.iter().any(|event| event["message"] == "shutting down"), "{log:?}");
+    assert_eq!(log.last().unwrap()["message"], "stopped");
 }
 
 // A client whose rules were wrong was refused without a word to the operator, and its messages were counted nowhere.

@@ -299,7 +299,7 @@ async fn refuses_a_port_in_use_and_leaves_nothing_listening() {
     // An address of its own, where no other test opens ports.
     let free = TcpListener::bind("127.0.0.77:0").unwrap().local_addr().unwrap();
     let listeners = format!("[listeners.tcp.first]\nbind = \"{free}\"\n[listeners.tcp.second]\nbind = \"{taken}\"\n");
-    let words = ["listeners.tcp:second", &taken.to_string(), "in use by another program", "ss -ltnp"];
+    let words = ["listeners.tcp.second.bind", &taken.to_string(), "in use by another program", "ss -ltnp"];
     files.refuses(&listeners, &words).await;
     let refused = std::net::TcpStream::connect(free).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
@@ -355,7 +355,7 @@ async fn reports_every_port_in_use_at_once() {
         "[listeners.tcp.first]\nbind = \"{first}\"\n[listeners.tcp.good]\nbind = \"127.0.0.1:0\"\n[listeners.ws.second]\nbind = \"{second}\"\n"
     );
     let message = files.start(&listeners).await.expect_err("the broker started");
-    for word in ["tcp:first", "ws:second", &first.to_string(), &second.to_string()] {
+    for word in ["listeners.tcp.first.bind", "listeners.ws.second.bind", &first.to_string(), &second.to_string()] {
         assert!(message.contains(word), "no {word} in: {message}");
     }
     assert!(!message.contains("good"), "{message}");

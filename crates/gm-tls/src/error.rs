@@ -19,7 +19,7 @@ pub enum ContextError {
     NothingEnabled,
     #[error("{protocol}: no certificate is configured")]
     NoCertificate { protocol: &'static str },
-    #[error("{protocol}: the certificate of \"{subject}\" has a {found} key where {wanted} is needed")]
+    #[error("{protocol}: the certificate of \"{subject}\" has {} {found} key where {wanted} is needed", article(.found))]
     WrongKeyKind { protocol: &'static str, subject: String, found: String, wanted: &'static str },
     #[error("{protocol}: two certificates have a {kind} key, and a peer could only ever get one of them")]
     DuplicateKeyKind { protocol: &'static str, kind: String },
@@ -51,6 +51,11 @@ pub enum ContextError {
     Certificate { protocol: &'static str, source: ErrorStack },
     #[error("the TLS library failed")]
     Library(#[from] ErrorStack),
+}
+
+/// Before the name of a kind of key, letters of which are said one by one but in words such as `single`.
+fn article(kind: &str) -> &'static str {
+    if kind.starts_with(['E', 'R', 'S']) { "an" } else { "a" }
 }
 
 impl ContextError {
@@ -363,6 +368,12 @@ pub fn alert_name(alert: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_of_keys_have_their_article() {
+        let kinds = ["ECDSA P-256", "RSA 2048", "SM2", "Ed25519", "single", "pair of certificates"];
+        assert_eq!(kinds.map(article), ["an", "an", "an", "an", "a", "a"]);
+    }
 
     // A certificate of 95 kB, from anybody, made a line of 131 kB.
     #[test]

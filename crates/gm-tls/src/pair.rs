@@ -57,10 +57,19 @@ pub enum PairError {
 /// Why a certificate is not valid now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValidityError {
-    #[error("{certificate} expired {days} days ago")]
+    #[error("{certificate} expired {}", ago(*.days))]
     Expired { certificate: Source, days: i64 },
     #[error("{certificate} is not valid yet; it will be in {seconds} seconds (is the clock right?)")]
     NotYet { certificate: Source, seconds: i64 },
+}
+
+/// How long ago something was, in words.
+pub fn ago(days: i64) -> String {
+    match days {
+        0 => "today".to_owned(),
+        1 => "1 day ago".to_owned(),
+        days => format!("{days} days ago"),
+    }
 }
 
 /// The role of a certificate in a pair.

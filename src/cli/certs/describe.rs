@@ -108,7 +108,7 @@ fn validity(certificate: &Certificate, now: i64) -> String {
     if now < from {
         format!("not valid yet, in {} days", (from - now) / DAY + 1)
     } else if now > until {
-        format!("EXPIRED {} days ago", (now - until) / DAY)
+        format!("EXPIRED {}", gm_tls::pair::ago((now - until) / DAY))
     } else {
         format!("valid, {} days left", (until - now) / DAY)
     }

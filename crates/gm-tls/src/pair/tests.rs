@@ -1,6 +1,11 @@
 //! Tests of `pair`: each fault by its own error.
 
 use super::*;
+
+#[test]
+fn days_are_told_in_words() {
+    assert_eq!([0, 1, 2].map(ago), ["today", "1 day ago", "2 days ago"]);
+}
 use crate::cert::ExtendedKeyUsage;
 use crate::pki::{AlternativeNames, AuthorityProfile, CertificateAuthority, Issued, Profile, Subject};
 

@@ -1,4 +1,4 @@
-//! Ends parked sessions whose time is up and publishes wills whose delay has passed.
+//! Ends parked sessions whose time is up, publishes wills whose delay has passed, and says what queues dropped.
 
 use super::Broker;
 use super::delayed::Delayed;
@@ -42,6 +42,7 @@ impl Broker {
             while self.publish_due(BATCH) {
                 tokio::task::yield_now().await;
             }
+            self.report_losses();
             let now = self.now();
             if now >= clear_at {
                 self.retained.remove_expired(&mut sweep, SWEEP_WORK, now, |topic| {

@@ -10,6 +10,9 @@ mod durable;
 mod flapping;
 mod janitor;
 mod lease;
+mod losses;
+mod outbox;
+mod patience;
 mod publish;
 mod registry;
 mod retained;
@@ -23,11 +26,12 @@ pub use bans::{Ban, Bans, Subject, TooManyBans};
 pub use delayed::Delay;
 pub use durable::Changes;
 pub use lease::{Lease, OpenError, OpenRequest, Opened};
+pub use outbox::Wait;
 pub use publish::{PublishOptions, Published, RetainedStore};
 pub use retained::{Held, RetainedIndex, RetainedScan, Scanned, retained_index};
 pub use shared::Publisher;
 pub use subscribe::{SubscribeOutcome, SubscribeRequest};
-pub use subscriber::{Drained, Subscriber, SubscriberId, Turn};
+pub use subscriber::{Awaited, Drained, Subscriber, SubscriberId};
 pub use withdraw::brought;
 
 use crate::config::{DefaultPriority, Features, MqttConfig, RetainerConfig};
@@ -83,6 +87,7 @@ pub struct Broker {
     delayed: Option<Delayed>,
     flapping: Option<Flapping>,
     bans: Bans,
+    losses: losses::Losses,
     sys: sys::Sys,
 }
 
@@ -110,6 +115,7 @@ impl Broker {
             delayed: features.delayed.enable.then(|| Delayed::new(&features.delayed)),
             flapping: features.flapping_detect.enable.then(|| Flapping::new(&features.flapping_detect)),
             bans: Bans::new(features.max_bans),
+            losses: losses::Losses::default(),
             sys: sys::Sys::new(),
             features,
             router: Arc::new(Router::new(RouterLimits::default())),
@@ -232,6 +238,7 @@ fn queue_limits(config: &MqttConfig) -> QueueLimits {
         max_messages: config.max_mqueue_len,
         max_bytes: config.max_mqueue_bytes,
         store_qos0: config.mqueue_store_qos0,
+        slow_wait: millis(config.slow_subscriber_wait),
         priorities: (!named.is_empty()).then(|| Priorities::new(topics, others)),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::durable::Changes;
 use super::retained::Held;
-use super::{Broker, Cache, Delay, Publisher, Subscriber, SubscriberId};
+use super::{Awaited, Broker, Cache, Delay, Publisher, Subscriber, SubscriberId};
 use crate::auth::Rights;
 use crate::auth::acl::Publishing;
 use crate::router::{Choice, Fit, Match, RetainedChange, RetainedError, Route, Stored};
@@ -21,7 +21,7 @@ pub struct Published {
     pub receivers: usize,
     pub retained: RetainedStore,
     /// One of them that the publisher is to wait for before its next message.
-    pub crowded: Option<Arc<Subscriber>>,
+    pub crowded: Option<Awaited>,
     /// What the publisher may be told only when this is durable; 0 is at once.
     pub ticket: Ticket,
     /// The store cannot take what the message would change; it was given to nobody.
@@ -200,21 +200,22 @@ impl Broker {
         &self,
         subscriber: &Arc<Subscriber>,
         delivery: Delivery,
-        crowded: &mut Option<Arc<Subscriber>>,
+        crowded: &mut Option<Awaited>,
         changes: &mut Changes<'_>,
     ) -> Push {
+        let qos = delivery.qos;
         let pushed = subscriber.push(delivery, changes);
         if pushed.crowded && crowded.is_none() {
-            *crowded = Some(Arc::clone(subscriber));
+            *crowded = Some(Awaited { subscriber: Arc::clone(subscriber), qos });
         }
-        match pushed.push {
-            Push::Queued | Push::DroppedAway | Push::Ended => {}
-            Push::Evicted(count) => {
-                self.metrics.dropped_queue_full.fetch_add(count as u64, Ordering::Relaxed);
-            }
-            Push::DroppedFull => {
-                self.metrics.dropped_queue_full.fetch_add(1, Ordering::Relaxed);
-            }
+        let (plain, acknowledged) = match pushed.push {
+            Push::Queued | Push::DroppedAway | Push::Ended => return pushed.push,
+            Push::Evicted { plain, acknowledged } => (plain, acknowledged),
+            Push::DroppedFull => (usize::from(qos == QoS::AtMostOnce), usize::from(qos != QoS::AtMostOnce)),
+        };
+        self.metrics.dropped_queue_full.fetch_add((plain + acknowledged) as u64, Ordering::Relaxed);
+        if acknowledged > 0 {
+            self.losses.add(subscriber, acknowledged, self.now());
         }
         pushed.push
     }
@@ -285,7 +286,7 @@ struct Merged {
 
 /// 1 for a message that is on its way.
 fn received(push: Push) -> usize {
-    usize::from(matches!(push, Push::Queued | Push::Evicted(_)))
+    usize::from(matches!(push, Push::Queued | Push::Evicted { .. }))
 }
 
 impl Merged {

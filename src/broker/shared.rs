@@ -39,7 +39,7 @@ impl Publisher {
 }
 
 fn fit(member: &Member) -> Fit {
-    if member.subscriber.is_connected() { Fit::Take } else { Fit::Reserve }
+    if member.subscriber.keeps_up() { Fit::Take } else { Fit::Reserve }
 }
 
 impl Broker {
@@ -96,7 +96,7 @@ impl Broker {
             // Nobody publishes here who could wait for a crowded subscriber.
             match self.hand_over(&member.subscriber, again, &mut None, changes) {
                 Push::Ended => {}
-                push => return matches!(push, Push::Queued | Push::Evicted(_)),
+                push => return matches!(push, Push::Queued | Push::Evicted { .. }),
             }
         }
         false

@@ -1,13 +1,15 @@
 //! The handle by which publishers reach a session: its bounded outbox, the waker of the task that drains it, and a way to end that task.
 
 use super::durable::{Changes, InBatch, OneByOne};
+use super::losses::Loss;
+use super::outbox::{Asked, Outbox, Pace, Turn, Worth};
 use crate::auth::Owner;
 use crate::session::{Backlog, Delivery, Held, LoadedRow, Millis, Push, Queue, QueueLimits, Ticket};
 use crate::store::{Health, Store};
 use bytestring::ByteString;
 use futures_util::task::AtomicWaker;
 use mqtt_codec::{QoS, ReasonCode};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::task::Waker;
@@ -29,13 +31,12 @@ pub struct Drained {
     pub kick: Option<ReasonCode>,
 }
 
-/// Messages and bytes in an outbox above which its publishers wait, and below which they go on; within half of the outbox's own limits.
-/// Enough for full batches, and little enough that a message does not grow old in the queue.
-const CROWDED_MESSAGES: usize = 1024;
-const CROWDED_BYTES: usize = 1 << 20;
-
-/// Which of the waits for a subscriber a publisher takes part in; it changes with each release.
-pub type Turn = u64;
+/// A subscriber that a publisher is to wait for, and the QoS of the message after which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    pub subscriber: Arc<Subscriber>,
+    pub qos: QoS,
+}
 
 /// What became of a message, and whether its publisher is to wait before the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,48 +55,9 @@ pub struct Subscriber {
     limits: Arc<QueueLimits>,
     outbox: Mutex<Outbox>,
     waker: AtomicWaker,
+    loss: Loss,
     /// Set for a durable session, whose queue is a [`Backlog`].
     store: Option<Arc<Store>>,
-}
-
-#[derive(Debug, Default)]
-struct Outbox {
-    queue: Queue,
-    /// Instead of `queue`, for a durable session.
-    backlog: Option<Box<Backlog>>,
-    ended: bool,
-    connected: bool,
-    kick: Option<ReasonCode>,
-    /// The client does not take what waits for it: its socket is full, or its window. Nobody waits for such a one.
-    blocked: bool,
-    /// Publishers that wait until the outbox is no longer crowded; each connection once at most.
-    waiting: Vec<Waker>,
-    turn: Turn,
-}
-
-impl Outbox {
-    fn is_crowded(&self, limits: &QueueLimits, divisor: usize) -> bool {
-        let messages = CROWDED_MESSAGES.min(limits.max_messages / 2) / divisor;
-        let bytes = CROWDED_BYTES.min(limits.max_bytes / 2) / divisor;
-        if !self.connected || self.blocked {
-            return false;
-        }
-        let (waiting, their_bytes) = match &self.backlog {
-            None => (self.queue.len(), self.queue.bytes()),
-            Some(backlog) => (backlog.len(), backlog.bytes()),
-        };
-        waiting > messages || their_bytes > bytes
-    }
-
-    /// The publishers to wake, if there is no reason any more to wait.
-    fn release(&mut self, limits: &QueueLimits) -> Vec<Waker> {
-        // Later than they were stopped, so that they do not stop again with the next message.
-        if self.waiting.is_empty() || self.is_crowded(limits, 2) {
-            return Vec::new();
-        }
-        self.turn += 1;
-        std::mem::take(&mut self.waiting)
-    }
 }
 
 impl Subscriber {
@@ -104,9 +66,10 @@ impl Subscriber {
             id,
             client_id,
             owner: Mutex::new(owner),
+            outbox: Mutex::new(Outbox::new(&limits)),
             limits,
-            outbox: Mutex::new(Outbox::default()),
             waker: AtomicWaker::new(),
+            loss: Loss::default(),
             store: None,
         }
     }
@@ -126,6 +89,11 @@ impl Subscriber {
     /// The store of a durable session.
     pub fn store(&self) -> Option<&Arc<Store>> {
         self.store.as_ref()
+    }
+
+    /// What its queue dropped.
+    pub(super) fn loss(&self) -> &Loss {
+        &self.loss
     }
 
     pub fn id(&self) -> SubscriberId {
@@ -149,12 +117,18 @@ impl Subscriber {
         self.outbox.lock().connected
     }
 
+    /// Whether a connection drains the outbox now, and its client takes what it is given.
+    pub fn keeps_up(&self) -> bool {
+        self.outbox.lock().keeps_up()
+    }
+
     /// Hands a message over. The task is woken only by the first message of an empty outbox: it keeps looking until it has emptied it.
     pub fn push(&self, delivery: Delivery, changes: &mut Changes<'_>) -> Pushed {
         if self.is_durable() && delivery.qos != QoS::AtMostOnce {
             // The batch comes before the lock.
             changes.begin();
         }
+        let worth = Worth::from(delivery.qos);
         let mut outbox = self.outbox.lock();
         if outbox.ended {
             return Pushed { push: Push::Ended, crowded: false };
@@ -167,7 +141,7 @@ impl Subscriber {
                 (was_empty, backlog.push(delivery, away, &self.limits, &mut InBatch { id: self.id, changes }))
             }
         };
-        let crowded = outbox.is_crowded(&self.limits, 1);
+        let crowded = outbox.is_crowded(worth, &self.limits);
         drop(outbox);
         if was_empty && !away {
             self.waker.wake();
@@ -175,26 +149,24 @@ impl Subscriber {
         Pushed { push, crowded }
     }
 
-    /// Whether a publisher is to wait for this subscriber: its connection has more to send than it has come to, and is not kept from it
-    /// by its client. `waker` is called when that is over. `turn` is the answer of the call before, if the wait goes on.
-    pub fn wait(&self, turn: Option<Turn>, waker: &Waker) -> Option<Turn> {
-        let mut outbox = self.outbox.lock();
-        if turn == Some(outbox.turn) {
-            return turn;
-        }
-        if !outbox.is_crowded(&self.limits, 1) {
-            return None;
-        }
-        outbox.waiting.push(waker.clone());
-        Some(outbox.turn)
+    /// Whether a publisher is to wait for this subscriber after a message with this QoS: its connection has more to send than it has
+    /// come to, or than its client took until now. `waker` is called when that is over. `turn` is that of the call before, if the wait
+    /// goes on.
+    pub fn wait(&self, qos: QoS, turn: Option<Turn>, waker: &Waker, now: Millis) -> Asked {
+        let (asked, released) = self.outbox.lock().wait(qos.into(), turn, waker, &self.limits, now);
+        wake_all(released);
+        asked
     }
 
-    /// The connection cannot send now: the client takes no bytes. Those who wait for it go on.
-    pub fn block(&self) {
-        let mut outbox = self.outbox.lock();
-        outbox.blocked = true;
-        let released = outbox.release(&self.limits);
-        drop(outbox);
+    /// The connection cannot send now, since its socket is full; the client has taken `bytes` since the last time.
+    pub fn stall(&self, bytes: usize, now: Millis) {
+        let released = self.outbox.lock().moved(Pace::Held, || (0, bytes), &self.limits, now);
+        wake_all(released);
+    }
+
+    /// Whether the connection hears no acknowledgements, for what its client publishes. Nobody waits for one that is deaf.
+    pub fn set_deaf(&self, deaf: bool) {
+        let released = self.outbox.lock().set_deaf(deaf, &self.limits);
         wake_all(released);
     }
 
@@ -211,19 +183,12 @@ impl Subscriber {
 
     /// A connection takes the session over.
     pub(super) fn connect(&self) {
-        let mut outbox = self.outbox.lock();
-        outbox.connected = true;
-        // Nobody waits for it before it drains for the first time: CONNECT may still be refused, slowly.
-        outbox.blocked = true;
-        outbox.kick = None;
+        self.outbox.lock().connect();
     }
 
     /// The connection is gone.
     pub(super) fn disconnect(&self) {
-        let mut outbox = self.outbox.lock();
-        outbox.connected = false;
-        let released = outbox.release(&self.limits);
-        drop(outbox);
+        let released = self.outbox.lock().disconnect(&self.limits);
         wake_all(released);
         self.waker.take();
     }
@@ -316,12 +281,14 @@ impl Subscriber {
                 }
             }
             drained.more = !backlog.is_empty();
-            // Nobody waits for a client that takes nothing, nor for a store that can take nothing.
-            let behind = drained.held.is_some() && store.health() == Health::Good;
-            outbox.blocked = drained.more && batch.len() < limit && !behind;
-            let released = outbox.release(&self.limits);
-            drop(outbox);
-            wake_all(released);
+            let pace = match drained.held {
+                _ if !drained.more || batch.len() >= limit => Pace::Going,
+                None => Pace::Held,
+                Some(_) if store.health() == Health::Good => Pace::Going,
+                // Nobody waits for a store that can take nothing.
+                Some(_) => Pace::Unready,
+            };
+            self.drained(outbox, batch, pace, now);
             return drained;
         }
         while batch.len() < limit {
@@ -335,11 +302,16 @@ impl Subscriber {
         }
         drained.more = !outbox.queue.is_empty();
         // A message that was left although there was room in the batch waits for the window.
-        outbox.blocked = drained.more && batch.len() < limit;
-        let released = outbox.release(&self.limits);
+        let pace = if drained.more && batch.len() < limit { Pace::Held } else { Pace::Going };
+        self.drained(outbox, batch, pace, now);
+        drained
+    }
+
+    fn drained(&self, mut outbox: MutexGuard<'_, Outbox>, batch: &[Delivery], pace: Pace, now: Millis) {
+        let taken = || (batch.len(), batch.iter().map(Delivery::cost).sum());
+        let released = outbox.moved(pace, taken, &self.limits, now);
         drop(outbox);
         wake_all(released);
-        drained
     }
 }
 
@@ -370,8 +342,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    const WAIT: Millis = 500;
     const LIMITS: QueueLimits =
-        QueueLimits { max_messages: 10, max_bytes: 1 << 20, store_qos0: false, priorities: None };
+        QueueLimits { max_messages: 10, max_bytes: 1 << 20, store_qos0: false, slow_wait: WAIT, priorities: None };
 
     /// One whose connection has drained it for the first time.
     fn connected() -> Subscriber {
@@ -438,32 +411,99 @@ mod tests {
         s
     }
 
+    /// The turn of a publisher that waits.
+    fn wait(s: &Subscriber, qos: QoS, turn: Option<Turn>, waker: &Waker, now: Millis) -> Option<Turn> {
+        s.wait(qos, turn, waker, now).wait.map(|wait| wait.turn)
+    }
+
     #[test]
     fn publishers_wait_for_a_crowded_outbox_and_go_on_when_it_is_half_empty() {
         let s = crowded();
         let (waker, calls) = counted();
-        let turn = s.wait(None, &waker);
+        let turn = wait(&s, QoS::AtMostOnce, None, &waker, 0);
         assert!(turn.is_some());
-        assert_eq!(s.wait(turn, &waker), turn, "asked again, it still waits, once");
+        assert_eq!(wait(&s, QoS::AtMostOnce, turn, &waker, 0), turn, "asked again, it still waits, once");
         let mut batch = Vec::new();
         s.drain(&mut batch, 3, 10, u64::MAX, 0);
         assert_eq!(calls.load(Ordering::Relaxed), 0);
         s.drain(&mut batch, 4, 10, u64::MAX, 0);
         assert_eq!(calls.load(Ordering::Relaxed), 1);
-        assert_eq!(s.wait(turn, &waker), None);
+        assert_eq!(wait(&s, QoS::AtMostOnce, turn, &waker, 0), None);
     }
 
     #[test]
-    fn nobody_waits_for_a_client_that_takes_nothing() {
+    fn nobody_waits_for_a_full_socket_with_messages_that_may_be_lost() {
         let s = crowded();
         let (waker, calls) = counted();
-        let turn = s.wait(None, &waker);
-        s.block();
-        assert_eq!((calls.load(Ordering::Relaxed), s.wait(turn, &waker)), (1, None));
+        let turn = wait(&s, QoS::AtMostOnce, None, &waker, 0);
+        s.stall(0, 0);
+        assert_eq!((calls.load(Ordering::Relaxed), wait(&s, QoS::AtMostOnce, turn, &waker, 0)), (1, None));
         assert!(!s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+        assert!(s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None)).crowded);
         // Bytes are taken again.
         s.drain(&mut Vec::new(), 1, 10, u64::MAX, 0);
         assert!(s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+    }
+
+    /// One whose window is closed, and that has more messages than its publishers are to add to.
+    fn held() -> Subscriber {
+        let s = connected();
+        for _ in 0..10 {
+            s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None));
+        }
+        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 0);
+        s
+    }
+
+    #[test]
+    fn publishers_wait_for_a_client_that_acknowledges() {
+        let s = held();
+        let (waker, calls) = counted();
+        let turn = wait(&s, QoS::AtLeastOnce, None, &waker, 1_000);
+        assert!(turn.is_some());
+        let until = |now| s.wait(QoS::AtLeastOnce, turn, &waker, now).wait.unwrap().until.unwrap();
+        assert_eq!(until(1_000), 1_000 + WAIT);
+        // 2 messages after 450 ms are few, but earn some time.
+        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 1_450);
+        assert!((1_450 + 50 + 20..1_450 + 50 + 25).contains(&until(1_450)));
+        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 1_500);
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+        // Half of the crowd is gone.
+        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 1_510);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        assert_eq!(wait(&s, QoS::AtLeastOnce, turn, &waker, 1_510), None);
+    }
+
+    #[test]
+    fn nobody_waits_long_for_a_client_that_takes_nothing() {
+        let s = held();
+        let ((waker, calls), (other, others)) = (counted(), counted());
+        let turn = wait(&s, QoS::AtLeastOnce, None, &waker, 0);
+        assert!(wait(&s, QoS::ExactlyOnce, None, &other, 100).is_some());
+        assert_eq!(wait(&s, QoS::AtLeastOnce, turn, &waker, WAIT - 1), turn);
+        assert!(s.keeps_up());
+        assert_eq!(s.wait(QoS::AtLeastOnce, turn, &waker, WAIT), Asked { wait: None, gave_up: true });
+        assert_eq!((calls.load(Ordering::Relaxed), others.load(Ordering::Relaxed)), (1, 1), "all of them go on");
+        assert!(!s.keeps_up());
+        // Nor after one acknowledgement, until it keeps pace or has caught up.
+        s.drain(&mut Vec::new(), 10, 1, u64::MAX, WAIT + 1);
+        assert!(!s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None)).crowded);
+        s.drain(&mut Vec::new(), 20, 20, u64::MAX, WAIT + 2);
+        for _ in 0..10 {
+            s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None));
+        }
+        assert!(wait(&s, QoS::AtLeastOnce, None, &waker, WAIT + 3).is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_acknowledgements_that_cannot_be_heard() {
+        let s = held();
+        let (waker, calls) = counted();
+        let turn = wait(&s, QoS::AtLeastOnce, None, &waker, 0);
+        s.set_deaf(true);
+        assert_eq!((calls.load(Ordering::Relaxed), wait(&s, QoS::AtLeastOnce, turn, &waker, 0)), (1, None));
+        s.set_deaf(false);
+        assert!(wait(&s, QoS::AtLeastOnce, None, &waker, 0).is_some());
     }
 
     #[test]
@@ -478,23 +518,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_closed_window() {
-        let s = connected();
-        for _ in 0..10 {
-            s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None));
-        }
-        let (waker, calls) = counted();
-        assert!(s.wait(None, &waker).is_some());
-        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 0);
-        assert_eq!((calls.load(Ordering::Relaxed), s.wait(None, &waker)), (1, None));
-    }
-
-    #[test]
     fn nobody_waits_for_a_client_that_has_gone() {
         let s = crowded();
         let (waker, calls) = counted();
-        let turn = s.wait(None, &waker);
+        let turn = wait(&s, QoS::AtMostOnce, None, &waker, 0);
         s.disconnect();
-        assert_eq!((calls.load(Ordering::Relaxed), s.wait(turn, &waker)), (1, None));
+        assert_eq!((calls.load(Ordering::Relaxed), wait(&s, QoS::AtMostOnce, turn, &waker, 0)), (1, None));
     }
 }

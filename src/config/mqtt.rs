@@ -58,6 +58,8 @@ pub struct MqttConfig {
     pub idle_timeout: Duration,
     /// Time within which a peer must take some of the bytes that wait for it.
     pub write_timeout: Duration,
+    /// How long publishers of QoS 1 and 2 wait for a subscriber that takes nothing, before its queue is left to fill and drop.
+    pub slow_subscriber_wait: Duration,
     /// Topic aliases the broker sets towards a client, if it takes that many; 0 means none.
     pub max_outbound_topic_alias: u16,
     /// Told to MQTT 5 clients that ask for it; empty is nothing.
@@ -115,6 +117,7 @@ impl Default for MqttConfig {
             keepalive_multiplier: 1.5,
             idle_timeout: Duration::from_secs(15),
             write_timeout: Duration::from_secs(15),
+            slow_subscriber_wait: Duration::from_millis(500),
             max_outbound_topic_alias: 16,
             response_information: String::new(),
             server_reference: None,
@@ -157,6 +160,7 @@ impl MqttConfig {
             keepalive_multiplier: s.within("keepalive_multiplier", d.keepalive_multiplier, 1.0, 10.0),
             idle_timeout: deadline(s, "idle_timeout", d.idle_timeout),
             write_timeout: deadline(s, "write_timeout", d.write_timeout),
+            slow_subscriber_wait: slow_wait(s, d.slow_subscriber_wait),
             max_outbound_topic_alias: s.within("max_outbound_topic_alias", d.max_outbound_topic_alias, 0, 64),
             response_information: text(s, "response_information").unwrap_or_default(),
             server_reference: text(s, "server_reference"),
@@ -292,6 +296,10 @@ fn text(section: &mut Section<'_>, key: &'static str) -> Option<String> {
         return None;
     }
     Some(text).filter(|text| !text.is_empty())
+}
+
+fn slow_wait(section: &mut Section<'_>, default: Duration) -> Duration {
+    section.within("slow_subscriber_wait", Span(default), Span(Duration::ZERO), MAX_DEADLINE).0
 }
 
 fn sys_interval(section: &mut Section<'_>, default: Duration) -> Duration {

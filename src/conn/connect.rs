@@ -30,6 +30,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// Time for a refusal to reach a peer that reads.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes read from a client that is not let in yet, after which it has to wait; one read may exceed it by as much.
+const MAX_KEPT: usize = 4 * 1024;
 
 /// A connection that has not said anything yet.
 pub(super) struct AwaitConnect {
@@ -354,7 +356,7 @@ async fn while_open<T>(io: &mut dyn Io, input: &mut Input, decision: impl Future
             return Poll::Ready(Ok(decided));
         }
         while listening {
-            match input.poll_keep(cx, io) {
+            match input.poll_keep(cx, io, MAX_KEPT) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) if input.is_empty() => return Poll::Ready(Err(Close::PeerClosed)),

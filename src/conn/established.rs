@@ -1,5 +1,6 @@
 //! The loop of an accepted connection: one task, woken by its socket, its outbox or its timer.
 
+use super::ahead::Crowded;
 use super::authenticate::Extended;
 use super::close::Close;
 use super::input::Input;
@@ -10,7 +11,7 @@ use super::replies::{Audience, Replies};
 use super::stored::StoredSide;
 use super::{Context, Io};
 use crate::auth::Access;
-use crate::broker::{Cache, Lease, Publisher, RetainedScan, Scanned, Subscriber, Turn};
+use crate::broker::{Cache, Lease, Publisher, RetainedScan, Scanned};
 use crate::metrics::Traffic;
 use crate::session::{Delivery, Held, InboundAliases, Millis, OutboundAliases, Resend, Sending, TopicAs, Wire};
 use bytestring::ByteString;
@@ -19,7 +20,6 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -76,11 +76,15 @@ pub(super) struct Established {
     /// Packets to send again, before anything new, [MQTT-4.4.0-1].
     resend: VecDeque<Resend>,
     timer: Option<Pin<Box<Sleep>>>,
-    last_heard: Millis,
+    pub(super) last_heard: Millis,
     /// Since when bytes wait that the peer does not take.
     stalled_since: Option<Millis>,
     /// Nothing was read because the client is over its rate.
     paused: bool,
+    /// Acknowledgements of the client cannot be reached behind what it publishes.
+    pub(super) deaf: bool,
+    /// The end of the stream, behind packets that are not handled yet.
+    pub(super) ended: Option<Box<Close>>,
     bytes_out: u64,
 }
 
@@ -108,8 +112,8 @@ pub(super) struct State {
     /// `None` where no rate is limited.
     pub rates: Option<Box<Rates>>,
     pub scans: VecDeque<RetainedScan>,
-    /// A subscriber that has to catch up before more is read from this publisher, and its turn.
-    pub crowded: Option<(Arc<Subscriber>, Option<Turn>)>,
+    /// A subscriber that has to catch up before more is handled from this publisher.
+    pub crowded: Option<Crowded>,
     pub replies: Replies,
     pub stored: StoredSide,
     pub traffic: Traffic,
@@ -158,6 +162,8 @@ impl Established {
             last_heard,
             stalled_since: None,
             paused: false,
+            deaf: false,
+            ended: None,
             bytes_out: 0,
         })
     }
@@ -242,14 +248,18 @@ impl Established {
             Poll::Pending => {}
         }
         if self.state.output.is_full() {
-            self.state.lease.subscriber().block();
+            let taken = usize::try_from(self.bytes_out - before).unwrap_or(usize::MAX);
+            self.state.lease.subscriber().stall(taken, self.context.broker.now());
         }
         let room_again = was_full && !self.state.output.is_full();
         Ok(read || drained || answered || room_again)
     }
 
     fn poll_input(&mut self, cx: &mut task::Context<'_>) -> Result<bool, Close> {
-        if self.state.output.is_full() || self.state.waits(cx.waker()) || self.state.poll_must_wait(cx) {
+        if self.state.waits(&self.context, cx.waker()) {
+            return self.poll_ahead(cx);
+        }
+        if self.state.output.is_full() || self.state.poll_must_wait(cx) {
             return Ok(false);
         }
         if self.state.paused_until(&self.context).is_some() {
@@ -257,7 +267,7 @@ impl Established {
             return Ok(false);
         }
         let max_packet_size = self.context.broker.config().max_packet_size;
-        let Established { io, context, input, state, .. } = self;
+        let Established { context, input, state, .. } = self;
         if !input.is_empty() {
             input.resume(max_packet_size, |frame| state.handle_next(frame, context))?;
             // It came while nothing was read, and counts as heard now.
@@ -267,6 +277,8 @@ impl Established {
         if stop || state.paused_until(context).is_some() {
             return Ok(true);
         }
+        self.caught_up()?;
+        let Established { io, context, input, state, .. } = self;
         match input.poll_read(cx, &mut **io, max_packet_size, |frame| state.handle_next(frame, context)) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(true)) => {
@@ -328,7 +340,13 @@ impl Established {
             if silence.is_some_and(|at| at <= now) && !unheard {
                 return Some(Close::KeepAlive);
             }
-            let awaited = [silence.filter(|at| *at > now), stall, pause, valid_until];
+            let crowded = self.state.waits_until();
+            if crowded.is_some_and(|at| at <= now) {
+                // Whoever waits looks whether it still has to.
+                cx.waker().wake_by_ref();
+                return None;
+            }
+            let awaited = [silence.filter(|at| *at > now), stall, pause, valid_until, crowded];
             let Some(at) = awaited.into_iter().flatten().min() else {
                 self.timer = None;
                 return None;
@@ -439,16 +457,6 @@ impl State {
         if !refused.is_empty() {
             self.lease.save();
         }
-    }
-
-    /// Whether a subscriber has to catch up before this publisher is read again.
-    fn waits(&mut self, waker: &task::Waker) -> bool {
-        let Some((subscriber, turn)) = &mut self.crowded else { return false };
-        *turn = subscriber.wait(*turn, waker);
-        if turn.is_none() {
-            self.crowded = None;
-        }
-        self.crowded.is_some()
     }
 
     fn kicked(&mut self) -> Result<(), Close> {

@@ -1,5 +1,6 @@
 //! What each packet of an accepted connection does.
 
+use super::ahead::Crowded;
 use super::established::State;
 use super::input::Flow;
 use super::names::ClientNames;
@@ -54,7 +55,7 @@ impl State {
         Ok(if stop { Flow::Stop } else { Flow::Continue })
     }
 
-    fn handle_frame(&mut self, frame: &[u8], context: &Context) -> Result<(), Close> {
+    pub(super) fn handle_frame(&mut self, frame: &[u8], context: &Context) -> Result<(), Close> {
         self.traffic.bytes_received += frame.len() as u64;
         if let Some(rates) = &mut self.rates
             && rates.bytes(frame.len(), context.broker.now())
@@ -191,7 +192,7 @@ impl State {
         let inbound = packet_id.filter(|_| qos == QoS::ExactlyOnce && self.lease.subscriber().is_durable());
         let how = PublishOptions { retain, deliver_anyway: !v5, inbound };
         let published = broker.publish(&mut self.publisher, &mut self.cache, message, how);
-        self.crowded = published.crowded.map(|subscriber| (subscriber, None));
+        self.crowded = published.crowded.map(|awaited| Crowded { awaited, wait: None });
         let reason = match (published.refused, published.retained) {
             (Some(health), _) if !v5 => return Err(Close::Store(health)),
             (Some(Health::Full), _) => ReasonCode::QuotaExceeded,

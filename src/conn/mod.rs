@@ -7,6 +7,7 @@
 //! ```
 //! Each state is a value that the next one consumes. This module knows nothing of what secured the connection but a `PeerIdentity`.
 
+mod ahead;
 mod authenticate;
 mod close;
 mod connect;

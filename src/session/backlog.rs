@@ -152,16 +152,15 @@ impl Backlog {
         if cost > limits.max_bytes || limits.max_messages == 0 {
             return Push::DroppedFull;
         }
-        let mut evicted = 0;
+        let mut evicted = [0; 2];
         while self.len() >= limits.max_messages || self.bytes().saturating_add(cost) > limits.max_bytes {
             if plain {
                 return Push::DroppedFull;
             }
             // What is left may have been sent; it is not dropped, and the bound is exceeded by no more than the window.
-            if !self.evict_oldest(rows) {
-                break;
-            }
-            evicted += 1;
+            let Some(oldest) = self.evict_oldest(rows) else { break };
+            let [plain, acknowledged] = &mut evicted;
+            *(if oldest == QoS::AtMostOnce { plain } else { acknowledged }) += 1;
         }
         if plain {
             delivery.stored = StoredAs { seq: self.next, ..StoredAs::default() };
@@ -182,7 +181,7 @@ impl Backlog {
                 self.disk_bytes = self.disk_bytes.saturating_add(cost as u64);
             }
         }
-        if evicted == 0 { Push::Queued } else { Push::Evicted(evicted) }
+        Push::queued(evicted)
     }
 
     /// The next message to send, in the order of arrival. Numbers from `ids_below` on have no packet identifier yet. With the window closed nothing passes a QoS 1 or 2 message at the head, and
@@ -334,24 +333,24 @@ impl Backlog {
         usize::try_from(self.disk_bytes).unwrap_or(usize::MAX).saturating_add(self.bytes)
     }
 
-    fn evict_oldest(&mut self, rows: &mut dyn Rows) -> bool {
+    /// Drops the oldest message that was never sent: whether it had QoS 0, or one of the others.
+    fn evict_oldest(&mut self, rows: &mut dyn Rows) -> Option<QoS> {
         let on_disk = self.first_on_disk();
         let oldest_stored = match self.stored.front() {
             Some(front) => Some(front.stored.seq),
             None => (on_disk < self.next).then_some(on_disk),
         };
         if self.plain.front().is_some_and(|front| oldest_stored.is_none_or(|seq| front.stored.seq <= seq)) {
-            return self.take_plain().is_some();
+            return self.take_plain().map(|delivery| delivery.qos);
         }
         if let Some(position) = self.stored.iter().position(|waiting| !waiting.stored.again) {
-            if let Some(delivery) = self.stored.remove(position) {
-                self.bytes = self.bytes.saturating_sub(delivery.cost());
-                self.last_ticket = rows.delete(delivery.stored.seq);
-            }
-            return true;
+            let delivery = self.stored.remove(position)?;
+            self.bytes = self.bytes.saturating_sub(delivery.cost());
+            self.last_ticket = rows.delete(delivery.stored.seq);
+            return Some(delivery.qos);
         }
         if on_disk >= self.next {
-            return false;
+            return None;
         }
         let count = self.next - on_disk;
         self.disk_bytes -= self.disk_bytes / count;
@@ -360,7 +359,8 @@ impl Backlog {
             self.cursor = on_disk + 1;
         }
         self.last_ticket = rows.delete(on_disk);
-        true
+        // Whichever of the two it was.
+        Some(QoS::AtLeastOnce)
     }
 
     fn take_plain(&mut self) -> Option<Delivery> {
@@ -391,7 +391,7 @@ mod tests {
     use std::collections::{BTreeMap, VecDeque};
 
     const LIMITS: QueueLimits =
-        QueueLimits { max_messages: 300, max_bytes: 1 << 20, store_qos0: true, priorities: None };
+        QueueLimits { max_messages: 300, max_bytes: 1 << 20, store_qos0: true, slow_wait: 0, priorities: None };
 
     /// Rows as a disk has them.
     #[derive(Debug, Default)]
@@ -475,8 +475,8 @@ mod tests {
                             let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(qos)];
                             match backlog.push(message(next, qos), away, &LIMITS, &mut disk) {
                                 Push::Queued => {}
-                                Push::Evicted(count) => {
-                                    model.drain(..count);
+                                Push::Evicted { plain, acknowledged } => {
+                                    model.drain(..plain + acknowledged);
                                 }
                                 Push::DroppedFull => {
                                     prop_assert_eq!(qos, QoS::AtMostOnce);

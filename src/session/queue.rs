@@ -13,6 +13,8 @@ pub struct QueueLimits {
     pub max_bytes: usize,
     /// Whether QoS 0 messages are kept for a client that is away.
     pub store_qos0: bool,
+    /// How long publishers wait for a client that takes nothing, before its queue is left to fill and drop.
+    pub slow_wait: Millis,
     /// `None`: one after the other.
     pub priorities: Option<Priorities>,
 }
@@ -39,14 +41,24 @@ impl Priorities {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Push {
     Queued,
-    /// Queued, and this many older messages were dropped for it.
-    Evicted(usize),
+    /// Queued, and so many older messages were dropped for it: with QoS 0, and with QoS 1 or 2.
+    Evicted {
+        plain: usize,
+        acknowledged: usize,
+    },
     /// A QoS 0 message for a client that is away.
     DroppedAway,
     /// The queue is full of messages that matter more, or the message alone is larger than the queue.
     DroppedFull,
     /// The session has ended and takes nothing any more.
     Ended,
+}
+
+impl Push {
+    /// Queued, after messages with QoS 0 and others were dropped for it.
+    pub(super) fn queued([plain, acknowledged]: [usize; 2]) -> Push {
+        if plain + acknowledged == 0 { Push::Queued } else { Push::Evicted { plain, acknowledged } }
+    }
 }
 
 /// Messages that a level may send in a row for each step of its priority while lower ones wait, as EMQX does it.
@@ -118,19 +130,21 @@ impl Queue {
             return Push::DroppedFull;
         }
         let priority = limits.priorities.as_ref().map(|priorities| priorities.of(&delivery.message.topic));
-        let mut evicted = 0;
+        let mut evicted = [0; 2];
         while self.len() >= limits.max_messages || self.bytes.saturating_add(cost) > limits.max_bytes {
-            if delivery.qos == QoS::AtMostOnce || self.evict(priority.unwrap_or(u8::MAX)).is_none() {
+            if delivery.qos == QoS::AtMostOnce {
                 return Push::DroppedFull;
             }
-            evicted += 1;
+            let Some(oldest) = self.evict(priority.unwrap_or(u8::MAX)) else { return Push::DroppedFull };
+            let [plain, acknowledged] = &mut evicted;
+            *(if oldest.qos == QoS::AtMostOnce { plain } else { acknowledged }) += 1;
         }
         self.bytes += cost;
         match priority {
             None => self.deliveries.push_back(delivery),
             Some(priority) => self.levels.get_or_insert_default().push(priority, delivery),
         }
-        if evicted == 0 { Push::Queued } else { Push::Evicted(evicted) }
+        Push::queued(evicted)
     }
 
     /// The next message to send: with the window closed (`window_open` false) nothing passes a QoS 1 or 2 message at the head, which
@@ -276,7 +290,7 @@ mod tests {
     use super::*;
 
     const LIMITS: QueueLimits =
-        QueueLimits { max_messages: 3, max_bytes: 1 << 20, store_qos0: false, priorities: None };
+        QueueLimits { max_messages: 3, max_bytes: 1 << 20, store_qos0: false, slow_wait: 0, priorities: None };
 
     fn topics(queue: &mut Queue) -> Vec<String> {
         std::iter::from_fn(|| queue.pop(true, 0, &mut 0)).map(|d| d.message.topic.to_string()).collect()
@@ -300,7 +314,10 @@ mod tests {
             queue.push(delivery(topic, QoS::AtLeastOnce), false, &LIMITS);
         }
         assert_eq!(queue.push(delivery("d", QoS::AtMostOnce), false, &LIMITS), Push::DroppedFull);
-        assert_eq!(queue.push(delivery("e", QoS::AtLeastOnce), false, &LIMITS), Push::Evicted(1));
+        assert_eq!(
+            queue.push(delivery("e", QoS::AtLeastOnce), false, &LIMITS),
+            Push::Evicted { plain: 0, acknowledged: 1 }
+        );
         assert_eq!(topics(&mut queue), ["b", "c", "e"]);
     }
 
@@ -319,7 +336,10 @@ mod tests {
         let mut queue = Queue::new();
         queue.push(delivery("a", QoS::AtLeastOnce), false, &limits);
         queue.push(delivery("b", QoS::AtLeastOnce), false, &limits);
-        assert_eq!(queue.push(delivery("c", QoS::AtLeastOnce), false, &limits), Push::Evicted(1));
+        assert_eq!(
+            queue.push(delivery("c", QoS::AtLeastOnce), false, &limits),
+            Push::Evicted { plain: 0, acknowledged: 1 }
+        );
         assert_eq!(queue.bytes(), 2 * cost);
         let tiny = QueueLimits { max_bytes: cost - 1, ..limits };
         assert_eq!(queue.push(delivery("d", QoS::AtLeastOnce), false, &tiny), Push::DroppedFull);
@@ -385,7 +405,10 @@ mod tests {
         for topic in ["other", "high", "low"] {
             queue.push(delivery(topic, QoS::AtLeastOnce), false, &limits);
         }
-        assert_eq!(queue.push(delivery("high", QoS::AtLeastOnce), false, &limits), Push::Evicted(1));
+        assert_eq!(
+            queue.push(delivery("high", QoS::AtLeastOnce), false, &limits),
+            Push::Evicted { plain: 0, acknowledged: 1 }
+        );
         assert_eq!(queue.push(delivery("other", QoS::AtLeastOnce), false, &limits), Push::DroppedFull);
         assert_eq!(queue.retain(|delivery| delivery.message.topic == "high"), 1);
         assert_eq!(queue.bytes(), 2 * delivery("high", QoS::AtLeastOnce).cost());

@@ -46,6 +46,7 @@ mod routing;
 mod sessions;
 mod shared;
 mod simulated;
+mod slow_subscribers;
 mod startup;
 mod stored;
 mod sys;

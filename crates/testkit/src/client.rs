@@ -66,6 +66,11 @@ impl<S: Stream> Client<S> {
         self.version
     }
 
+    /// The stream alone; what was read and not asked for yet is lost.
+    pub fn into_inner(self) -> S {
+        self.io
+    }
+
     pub fn get_ref(&self) -> &S {
         &self.io
     }

@@ -103,8 +103,9 @@ async fn publishing_alone_expects_no_delivery() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_the_broker_drops_is_missing() {
-    // One message on its way and one queued: what comes faster than the subscriber acknowledges drives the queued one out.
-    let broker = broker("max_inflight = 1\nmax_mqueue_len = 1").await;
+    // One message on its way and one queued: what comes faster than the subscriber acknowledges drives the queued one out, since the
+    // publisher is not made to wait.
+    let broker = broker("max_inflight = 1\nmax_mqueue_len = 1\nslow_subscriber_wait = \"0s\"").await;
     let arguments = ["-q", "1", "--count", "2000", "--drain", "200ms"];
     let report = measure(&broker, &arguments, |run| pair(run, 1, 0)).await;
     let dropped = broker.server.metrics().dropped_queue_full.load(std::sync::atomic::Ordering::Relaxed);
@@ -112,6 +113,18 @@ async fn what_the_broker_drops_is_missing() {
     assert!(dropped > 0, "the broker dropped nothing, so that this test shows nothing");
     assert_eq!((report.missing, report.received), (dropped, 2000 - dropped));
     assert!(!report.is_good(), "QoS 1 promises more");
+    assert!(report.to_string().contains("mqtt.max_mqueue_len"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn nothing_is_missing_with_the_brokers_defaults() {
+    // More in flight from all publishers than fit into the queue, and 32 to the subscriber: publishers are slowed.
+    let broker = broker("").await;
+    for (qos, in_flight) in [("1", "1000"), ("2", "100")] {
+        let arguments = ["-q", qos, "--count", "800", "--inflight", in_flight];
+        let report = measure(&broker, &arguments, |run| fanin(run, 12, 1)).await;
+        adds_up(&report, 9600, 9600);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

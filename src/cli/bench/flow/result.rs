@@ -162,6 +162,14 @@ impl fmt::Display for FlowReport {
                 "\nloss          {} missing, {} duplicates, {} out of order",
                 self.missing, self.duplicates, self.out_of_order
             )?;
+            if self.qos > 0 && self.missing > 0 && self.failed == 0 {
+                writeln!(
+                    f,
+                    "              a full queue drops the oldest: in ShangMQ mqtt.max_mqueue_len and mqtt.max_mqueue_bytes bound it, and\n\
+                     {:14}shangmq_messages_dropped_total{{reason=\"queue_full\"}} counts what it dropped",
+                    ""
+                )?;
+            }
             if self.unsequenced > 0 {
                 writeln!(f, "              {} messages without a sequence number", self.unsequenced)?;
             }

@@ -3,7 +3,7 @@
 use crate::admin;
 use crate::auth::Auth;
 use crate::broker::{Broker, Held, retained_index};
-use crate::config::{Config, ConfigError, ConfigErrors, Durability, NodeConfig};
+use crate::config::{Config, ConfigError, ConfigErrors, CryptoConfig, Durability, NodeConfig};
 use crate::metrics::Metrics;
 use crate::net::{BindError, PreparedListener};
 use crate::router::Stored;
@@ -85,6 +85,12 @@ impl Prepared {
 
     fn examine(mut config: Config, mut errors: Vec<ConfigError>) -> Result<Prepared, ConfigErrors> {
         errors.extend(check_data_dir(&config.node));
+        // Before any key is read.
+        if let Err(cause) = gm_tls::provider::choose(config.crypto.provider) {
+            errors.push(config.crypto.provider_place.error(cause.to_string()).suggest(CryptoConfig::ADVICE));
+            // There is one, so this ends here and no key is read.
+            ConfigErrors::check(std::mem::take(&mut errors))?;
+        }
         let auth = Auth::new(&config.auth);
         errors.extend(auth.as_ref().err().into_iter().flat_map(|found| found.as_slice().iter().cloned()));
         let mut listeners = Vec::new();

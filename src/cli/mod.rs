@@ -5,6 +5,7 @@
 mod bench;
 pub mod certs;
 mod check_config;
+mod crypto;
 mod passwd;
 mod printable;
 mod publish;
@@ -76,6 +77,9 @@ impl Cli {
 
 impl Command {
     fn run(self) -> Outcome {
+        if matches!(self, Command::Bench(_) | Command::Certs(_) | Command::Publish(_) | Command::Subscribe(_)) {
+            crypto::choose_by_environment()?;
+        }
         match self {
             Command::Start(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(),

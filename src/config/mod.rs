@@ -6,6 +6,7 @@
 mod acl;
 mod auth;
 mod cidr;
+mod crypto;
 mod error;
 mod features;
 mod listener;
@@ -28,6 +29,7 @@ use zeroize::Zeroizing;
 pub use acl::{load_acl, parse_acl};
 pub use auth::{AuthConfig, ClientIdBinding, DenyAction, JwtConfig, JwtKeys};
 pub use cidr::Cidr;
+pub use crypto::CryptoConfig;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use features::{AutoSubscribe, DelayedConfig, Features, FlappingConfig, Pattern, RewriteAction, RewriteRule};
 pub use listener::{ListenerConfig, ListenerKind, ProxyProtocolConfig, TcpConfig, TcpKeepalive, WsConfig};
@@ -56,6 +58,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub node: NodeConfig,
+    pub crypto: CryptoConfig,
     pub log: LogConfig,
     pub metrics: MetricsConfig,
     pub mqtt: MqttConfig,
@@ -163,6 +166,7 @@ impl Config {
 
     fn read(mut root: Section<'_>) -> Config {
         let node = NodeConfig::read(root.section("node"));
+        let crypto = CryptoConfig::read(root.section("crypto"));
         let log = LogConfig::read(root.section("log"));
         let metrics = MetricsConfig::read(root.section("metrics"));
         let mqtt = MqttConfig::read(root.section("mqtt"));
@@ -172,7 +176,7 @@ impl Config {
         let auth = AuthConfig::read(root.section("auth"));
         let listeners = listener::read(root.section("listeners"), &mqtt, metrics.enable.then_some(metrics.bind));
         root.finish();
-        Config { node, log, metrics, mqtt, retainer, store, features, auth, listeners }
+        Config { node, crypto, log, metrics, mqtt, retainer, store, features, auth, listeners }
     }
 }
 

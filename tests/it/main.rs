@@ -22,6 +22,7 @@ mod conformance_operation;
 mod conformance_publish;
 mod conformance_subscribe;
 mod connect;
+mod crypto;
 mod delivery;
 mod disk_medium;
 mod durable;

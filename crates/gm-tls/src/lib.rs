@@ -4,6 +4,7 @@
 //! - [`hello`] reads a ClientHello without the library, to choose a context before anything is committed.
 //! - [`cert`], [`key`], [`pair`] and [`pki`] are certificates, keys, the dual pair of TLCP, and a small authority; [`public`] checks
 //!   signatures over data.
+//! - [`provider`] chooses who computes SM2, SM3 and SM4: the library, or the accelerated provider that is added to it.
 //! - [`suites`] names the cipher suites; [`server`] and [`client`] build contexts that accept exactly what was configured.
 //! - [`engine`] is one connection as a state machine without IO; [`stream`] drives it over any tokio stream.
 
@@ -34,6 +35,8 @@ pub mod pair;
 mod pem;
 #[cfg(feature = "tongsuo")]
 pub mod pki;
+#[cfg(feature = "tongsuo")]
+pub mod provider;
 #[cfg(feature = "tongsuo")]
 pub mod public;
 #[cfg(feature = "tongsuo")]

@@ -15,6 +15,8 @@ mod certificates;
 #[path = "../tls/harness.rs"]
 mod harness;
 
+pub const PROVIDER: gm_tls::provider::Provider = gm_tls::provider::Provider::Accelerated;
+
 use std::mem::MaybeUninit;
 
 use gm_tls::{

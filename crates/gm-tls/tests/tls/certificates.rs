@@ -198,6 +198,8 @@ pub struct Pki {
 pub fn pki() -> &'static Pki {
     static PKI: OnceLock<Pki> = OnceLock::new();
     PKI.get_or_init(|| {
+        // What computes SM2, SM3 and SM4 is chosen once for a process: by the binary that these tests are built into.
+        gm_tls::provider::choose(crate::PROVIDER).unwrap();
         let sm2 = Ca::root("SM2 root", KeyKind::Sm2);
         let p256 = Ca::root("P-256 root", KeyKind::EcP256);
         let rsa = Ca::root("RSA root", KeyKind::Rsa(2048));

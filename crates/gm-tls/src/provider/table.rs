@@ -1,0 +1,90 @@
+//! What the provider tells libcrypto: its entry point and the tables of its algorithms.
+
+use std::{
+    ffi::{CStr, c_int, c_void},
+    ptr,
+};
+
+use super::{
+    digest,
+    ffi::{Algorithm, Dispatch, dispatch, succeeds},
+    param::{self, Param},
+};
+
+/// [`super::NAME`] for C.
+pub(super) const C_NAME: &CStr = c"shangmq-accel";
+
+static BASE: [Dispatch; 4] = dispatch![
+    1025 => gettable_params,
+    1026 => params,
+    1027 => query,
+];
+
+/// The provider's entry point. It needs nothing of the core and has no state.
+pub(super) unsafe extern "C" fn init(
+    handle: *const c_void,
+    _from_core: *const Dispatch,
+    to_core: *mut *const Dispatch,
+    context: *mut *mut c_void,
+) -> c_int {
+    succeeds(|| {
+        // SAFETY: libcrypto passes places for the two answers.
+        unsafe {
+            *to_core.as_mut()? = BASE.as_ptr();
+            // Never used, but null would read as a failure here and there.
+            *context.as_mut()? = handle.cast_mut();
+        }
+        Some(())
+    })
+}
+
+extern "C" fn gettable_params(_provider: *mut c_void) -> *const Param {
+    static LIST: [Param; 4] = [Param::text(c"name"), Param::text(c"version"), Param::signed(c"status"), Param::END];
+    LIST.as_ptr()
+}
+
+unsafe extern "C" fn params(_provider: *mut c_void, params: *mut Param) -> c_int {
+    succeeds(|| {
+        // SAFETY: libcrypto's list, which only this call uses.
+        for param in unsafe { param::list_mut(params) } {
+            if param.is(c"name") {
+                param.set_text(c"ShangMQ accelerated SM2, SM3 and SM4")?;
+            } else if param.is(c"version") {
+                param.set_text(VERSION)?;
+            } else if param.is(c"status") {
+                param.set_number(1)?;
+            }
+        }
+        Some(())
+    })
+}
+
+const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+    Ok(version) => version,
+    Err(_) => c"",
+};
+
+const fn algorithm(names: &'static CStr, implementation: &'static [Dispatch]) -> Algorithm {
+    Algorithm {
+        names: names.as_ptr(),
+        properties: c"provider=shangmq-accel".as_ptr(),
+        implementation: implementation.as_ptr(),
+        description: ptr::null(),
+    }
+}
+
+/// Names as Tongsuo's own provider has them, with their object identifiers.
+static DIGESTS: [Algorithm; 2] = [algorithm(c"SM3:1.2.156.10197.1.401", &digest::SM3), Algorithm::END];
+
+const OPERATION_DIGEST: c_int = 1;
+
+unsafe extern "C" fn query(_provider: *mut c_void, operation: c_int, may_not_cache: *mut c_int) -> *const Algorithm {
+    if !may_not_cache.is_null() {
+        // SAFETY: checked for null; libcrypto passes a place for the answer.
+        unsafe { *may_not_cache = 0 };
+    }
+    match operation {
+        OPERATION_DIGEST => DIGESTS.as_ptr(),
+        _ => ptr::null(),
+    }
+}

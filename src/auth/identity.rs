@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use gm_tls::cert::CertError;
+use gm_tls::cert::{AlternativeName, CertError};
 use gm_tls::identity::PeerCertificate;
 
-use super::Accepted;
 use super::acl::Rules;
+use super::certified::check_name;
+use super::{Accepted, Peer};
 
 /// Who a connected client is. A user name that nothing verified is not here.
 #[derive(Debug, Clone)]
@@ -19,8 +20,8 @@ pub struct Identity {
     /// A user name that an authenticator accepted.
     pub username: Option<ByteString>,
     pub remote: IpAddr,
-    /// A certificate that the transport verified; over TLCP the signing certificate.
-    pub certificate: Option<Arc<VerifiedCertificate>>,
+    /// What its connection says of it.
+    pub peer: Peer,
     /// Rules that came with the credentials and alone decide: what they do not allow is refused.
     pub rules: Option<Arc<Rules>>,
 }
@@ -28,7 +29,7 @@ pub struct Identity {
 /// What rules can ask of a verified certificate.
 #[derive(Debug)]
 pub struct VerifiedCertificate {
-    certificate: PeerCertificate,
+    pub(super) certificate: PeerCertificate,
     common_name: Option<String>,
     subject: String,
     issuer: String,
@@ -42,8 +43,8 @@ impl VerifiedCertificate {
     pub fn new(certificate: &PeerCertificate) -> Result<VerifiedCertificate, CertError> {
         let decoded = certificate.decode()?;
         Ok(VerifiedCertificate {
-            // A name that different programs read differently names nobody.
-            common_name: decoded.common_name().ok().flatten(),
+            // A name that different programs or people read differently names nobody.
+            common_name: decoded.common_name().ok().flatten().filter(|name| check_name(name).is_ok()),
             subject: decoded.subject(),
             issuer: decoded.issuer(),
             certificate: certificate.clone(),
@@ -73,6 +74,12 @@ impl VerifiedCertificate {
         &self.subject
     }
 
+    /// The alternative name of a kind, if it has exactly one. The certificate is decoded for it each time.
+    pub fn alternative_name(&self, kind: AlternativeName) -> Option<String> {
+        let name = self.certificate.decode().ok()?.alternative_name(kind).ok().flatten()?;
+        check_name(&name).is_ok().then_some(name)
+    }
+
     /// Lower-case hexadecimal.
     pub fn fingerprint_sha256(&self) -> String {
         self.certificate.fingerprint_sha256()
@@ -87,7 +94,12 @@ impl VerifiedCertificate {
 impl Identity {
     /// The certificate's common name, if it has exactly one.
     pub fn common_name(&self) -> Option<&str> {
-        self.certificate.as_ref()?.common_name()
+        self.peer.common_name()
+    }
+
+    /// A certificate that the transport verified; over TLCP the signing certificate.
+    pub fn certificate(&self) -> Option<&VerifiedCertificate> {
+        self.peer.certificate.as_deref()
     }
 
     /// The same client with what it was granted by authenticating again; `None` if it is somebody else now.
@@ -97,13 +109,14 @@ impl Identity {
 
     /// To whom a session that this client opens below a mount point belongs.
     pub fn owner(&self, mount: &str) -> Owner {
-        match (&self.username, &self.certificate) {
-            (Some(username), _) => Owner::new(mount, &format!("user {username}")),
+        match (&self.username, &self.peer.certificate, &self.peer.proxied_name) {
+            (Some(username), ..) => Owner::new(mount, &format!("user {username}")),
             // Not the fingerprint: a renewed certificate is the same owner.
-            (None, Some(certificate)) => {
+            (None, Some(certificate), _) => {
                 Owner::new(mount, &format!("certificate {} of {}", certificate.subject, certificate.issuer))
             }
-            (None, None) => Owner::new(mount, ""),
+            (None, None, Some(name)) => Owner::new(mount, &format!("certificate {name} seen by a proxy")),
+            (None, None, None) => Owner::new(mount, ""),
         }
     }
 }
@@ -170,7 +183,7 @@ pub(crate) mod tests {
             client_id: client_id.into(),
             username: username.map(ByteString::from),
             remote: [192, 0, 2, 1].into(),
-            certificate: None,
+            peer: Peer::default(),
             rules: None,
         }
     }

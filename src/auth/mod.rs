@@ -3,12 +3,14 @@
 //! Nothing here speaks MQTT: a request comes in as plain values, a decision goes out.
 
 pub mod acl;
+mod certified;
 mod checks;
 mod enhanced;
 mod identity;
 mod jwt;
 mod password_file;
 mod password_hash;
+mod peer;
 mod rights;
 
 use std::fmt;
@@ -26,6 +28,7 @@ use crate::config::{AuthConfig, ClientIdBinding, ConfigErrors, DenyAction, load_
 use acl::Rules;
 use checks::Checks;
 
+pub use certified::{NameFault, check_name, name_of};
 pub use enhanced::{Exchange, MAX_STEPS, Method, ScramSha256, Step};
 pub use identity::{Identity, Owner, VerifiedCertificate};
 pub use jwt::{Jwt, TokenRefused};
@@ -33,6 +36,7 @@ pub use password_file::{
     LineProblem, PasswordFile, PasswordFileError, UserNameError, Users, delete_user, set_password,
 };
 pub use password_hash::{HashError, MAX_PASSWORD_BYTES, PasswordHash};
+pub use peer::{Channel, Peer, Proxied, Security};
 pub use rights::{Access, Answer, Authorizer, Policy, RefusedBy, Rights};
 #[doc(hidden)]
 pub use {enhanced::fuzz_scram, jwt::fuzz_token};
@@ -43,8 +47,8 @@ pub struct AuthRequest<'a> {
     pub client_id: &'a str,
     pub username: Option<&'a str>,
     pub password: Option<&'a [u8]>,
-    /// A certificate of this client that the transport verified against a configured CA.
-    pub certificate: Option<&'a Arc<VerifiedCertificate>>,
+    /// What the connection says of this client.
+    pub peer: &'a Peer,
     pub remote: SocketAddr,
 }
 
@@ -54,7 +58,7 @@ impl fmt::Debug for AuthRequest<'_> {
             .field("client_id", &self.client_id)
             .field("username", &self.username)
             .field("password", &self.password.map(|_| "…"))
-            .field("certificate", &self.certificate)
+            .field("peer", &self.peer)
             .field("remote", &self.remote)
             .finish()
     }
@@ -90,6 +94,10 @@ pub enum DenyReason {
     AnonymousNotAllowed,
     #[error("the client identifier is not the one that auth.clientid_binding asks of this client")]
     ClientId,
+    #[error("the certificate gives the client no name for {0}: {1}")]
+    PeerName(&'static str, NameFault),
+    #[error("the client is held to other protocols or suites by a [[pins]] of the ACL file")]
+    Pinned,
     #[error("the check could not be made")]
     Unavailable,
     /// A limit, named as in the configuration, kept the check from being made.
@@ -224,7 +232,7 @@ impl Auth {
                 Verdict::Ignore => {}
             }
         }
-        if self.config.allow_anonymous || request.certificate.is_some() {
+        if self.config.allow_anonymous || request.peer.is_vouched_for() {
             return Ok(Accepted::default());
         }
         match (request.username, request.password) {
@@ -254,13 +262,21 @@ impl Auth {
             self.failed(request.remote.ip());
             return Err(DenyReason::BadCredentials);
         }
+        let certified = request.peer.username.clone();
+        if certified.is_some() && username.is_some() && certified != username {
+            self.failed(request.remote.ip());
+            return Err(DenyReason::BadCredentials);
+        }
         let identity = Identity {
             client_id: request.client_id.into(),
-            username,
+            username: certified.or(username),
             remote: request.remote.ip(),
-            certificate: request.certificate.cloned(),
+            peer: request.peer.clone(),
             rules,
         };
+        if !self.authorizer.lets_in(&identity) {
+            return Err(DenyReason::Pinned);
+        }
         let bound_to = match self.config.clientid_binding {
             ClientIdBinding::Disabled | ClientIdBinding::Session => Some(request.client_id),
             ClientIdBinding::Username => identity.username.as_deref(),
@@ -319,9 +335,11 @@ mod tests {
         }
     }
 
+    static NOBODY: Peer = Peer { security: Security::PLAIN, certificate: None, proxied_name: None, username: None };
+
     fn request(username: Option<&'static str>) -> AuthRequest<'static> {
         let remote = SocketAddr::from(([192, 0, 2, 1], 40000));
-        AuthRequest { client_id: "c", username, password: username.map(|_| &b"secret"[..]), certificate: None, remote }
+        AuthRequest { client_id: "c", username, password: username.map(|_| &b"secret"[..]), peer: &NOBODY, remote }
     }
 
     fn accept(username: &str) -> Verdict {

@@ -304,6 +304,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::auth::Peer;
     use crate::config::AuthConfig;
 
     fn one_check() -> Arc<Checks> {
@@ -337,7 +338,7 @@ mod tests {
     async fn verdict(users: &PasswordFile, username: Option<&str>, password: Option<&str>) -> Verdict {
         let remote = SocketAddr::from(([192, 0, 2, 1], 40000));
         let password = password.map(str::as_bytes);
-        users.verify(&AuthRequest { client_id: "c", username, password, certificate: None, remote }).await
+        users.verify(&AuthRequest { client_id: "c", username, password, peer: &Peer::default(), remote }).await
     }
 
     #[tokio::test]

@@ -13,12 +13,13 @@ use mqtt_codec::QoS;
 use parking_lot::Mutex;
 
 use super::Identity;
-use super::acl::{self, Permit, Publishing, Rule, Rules, Said, Source};
+use super::acl::{self, Permit, Pin, Publishing, Rule, Rules, Said, Source};
 
 /// The rules in force.
 #[derive(Debug)]
 pub struct Policy {
     rules: Rules,
+    pins: Vec<Pin>,
     no_match: Permit,
     /// Whether every client may publish everything, so that nothing need be asked.
     open: bool,
@@ -28,9 +29,10 @@ impl Policy {
     /// Rules of a file, if there is one, and what becomes of what no rule names.
     pub fn new(file: Option<Rules>, no_match: Permit) -> Policy {
         let open = file.is_none() && no_match == Permit::Allow;
+        let pins = file.as_ref().map(|rules| rules.pins().to_vec()).unwrap_or_default();
         let rules =
             file.into_iter().chain([Rules::built_in()]).flat_map(|rules| rules.iter().cloned().collect::<Vec<_>>());
-        Policy { rules: Rules::new(rules.collect()), no_match, open }
+        Policy { rules: Rules::new(rules.collect()), pins, no_match, open }
     }
 }
 
@@ -50,6 +52,12 @@ impl Authorizer {
     pub fn replace(&self, policy: Policy) {
         *self.policy.lock() = Arc::new(policy);
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether a client may connect the way it did.
+    pub fn lets_in(&self, client: &Identity) -> bool {
+        let policy = Arc::clone(&self.policy.lock());
+        policy.pins.iter().all(|pin| pin.lets_in(client))
     }
 
     /// The rights of a client, for as long as it is connected.

@@ -2,7 +2,7 @@
 
 use super::registry::Parked;
 use super::{Broker, Subscriber};
-use crate::auth::{Auth, Identity, Owner, VerifiedCertificate};
+use crate::auth::{Auth, Identity, Owner, Peer, Security, VerifiedCertificate};
 use crate::session::{Backlog, Delivery, Rows, Session, Ticket};
 use crate::store::{Batch, Health, Key, RecoveredSession, Row, SessionId, SessionRow, Store, WillAuthor};
 use gm_tls::cert::CertError;
@@ -178,7 +178,10 @@ impl WillAuthor {
         WillAuthor {
             username: identity.username.clone(),
             remote: identity.remote,
-            certificate: identity.certificate.as_ref().map(|certificate| certificate.as_der().into()),
+            certificate: identity.certificate().map(|certificate| certificate.as_der().into()),
+            channel: identity.peer.security.channel.name().into(),
+            suite: identity.peer.security.suite.into(),
+            proxied_name: identity.peer.proxied_name.clone(),
             known_by_more: identity.rules.is_some(),
         }
     }
@@ -186,18 +189,21 @@ impl WillAuthor {
     /// Whom to ask rules about; `None` for a client that the list of its token decides about, which is not kept: it cannot change, and
     /// the will was judged by it at CONNECT.
     fn identity(self, client_id: bytestring::ByteString) -> Result<Option<Identity>, CertError> {
-        let WillAuthor { username, remote, certificate, known_by_more } = self;
+        let WillAuthor { username, remote, certificate, channel, suite, proxied_name, known_by_more } = self;
         if known_by_more {
             return Ok(None);
         }
         let certificate = certificate.map(|der| VerifiedCertificate::from_stored(&der)).transpose()?.map(Arc::new);
-        Ok(Some(Identity { client_id, username, remote, certificate, rules: None }))
+        let security = Security::from_names(&channel, &suite);
+        let peer = Peer { security, certificate, proxied_name, username: None };
+        Ok(Some(Identity { client_id, username, remote, peer, rules: None }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Channel;
     use gm_tls::cert::{Certificate, Source};
 
     #[test]
@@ -211,11 +217,16 @@ mod tests {
             client_id: "c".into(),
             username: None,
             remote: [192, 0, 2, 1].into(),
-            certificate: Some(Arc::clone(&verified)),
+            peer: Peer {
+                certificate: Some(Arc::clone(&verified)),
+                security: Security { channel: Channel::Tlcp, suite: "ECDHE_SM4_GCM_SM3" },
+                ..Peer::default()
+            },
             rules: None,
         };
         let again = WillAuthor::of(&identity).identity("c".into()).unwrap().expect("rules are asked");
-        let certificate = again.certificate.expect("rules are asked about it");
+        assert_eq!(again.peer.security, identity.peer.security);
+        let certificate = again.certificate().expect("rules are asked about it");
         assert!(verified.common_name().is_some());
         assert_eq!(certificate.common_name(), verified.common_name());
         assert_eq!(certificate.subject(), verified.subject());

@@ -8,7 +8,10 @@ use super::error::{ConfigError, ConfigErrors, Origin};
 use super::section::{Report, Section};
 use super::value::{Choice, Word};
 use super::{read_file, tree};
-use crate::auth::acl::{Conditions, Fingerprint, Permit, Rule, RuleAction, Rules, Source, TopicPattern, Who};
+use crate::auth::Channel;
+use crate::auth::acl::{
+    Conditions, Fingerprint, Permit, Pin, Rule, RuleAction, Rules, Source, TopicPattern, Who, placeholders,
+};
 
 /// Topics of all rules of a file: a subscription may be compared with each of them.
 const MAX_TOPICS: usize = 4096;
@@ -54,9 +57,10 @@ pub fn parse_acl(path: &Path, text: &str) -> Result<Rules, ConfigErrors> {
         let error = ConfigError::new(origin, "rules", "the file has no rules");
         report.push(error.suggest("write `rules = []` to refuse everything, or begin a rule with [[rules]]"));
     }
+    let pins = section.list("pins").into_iter().filter_map(read_pin).collect();
     section.finish();
     ConfigErrors::check(report.into_errors())?;
-    Ok(Rules::new(rules))
+    Ok(Rules::new(rules).with_pins(pins))
 }
 
 fn read_rule(mut section: Section<'_>, source: Source) -> Option<Rule> {
@@ -86,6 +90,65 @@ fn read_rule(mut section: Section<'_>, source: Source) -> Option<Rule> {
         return None;
     }
     Some(Rule { permit: permit?, who: who?, action: action?, qos, retain, topics, source })
+}
+
+fn read_pin(mut section: Section<'_>) -> Option<Pin> {
+    let who = read_who(&mut section);
+    let (channels, suites) = (channels(&mut section), suites(&mut section));
+    if channels.is_empty() && suites.is_empty() && !section.has("protocol") && !section.has("suite") {
+        let example = "write protocol = [\"tlcp\"], or suite = [\"ECDHE_SM4_GCM_SM3\"]".to_owned();
+        section.error("protocol", "is missing, so that the pin would hold nobody to anything", Some(example));
+    }
+    section.finish();
+    Some(Pin { who: who?, channels, suites })
+}
+
+/// What `protocol` can name.
+#[derive(Clone, Copy)]
+struct Channels(&'static [Channel]);
+
+impl Choice for Channels {
+    const WORDS: &'static [(&'static str, Channels)] = &[
+        ("plain", Channels(&[Channel::Plain])),
+        ("proxied", Channels(&[Channel::Proxied])),
+        ("tls", Channels(&[Channel::Tls12, Channel::Tls13])),
+        ("tls1.2", Channels(&[Channel::Tls12])),
+        ("tls1.3", Channels(&[Channel::Tls13])),
+        ("rfc8998", Channels(&[Channel::Rfc8998])),
+        ("tlcp", Channels(&[Channel::Tlcp])),
+    ];
+}
+
+fn channels(section: &mut Section<'_>) -> Vec<Channel> {
+    let words: Vec<Word<Channels>> = section.one_or_more("protocol");
+    if words.is_empty() && section.has("protocol") && !section.is_text("protocol") {
+        section.error("protocol", "names no protocol", Some("name one, or remove the key".to_owned()));
+    }
+    words.into_iter().flat_map(|word| word.0.0.iter().copied()).collect()
+}
+
+/// Suites by the names that connections have. An unknown name in a rule that refuses would refuse nobody.
+fn suites(section: &mut Section<'_>) -> Vec<&'static str> {
+    let names: Vec<String> = section.one_or_more("suite");
+    if names.is_empty() && section.has("suite") && !section.is_text("suite") {
+        section.error("suite", "names no cipher suite", Some("name one, or remove the key".to_owned()));
+    }
+    let mut known = Vec::with_capacity(names.len());
+    for name in names {
+        match gm_tls::suites::by_name(&name) {
+            Some(suite) => known.push(suite.name),
+            None => {
+                let all: Vec<&str> = gm_tls::suites::SUITES.iter().map(|suite| suite.name).collect();
+                let suggestion = format!("known ones are {}", all.join(", "));
+                section.error(
+                    "suite",
+                    format!("`{}` is no known cipher suite", name.escape_default()),
+                    Some(suggestion),
+                );
+            }
+        }
+    }
+    known
 }
 
 /// A key that must be there and has one of a few words.
@@ -141,6 +204,8 @@ fn read_who(section: &mut Section<'_>) -> Option<Who> {
                 fingerprint
             })
             .collect(),
+        channels: channels(&mut inner),
+        suites: suites(&mut inner),
     };
     let report = inner.report();
     let before = report.count();
@@ -172,7 +237,7 @@ fn read_topics(section: &mut Section<'_>) -> Vec<TopicPattern> {
         match text.parse() {
             Ok(pattern) => patterns.push(pattern),
             Err(error) => {
-                let placeholders = "placeholders are ${username}, ${clientid} and ${cert_common_name}".to_owned();
+                let placeholders = format!("placeholders are {}", placeholders());
                 section.error("topics", format!("`{text}`: {error}"), text.contains("${").then_some(placeholders));
             }
         }
@@ -239,12 +304,34 @@ mod tests {
                 "acl.toml:6:1: rules[1].who: is missing; write who = \"all\", or who = { username = \"NAME\" }",
                 "acl.toml:9:1: rules[1].retain: says nothing about subscriptions; remove it, or write a rule for `publish`",
                 "acl.toml:10:1: rules[1].topics: `${user}`: `${user}` is no placeholder; placeholders are ${username}, \
-                 ${clientid} and ${cert_common_name}",
+                 ${clientid}, ${cert_common_name}, ${cert_subject}, ${cert_sm3}, ${cert_sha256}, ${cert_san_dns}, \
+                 ${cert_san_email}, ${cert_san_uri}, ${cert_san_ip}",
                 "acl.toml:13:1: rules[2].who: names nobody; write who = \"all\", or who = { username = \"NAME\" }",
                 "acl.toml:15:1: rules[2].topics: names no topic; write topics = [\"#\"] for all topics but the broker's own",
                 "acl.toml:16:1: rules[2].foo: unknown key; known keys here: permit, action, who, topics, qos, retain",
             ]
         );
+    }
+
+    #[test]
+    fn pins_hold_clients_to_protocols_and_suites_that_exist() {
+        let pins = |lines: &str| format!("rules = []\n[[pins]]\nwho = {{ username = \"a\" }}\n{lines}");
+        let read =
+            parse_acl(Path::new("acl.toml"), &pins("protocol = [\"tls\", \"tlcp\"]\nsuite = \"ecc_sm4_gcm_sm3\"\n"));
+        let read = read.unwrap();
+        let [pin] = read.pins() else { panic!("{read:?}") };
+        assert_eq!(pin.channels, [Channel::Tls12, Channel::Tls13, Channel::Tlcp]);
+        assert_eq!(pin.suites, ["ECC_SM4_GCM_SM3"]);
+        for (lines, error) in [
+            ("", "is missing, so that the pin would hold nobody to anything"),
+            ("protocol = []\n", "names no protocol"),
+            ("protocol = \"gm\"\n", "`gm` is not a known value"),
+            ("suite = \"ECC_SM5\"\n", "`ECC_SM5` is no known cipher suite; known ones are ECC_SM4_GCM_SM3"),
+            ("protocol = \"tlcp\"\ntopics = \"a\"\n", "unknown key"),
+        ] {
+            let found = errors(&pins(lines));
+            assert!(found[0].contains(error), "{lines}: {found:?}");
+        }
     }
 
     // 35: CVE-2018-12550 and CVE-2018-12551: an empty or half understood file let everybody in.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::cidr::Cidr;
 use super::error::ConfigError;
+use super::identity::PeerNames;
 use super::mqtt::{MqttConfig, deadline, size};
 use super::rate::RateConfig;
 use super::section::Section;
@@ -34,6 +35,8 @@ pub struct ListenerConfig {
     /// What every topic of this listener's clients is put under, with `${clientid}` and `${username}`; empty is nothing.
     pub mountpoint: String,
     pub rates: RateConfig,
+    /// Which names clients get from their certificates.
+    pub peer_names: PeerNames,
     /// `None` when the PROXY protocol is off.
     pub proxy_protocol: Option<ProxyProtocolConfig>,
     pub tcp: TcpConfig,
@@ -43,6 +46,11 @@ impl ListenerConfig {
     /// `ssl:default`, as in EMQX.
     pub fn id(&self) -> String {
         format!("{}:{}", self.kind.as_str(), self.name)
+    }
+
+    /// Whether it can know a client by a certificate.
+    pub fn learns_of_certificates(&self) -> bool {
+        learns_of_certificates(&self.kind, self.proxy_protocol.as_ref())
     }
 
     /// What is allowed and may yet not be meant: clients choose by their hello which block they are asked by.
@@ -108,6 +116,8 @@ pub struct ProxyProtocolConfig {
     pub timeout: Duration,
     /// The peers whose header is believed; never empty. A connection from elsewhere is refused.
     pub trusted: Vec<Cidr>,
+    /// Whether what they say of the client's TLS is believed too.
+    pub tls: bool,
 }
 
 /// `tcp_options`.
@@ -230,12 +240,22 @@ fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfi
             TlsConfig::read(&mut section).map(|tls| ListenerKind::Wss(tls, websocket))
         }
     };
+    let kind = match kind {
+        Some(kind) => kind,
+        None => {
+            let _of_a_listener_with_mistakes = PeerNames::read(&mut section, PeerNames::default());
+            section.finish();
+            return None;
+        }
+    };
+    let learns = learns_of_certificates(&kind, proxy_protocol.as_ref());
+    let peer_names = PeerNames::read_of_listener(&mut section, mqtt.peer_names, learns);
     section.finish();
     let Bind(bind) = bind?;
     enabled.then_some(())?;
     Some(ListenerConfig {
         name,
-        kind: kind?,
+        kind,
         bind,
         max_connections,
         max_connections_per_address,
@@ -243,9 +263,16 @@ fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfi
         connect_timeout,
         mountpoint,
         rates,
+        peer_names,
         proxy_protocol,
         tcp,
     })
+}
+
+/// By a handshake that asks for one, or by what a proxy says.
+fn learns_of_certificates(kind: &ListenerKind, proxy: Option<&ProxyProtocolConfig>) -> bool {
+    let asks = kind.tls().is_some_and(|tls| tls.client_auth().iter().any(|(_, auth)| auth.trust().is_some()));
+    asks || proxy.is_some_and(|proxy| proxy.tls)
 }
 
 /// A prefix of topic names. `$` at its start would put clients among the broker's own topics.
@@ -275,7 +302,12 @@ fn read_proxy_protocol(section: &mut Section<'_>) -> Option<ProxyProtocolConfig>
     let on = section.read("proxy_protocol", false);
     let timeout = deadline(section, "proxy_protocol_timeout", Duration::from_secs(3));
     let trusted: Option<Vec<Cidr>> = section.optional("proxy_protocol_trusted");
+    let tls = section.read("proxy_protocol_tls", false);
     if !on {
+        if tls {
+            let reason = "without proxy_protocol no proxy says anything";
+            section.error("proxy_protocol_tls", reason, Some("set proxy_protocol = true as well".to_owned()));
+        }
         return None;
     }
     let trusted = trusted.unwrap_or_default();
@@ -284,7 +316,7 @@ fn read_proxy_protocol(section: &mut Section<'_>) -> Option<ProxyProtocolConfig>
         let suggestion = "list the load balancers, such as proxy_protocol_trusted = [\"10.0.0.0/8\"]";
         section.error("proxy_protocol", reason, Some(suggestion.to_owned()));
     }
-    Some(ProxyProtocolConfig { timeout, trusted })
+    Some(ProxyProtocolConfig { timeout, trusted, tls })
 }
 
 fn read_tcp(mut section: Section<'_>) -> TcpConfig {

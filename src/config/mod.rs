@@ -9,6 +9,7 @@ mod cidr;
 mod crypto;
 mod error;
 mod features;
+mod identity;
 mod listener;
 mod mqtt;
 mod node;
@@ -32,6 +33,7 @@ pub use cidr::Cidr;
 pub use crypto::CryptoConfig;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use features::{AutoSubscribe, DelayedConfig, Features, FlappingConfig, Pattern, RewriteAction, RewriteRule};
+pub use identity::{PeerCertAs, PeerNames};
 pub use listener::{ListenerConfig, ListenerKind, ProxyProtocolConfig, TcpConfig, TcpKeepalive, WsConfig};
 pub use mqtt::{DefaultPriority, MaxQos, MqttConfig, Redirect, RetainerConfig, SharedStrategy};
 pub use node::{LogConfig, LogFormat, LogLevel, MetricsConfig, NodeConfig};
@@ -175,6 +177,9 @@ impl Config {
         let features = Features::read(&mut root);
         let auth = AuthConfig::read(root.section("auth"));
         let listeners = listener::read(root.section("listeners"), &mqtt, metrics.enable.then_some(metrics.bind));
+        if let Some(error) = mqtt.peer_names.useless(&listeners) {
+            root.report().push(error);
+        }
         root.finish();
         Config { node, crypto, log, metrics, mqtt, retainer, store, features, auth, listeners }
     }

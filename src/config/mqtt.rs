@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mqtt_codec::QoS;
 
+use super::identity::PeerNames;
 use super::section::Section;
 use super::value::{ByteSize, Choice, Span, Word};
 
@@ -78,6 +79,8 @@ pub struct MqttConfig {
     pub ignore_loop_deliver: bool,
     /// How often `$SYS` topics are published; zero is never.
     pub sys_interval: Duration,
+    /// What listeners that learn of client certificates take names from.
+    pub peer_names: PeerNames,
 }
 
 impl MqttConfig {
@@ -128,6 +131,7 @@ impl Default for MqttConfig {
             upgrade_qos: false,
             ignore_loop_deliver: false,
             sys_interval: Duration::from_secs(10),
+            peer_names: PeerNames::default(),
         }
     }
 }
@@ -171,6 +175,7 @@ impl MqttConfig {
             upgrade_qos: s.read("upgrade_qos", d.upgrade_qos),
             ignore_loop_deliver: s.read("ignore_loop_deliver", d.ignore_loop_deliver),
             sys_interval: sys_interval(s, d.sys_interval),
+            peer_names: PeerNames::read(s, d.peer_names),
         };
         if config.redirect_clients != Redirect::Off && config.server_reference.is_none() {
             let suggestion = "write the other server's address, such as server_reference = \"mqtt2.example.com:8883\"";

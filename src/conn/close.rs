@@ -69,7 +69,9 @@ impl Close {
             Close::Malformed(error) => Some(error.reason_code()),
             Close::Protocol(_) => Some(ReasonCode::ProtocolError),
             Close::Denied(DenyReason::BadCredentials | DenyReason::Token(_)) => Some(ReasonCode::BadUserNameOrPassword),
-            Close::Denied(DenyReason::AnonymousNotAllowed | DenyReason::ClientId) => Some(ReasonCode::NotAuthorized),
+            Close::Denied(
+                DenyReason::AnonymousNotAllowed | DenyReason::ClientId | DenyReason::PeerName(..) | DenyReason::Pinned,
+            ) => Some(ReasonCode::NotAuthorized),
             // A check that cannot be made refuses, and says that it may go better later.
             Close::Denied(DenyReason::Unavailable) => Some(ReasonCode::ServerUnavailable),
             Close::Denied(DenyReason::Busy(_)) => Some(ReasonCode::ServerBusy),

@@ -5,9 +5,10 @@ use super::established::{Authenticated, Established, Negotiated};
 use super::input::Input;
 use super::names::{ClientNames, Topics};
 use super::output::Output;
+use super::peer::Known;
 use super::{Close, Context, Io, refused};
 use crate::auth::acl::Publishing;
-use crate::auth::{Access, Admitted, AuthRequest, DenyReason, VerifiedCertificate};
+use crate::auth::{Access, Admitted, AuthRequest};
 use crate::broker::{Delay, OpenRequest, Opened};
 use crate::config::{MqttConfig, Redirect};
 use crate::metrics::Checked;
@@ -22,7 +23,6 @@ use mqtt_codec::{
 use std::future::{Future, poll_fn};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -104,6 +104,15 @@ impl AwaitAuth {
         }
     }
 
+    /// What secures the connection.
+    fn protocol(&self) -> &'static str {
+        match (&self.context.peer, &self.context.proxied) {
+            (Some(peer), _) => peer.protocol.name(),
+            (None, Some(_)) => "proxied",
+            (None, None) => "plain",
+        }
+    }
+
     /// Tells the operator of a client that was refused; who tries out passwords is to be seen.
     fn report(&self, close: &Close) {
         let about = match close {
@@ -117,6 +126,8 @@ impl AwaitAuth {
                 remote = %self.context.remote,
                 client_id = shortened(&self.connect.client_id),
                 username = self.connect.username.as_deref().map(shortened),
+                protocol = self.protocol(),
+                suite = self.context.peer.as_ref().map_or("", |peer| peer.suite),
                 cause = %close,
                 "CONNECT refused"
             );
@@ -127,24 +138,24 @@ impl AwaitAuth {
         let AwaitAuth { io, context, input, connect, deadline } = &mut *self;
         let connect = &*connect;
         let config = context.broker.config();
+        let known = Known::of(context)?;
+        let chosen = known.client_id.as_ref().unwrap_or(&connect.client_id);
         // [MQTT-3.1.3-8]
-        if connect.client_id.len() > usize::from(config.max_clientid_len) {
+        if chosen.len() > usize::from(config.max_clientid_len) {
             return Err(Close::OverLimit(ReasonCode::ClientIdentifierNotValid, "mqtt.max_clientid_len"));
         }
         // [MQTT-3.1.3-5] [MQTT-3.1.3-6] [MQTT-3.1.3-7]
-        let assigned = connect.client_id.is_empty().then(assigned_client_id).transpose()?;
-        let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
+        let assign = || known.client_id.clone().map_or_else(assigned_client_id, Ok);
+        let assigned = connect.client_id.is_empty().then(assign).transpose()?;
+        let client_id = assigned.clone().unwrap_or_else(|| chosen.clone());
         if context.broker.is_banned(&client_id, connect.username.as_ref(), context.remote.ip()) {
             return Err(Close::Refused(ReasonCode::Banned, "banned"));
         }
-        let certificate = context.peer.as_ref().and_then(|peer| peer.signing.as_ref());
-        let certificate = certificate.map(VerifiedCertificate::new).transpose();
-        let certificate = certificate.map_err(|_| Close::Denied(DenyReason::Unavailable))?.map(Arc::new);
         let request = AuthRequest {
             client_id: &client_id,
-            username: connect.username.as_deref(),
+            username: known.username(connect.username.as_deref(), connect.password.is_some()),
             password: connect.password.as_ref().map(|secret| secret.as_bytes()),
-            certificate: certificate.as_ref(),
+            peer: &known.peer,
             remote: context.remote,
         };
         let mut data = None;
@@ -323,6 +334,7 @@ impl AwaitAuth {
             refuse(&mut self.io, &self.context, Refusal::of(&self.connect), &Close::AnswerTooLarge).await;
             return Err(Close::AnswerTooLarge);
         }
+        let protocol = self.protocol();
         let AwaitAuth { io, context, input, connect, .. } = self;
         context.metrics.connect_result(ReasonCode::Success);
         tracing::debug!(
@@ -330,7 +342,7 @@ impl AwaitAuth {
             listener = &*context.listener,
             client_id = &*accepted.names.client_id,
             version = ?connect.version,
-            protocol = context.peer.as_ref().map_or("plain", |peer| peer.protocol.name()),
+            protocol,
             suite = context.peer.as_ref().map_or("", |peer| peer.suite),
             session_present = opened.present,
             "client connected"

@@ -17,6 +17,7 @@ mod input;
 mod linger;
 mod names;
 mod output;
+mod peer;
 mod rates;
 mod refused;
 mod replies;
@@ -25,9 +26,9 @@ mod stored;
 pub use close::{Close, StreamLimit};
 pub use linger::linger;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Proxied};
 use crate::broker::Broker;
-use crate::config::RateConfig;
+use crate::config::{PeerNames, RateConfig};
 use crate::metrics::ListenerMetrics;
 use crate::telemetry::Reports;
 use connect::AwaitConnect;
@@ -56,6 +57,8 @@ pub struct Context {
     /// The client's address, from the PROXY header where there is one.
     pub remote: SocketAddr,
     pub peer: Option<Arc<PeerIdentity>>,
+    /// The TLS that a trusted proxy ended, where the listener believes it.
+    pub proxied: Option<Box<Proxied>>,
     /// Time from here to a complete CONNECT.
     pub connect_timeout: Duration,
     pub policy: Arc<Policy>,
@@ -67,6 +70,8 @@ pub struct Policy {
     /// What their topics are put under; may have placeholders.
     pub mountpoint: String,
     pub rates: RateConfig,
+    /// Which names they get from their certificates.
+    pub peer_names: PeerNames,
 }
 
 /// Serves one connection to its end. Every way it can end is logged with the peer's address and its fault.

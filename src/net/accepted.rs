@@ -10,11 +10,13 @@ use super::listener::Listener;
 use super::prefixed::Prefixed;
 use super::proxy::{self, ProxyParse};
 use super::websocket::{self, WebSocketOptions};
+use crate::auth::Proxied;
 use crate::broker::Subject;
 use crate::config::{ProxyProtocolConfig, TlsConfig, WsConfig};
 use crate::conn::{self, Io};
 use crate::per_address::Place;
 use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
 use gm_tls::hello::{self, Parse};
 use gm_tls::server::{Refusal, ServerContexts};
 use gm_tls::{HandshakeError, PeerIdentity, TlsStream};
@@ -129,7 +131,7 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<L
     let prepared = Box::pin(prepare(stream, &mut peer, &listener)).await;
     let Peer { remote, protocol } = peer;
     match prepared {
-        Ok(Prepared { io, identity, place: _place }) => {
+        Ok(Prepared { io, identity, proxied, place: _place }) => {
             let context = conn::Context {
                 broker: Arc::clone(&listener.broker),
                 auth: Arc::clone(&listener.auth),
@@ -138,6 +140,7 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<L
                 listener: Arc::clone(&listener.id),
                 remote,
                 peer: identity,
+                proxied,
                 connect_timeout: listener.config.connect_timeout,
                 policy: Arc::clone(&listener.policy),
             };
@@ -161,13 +164,15 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<L
 struct Prepared {
     io: Box<dyn Io>,
     identity: Option<Arc<PeerIdentity>>,
+    proxied: Option<Box<Proxied>>,
     place: Place,
 }
 
 async fn prepare(stream: TcpStream, peer: &mut Peer, listener: &Listener) -> Result<Prepared, Refused> {
     let mut stream = Prefixed::new(stream, Bytes::new());
+    let mut proxied = None;
     if let Some(config) = &listener.config.proxy_protocol {
-        stream = behind_proxy(stream, &mut peer.remote, config).await?;
+        (stream, proxied) = behind_proxy(stream, &mut peer.remote, config).await?;
     }
     if listener.broker.bans().is_banned(&Subject::Address(peer.remote.ip().to_canonical()), listener.broker.now()) {
         return Err(Refused::Banned);
@@ -181,11 +186,13 @@ async fn prepare(stream: TcpStream, peer: &mut Peer, listener: &Listener) -> Res
                 Some(config) => upgrade(stream, listener, config).await?,
                 None => Box::new(stream),
             };
-            Ok(Prepared { io, identity: Some(identity), place })
+            Ok(Prepared { io, identity: Some(identity), proxied, place })
         }
         _ => match websocket {
-            Some(config) => Ok(Prepared { io: upgrade(stream, listener, config).await?, identity: None, place }),
-            None => Ok(Prepared { io: plain(stream), identity: None, place }),
+            Some(config) => {
+                Ok(Prepared { io: upgrade(stream, listener, config).await?, identity: None, proxied, place })
+            }
+            None => Ok(Prepared { io: plain(stream), identity: None, proxied, place }),
         },
     }
 }
@@ -198,12 +205,13 @@ fn plain(stream: Stream) -> Box<dyn Io> {
     }
 }
 
-/// Reads the PROXY header that must be there and takes the client's address from it.
+/// Reads the PROXY header that must be there and takes the client's address from it, and what it says of the client's TLS if that is
+/// believed.
 async fn behind_proxy(
     stream: Stream,
     remote: &mut SocketAddr,
     config: &ProxyProtocolConfig,
-) -> Result<Stream, Refused> {
+) -> Result<(Stream, Option<Box<Proxied>>), Refused> {
     if !config.trusted.iter().any(|network| network.contains(remote.ip())) {
         return Err(Refused::Untrusted(*remote));
     }
@@ -222,7 +230,12 @@ async fn behind_proxy(
         *remote = source;
     }
     let rest = read.split_off(header.wire_len.min(read.len()));
-    Ok(Prefixed::new(inner, rest.freeze()))
+    // A name in a certificate that the proxy did not verify names nobody.
+    let proxied = header.tls.filter(|_| config.tls).map(|tls| {
+        let common_name = tls.common_name.filter(|_| tls.verified).map(ByteString::from);
+        Box::new(Proxied { common_name })
+    });
+    Ok((Prefixed::new(inner, rest.freeze()), proxied))
 }
 
 /// Reads the hello, decides by it, and completes the handshake: all within `handshake_timeout`.

@@ -86,7 +86,11 @@ impl PreparedListener {
         let handshakes = Semaphore::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
         let handshakes_by_address = Lines::new(config.kind.tls().map_or(0, |tls| tls.max_handshakes_per_address));
         let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
-        let policy = Arc::new(Policy { mountpoint: config.mountpoint.clone(), rates: config.rates });
+        let policy = Arc::new(Policy {
+            mountpoint: config.mountpoint.clone(),
+            rates: config.rates,
+            peer_names: config.peer_names,
+        });
         let rate = config.rates.max_conn_rate;
         let rate = rate.map(|r| Mutex::new(TokenBucket::new(r.amount, millis(r.per), r.burst, broker.now())));
         let connections_by_address = Arc::new(Places::new(config.max_connections_per_address));

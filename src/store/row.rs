@@ -63,8 +63,30 @@ pub struct WillAuthor {
     pub remote: IpAddr,
     /// The certificate that the transport verified, encoded.
     pub certificate: Option<Arc<[u8]>>,
+    /// The names of the protocol and the suite that its connection had; empty in rows of a version that did not keep them.
+    pub channel: ByteString,
+    pub suite: ByteString,
+    /// The common name that a trusted proxy saw.
+    pub proxied_name: Option<ByteString>,
     /// Rules that came with its credentials and are not stored decide.
     pub known_by_more: bool,
+}
+
+#[cfg(test)]
+impl WillAuthor {
+    /// One of many, for tests that write and read rows.
+    pub(super) fn sample(value: u8) -> WillAuthor {
+        let named = value.is_multiple_of(2);
+        WillAuthor {
+            username: named.then(|| "a".into()),
+            remote: [192, 0, 2, value].into(),
+            certificate: value.is_multiple_of(3).then(|| [0x30, value].into()),
+            channel: if named { "tlcp".into() } else { ByteString::new() },
+            suite: if named { "ECC_SM4_GCM_SM3".into() } else { ByteString::new() },
+            proxied_name: value.is_multiple_of(7).then(|| "b".into()),
+            known_by_more: value.is_multiple_of(4),
+        }
+    }
 }
 
 /// Why bytes are not a row.
@@ -199,11 +221,20 @@ fn encode_session(row: &SessionRow, clock: WallClock, out: &mut BytesMut) {
         Some(author) => {
             let certificate = u8::from(author.certificate.is_some()) << 3;
             let username = u8::from(author.username.is_some()) << 2;
-            out.put_u8(1 | u8::from(author.known_by_more) << 1 | username | certificate);
+            let channel = u8::from(!author.channel.is_empty()) << 4;
+            let proxied = u8::from(author.proxied_name.is_some()) << 5;
+            out.put_u8(1 | u8::from(author.known_by_more) << 1 | username | certificate | channel | proxied);
             put_bytes(out, author.username.as_ref().map_or(&[], |name| name.as_bytes()));
             put_bytes(out, author.remote.to_string().as_bytes());
             if let Some(der) = &author.certificate {
                 put_bytes(out, der);
+            }
+            if !author.channel.is_empty() {
+                put_bytes(out, author.channel.as_bytes());
+                put_bytes(out, author.suite.as_bytes());
+            }
+            if let Some(name) = &author.proxied_name {
+                put_bytes(out, name.as_bytes());
             }
         }
     }
@@ -242,7 +273,10 @@ fn decode_session(reader: &mut Reader<'_>, clock: WallClock) -> Option<SessionRo
             let username = Some(reader.text()?).filter(|_| bits & 4 != 0);
             let remote = reader.text()?.parse().ok()?;
             let certificate = if bits & 8 != 0 { Some(reader.bytes()?.into()) } else { None };
-            Some(WillAuthor { username, remote, certificate, known_by_more: bits & 2 != 0 })
+            let (channel, suite) = if bits & 16 != 0 { (reader.text()?, reader.text()?) } else { Default::default() };
+            let proxied_name = if bits & 32 != 0 { Some(reader.text()?) } else { None };
+            let known_by_more = bits & 2 != 0;
+            Some(WillAuthor { username, remote, certificate, channel, suite, proxied_name, known_by_more })
         }
     };
     let will = match reader.u8()? {

@@ -133,12 +133,7 @@ fn row_for(key: &Key, value: u8) -> Row {
                 let will = Will { message: (*message("will".into())).clone(), retain: true, delay: 7 };
                 (Some(u64::from(value)), will)
             }),
-            author: value.is_multiple_of(5).then(|| WillAuthor {
-                username: value.is_multiple_of(2).then(|| "a".into()),
-                remote: [192, 0, 2, value].into(),
-                certificate: value.is_multiple_of(3).then(|| [0x30, value].into()),
-                known_by_more: value.is_multiple_of(4),
-            }),
+            author: value.is_multiple_of(5).then(|| WillAuthor::sample(value)),
             sent_below: u64::from(value),
             next_seq: 9,
             judged: value.is_multiple_of(7),

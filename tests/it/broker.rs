@@ -251,6 +251,8 @@ pub struct Secured {
     pub tlcp: String,
     /// Whom TLCP clients must be certified by, in place of the set's authority.
     pub tlcp_ca: PathBuf,
+    /// Whom other clients must be certified by, in place of the set's authorities.
+    pub other_ca: Option<PathBuf>,
 }
 
 /// TLS, RFC 8998 and TLCP, with verification of the certificates of clients that show some.
@@ -261,6 +263,7 @@ impl Default for Secured {
             keys: String::new(),
             tlcp: String::new(),
             tlcp_ca: certificates().sm2_ca(),
+            other_ca: None,
         }
     }
 }
@@ -283,12 +286,18 @@ impl Secured {
             block(
                 "tls",
                 "ssl_options",
-                &[files(key_names, &certificates.server_ecdsa()), trust(&certificates.ca_bundle())],
+                &[
+                    files(key_names, &certificates.server_ecdsa()),
+                    trust(self.other_ca.as_ref().unwrap_or(&certificates.ca_bundle())),
+                ],
             ),
             block(
                 "rfc8998",
                 "rfc8998_options",
-                &[files(key_names, &certificates.server_sm2()), trust(&certificates.sm2_ca())],
+                &[
+                    files(key_names, &certificates.server_sm2()),
+                    trust(self.other_ca.as_ref().unwrap_or(&certificates.sm2_ca())),
+                ],
             ),
             block(
                 "tlcp",

@@ -35,6 +35,7 @@ mod hostile;
 mod hostile_hello;
 mod hostile_listener;
 mod hostile_pairs;
+mod identity;
 mod limit_counters;
 mod limits;
 mod logs;

@@ -70,7 +70,8 @@ impl SimulatedBroker {
         let auth = Arc::new(Auth::new(&config.auth).unwrap());
         let connect_timeout = config.mqtt.idle_timeout;
         let first = config.listeners.first().unwrap();
-        let policy = Arc::new(Policy { mountpoint: first.mountpoint.clone(), rates: first.rates });
+        let policy =
+            Arc::new(Policy { mountpoint: first.mountpoint.clone(), rates: first.rates, peer_names: first.peer_names });
         let metrics = Arc::new(Metrics::new());
         let listener = metrics.listener("tcp:default");
         let broker = Broker::new(config.mqtt, config.retainer, config.features, metrics);
@@ -100,7 +101,7 @@ impl SimulatedBroker {
 
     /// As [`open`](Self::open), at a listener with another mount point.
     pub fn open_below(&self, mountpoint: &str) -> Client<DuplexStream> {
-        let policy = Arc::new(Policy { mountpoint: mountpoint.into(), rates: self.policy.rates });
+        let policy = Arc::new(Policy { mountpoint: mountpoint.into(), ..(*self.policy).clone() });
         self.open_under(policy, |stream| stream).0
     }
 
@@ -126,6 +127,7 @@ impl SimulatedBroker {
             listener: "tcp:default".into(),
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             peer: None,
+            proxied: None,
             connect_timeout: self.connect_timeout,
             policy,
         };

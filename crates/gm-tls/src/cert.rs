@@ -1,6 +1,7 @@
 //! X.509 certificates and chains: loading with bounds, and reading out what an operator or an access rule needs.
 //! Nothing here decides whether a certificate is trusted.
 
+mod holder;
 mod name;
 
 use std::fmt;
@@ -13,8 +14,9 @@ use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, Id, PKeyRef};
 use openssl::x509::{GeneralName, X509, X509Ref};
 
-pub use name::NameError;
-pub(crate) use name::{is_deceptive, rfc4514};
+pub use holder::AlternativeName;
+pub(crate) use name::rfc4514;
+pub use name::{NameError, is_deceptive};
 
 use crate::pem;
 

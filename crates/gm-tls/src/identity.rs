@@ -74,6 +74,12 @@ impl PeerCertificate {
         self.fingerprint(MessageDigest::sha256())
     }
 
+    /// MD5 of the encoding, lower-case hexadecimal. Two certificates with one MD5 can be made on purpose: for brokers that knew their
+    /// clients by it, and for nothing new.
+    pub fn fingerprint_md5(&self) -> String {
+        self.fingerprint(MessageDigest::md5())
+    }
+
     fn fingerprint(&self, digest: MessageDigest) -> String {
         hash(digest, &self.der).map(|digest| hex(&digest)).unwrap_or_default()
     }

@@ -9,7 +9,7 @@ mod pattern;
 use bytestring::ByteString;
 use mqtt_codec::QoS;
 
-use crate::auth::Identity;
+use crate::auth::{Channel, Identity};
 use crate::config::Cidr;
 use filter::{Filter, covered};
 use pattern::Bound;
@@ -73,6 +73,30 @@ pub struct Conditions {
     /// Subjects as RFC 4514 writes them.
     pub cert_subjects: Vec<String>,
     pub cert_fingerprints: Vec<Fingerprint>,
+    pub channels: Vec<Channel>,
+    /// Cipher suites by the names that connections have.
+    pub suites: Vec<&'static str>,
+}
+
+/// Clients that may connect only by some protocols, or with some suites. Nothing in a handshake tells a client or the broker that somebody
+/// between them kept them from a better one, so that only what is known beforehand can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    pub who: Who,
+    /// Empty: any.
+    pub channels: Vec<Channel>,
+    /// Empty: any.
+    pub suites: Vec<&'static str>,
+}
+
+impl Pin {
+    /// Whether the client's connection is as it must be, if the pin concerns the client.
+    pub fn lets_in(&self, client: &Identity) -> bool {
+        let security = client.peer.security;
+        !self.who.is(client)
+            || (self.channels.is_empty() || self.channels.contains(&security.channel))
+                && (self.suites.is_empty() || self.suites.contains(&security.suite))
+    }
 }
 
 /// The digest of a certificate in lower-case hexadecimal.
@@ -92,11 +116,20 @@ pub struct Publishing<'a> {
 
 /// Rules in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules(Vec<Rule>);
+pub struct Rules(Vec<Rule>, Vec<Pin>);
 
 impl Rules {
     pub fn new(rules: Vec<Rule>) -> Rules {
-        Rules(rules)
+        Rules(rules, Vec::new())
+    }
+
+    /// The same rules, and pins beside them.
+    pub fn with_pins(self, pins: Vec<Pin>) -> Rules {
+        Rules(self.0, pins)
+    }
+
+    pub fn pins(&self) -> &[Pin] {
+        &self.1
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
@@ -115,7 +148,7 @@ impl Rules {
             source: Source::BuiltIn,
         };
         let local = Conditions { addresses: Cidr::loopback(), ..Conditions::default() };
-        Rules(vec![rule(Permit::Allow, Who::These(Box::new(local))), rule(Permit::Deny, Who::Everyone)])
+        Rules::new(vec![rule(Permit::Allow, Who::These(Box::new(local))), rule(Permit::Deny, Who::Everyone)])
     }
 }
 
@@ -138,12 +171,17 @@ impl From<Granted> for Rules {
             topics,
             source: Source::Token,
         };
-        Rules(vec![
+        Rules::new(vec![
             rule(RuleAction::Publish, granted.publish),
             rule(RuleAction::Subscribe, granted.subscribe),
             rule(RuleAction::All, granted.all),
         ])
     }
+}
+
+/// The placeholders of topics, as they are written.
+pub fn placeholders() -> String {
+    pattern::placeholders()
 }
 
 /// What rules say about a wish.
@@ -246,7 +284,8 @@ impl Conditions {
     }
 
     fn meets(&self, client: &Identity) -> bool {
-        let certificate = client.certificate.as_deref();
+        let certificate = client.certificate();
+        let security = client.peer.security;
         let one_of = |listed: &[String], value: Option<&str>| {
             listed.is_empty() || value.is_some_and(|value| listed.iter().any(|one| one == value))
         };
@@ -262,6 +301,8 @@ impl Conditions {
                         Fingerprint::Sm3(digest) => *digest == certificate.fingerprint_sm3(),
                     })
                 }))
+            && (self.channels.is_empty() || self.channels.contains(&security.channel))
+            && (self.suites.is_empty() || self.suites.contains(&security.suite))
     }
 }
 

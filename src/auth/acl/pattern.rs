@@ -10,6 +10,7 @@ use mqtt_codec::topic::{TopicError, validate_filter};
 
 use super::filter::{Filter, Level};
 use crate::auth::Identity;
+use gm_tls::cert::AlternativeName;
 
 /// The mark of a pattern that stands for its own text.
 const EXACT: &str = "eq ";
@@ -33,25 +34,47 @@ enum Placeholder {
     Username,
     ClientId,
     CertCommonName,
+    CertSubject,
+    CertSm3,
+    CertSha256,
+    CertSan(AlternativeName),
 }
 
 impl Placeholder {
-    const NAMES: [(&'static str, Placeholder); 3] = [
+    const NAMES: [(&'static str, Placeholder); 10] = [
         ("username", Placeholder::Username),
         ("clientid", Placeholder::ClientId),
         ("cert_common_name", Placeholder::CertCommonName),
+        ("cert_subject", Placeholder::CertSubject),
+        ("cert_sm3", Placeholder::CertSm3),
+        ("cert_sha256", Placeholder::CertSha256),
+        ("cert_san_dns", Placeholder::CertSan(AlternativeName::Dns)),
+        ("cert_san_email", Placeholder::CertSan(AlternativeName::Email)),
+        ("cert_san_uri", Placeholder::CertSan(AlternativeName::Uri)),
+        ("cert_san_ip", Placeholder::CertSan(AlternativeName::Ip)),
     ];
 
     /// The client's value, if there is one and it is a name and nothing else.
-    fn value(self, client: &Identity) -> Option<&str> {
+    fn value(self, client: &Identity) -> Option<Cow<'_, str>> {
+        let certificate = client.certificate();
         let value = match self {
-            Placeholder::Username => client.username.as_deref(),
-            Placeholder::ClientId => Some(&*client.client_id),
-            Placeholder::CertCommonName => client.common_name(),
+            Placeholder::Username => client.username.as_deref().map(Cow::from),
+            Placeholder::ClientId => Some(Cow::from(&*client.client_id)),
+            Placeholder::CertCommonName => client.common_name().map(Cow::from),
+            Placeholder::CertSubject => certificate.map(|certificate| Cow::from(certificate.subject())),
+            Placeholder::CertSm3 => certificate.map(|certificate| Cow::from(certificate.fingerprint_sm3())),
+            Placeholder::CertSha256 => certificate.map(|certificate| Cow::from(certificate.fingerprint_sha256())),
+            Placeholder::CertSan(kind) => certificate.and_then(|c| c.alternative_name(kind)).map(Cow::from),
         };
         // The values of CVE-2017-7650, and those that would lead into the broker's own topics.
         value.filter(|value| !value.is_empty() && !value.contains(['+', '#', '/', '\0']) && !value.starts_with('$'))
     }
+}
+
+/// Every placeholder as it is written.
+pub(super) fn placeholders() -> String {
+    let names: Vec<String> = Placeholder::NAMES.iter().map(|(name, _)| format!("${{{name}}}")).collect();
+    names.join(", ")
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,7 +193,7 @@ impl PatternLevel {
         for piece in pieces {
             match piece {
                 Piece::Text(piece) => text.push_str(piece),
-                Piece::Value(placeholder) => text.push_str(placeholder.value(client)?),
+                Piece::Value(placeholder) => text.push_str(&placeholder.value(client)?),
             }
         }
         Some(Level::Text(Cow::Owned(text)))

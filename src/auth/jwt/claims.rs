@@ -116,7 +116,7 @@ impl ClaimTemplate {
                 Piece::Text(text) => text,
                 Piece::Username => request.username?,
                 Piece::ClientId => request.client_id,
-                Piece::CertCommonName => request.certificate?.common_name()?,
+                Piece::CertCommonName => request.peer.common_name()?,
             });
         }
         (!text.is_empty()).then_some(text)

@@ -10,6 +10,7 @@ use sha2::Sha256;
 use sm2::dsa::signature::Signer;
 
 use super::*;
+use crate::auth::Peer;
 use crate::auth::acl::{Permit, Publishing, publish, subscribe};
 use crate::auth::identity::tests::identity;
 use crate::config::Config;
@@ -59,7 +60,7 @@ fn token(claims: &Value) -> String {
 fn verdict_of(jwt: &Jwt, username: Option<&str>, token: &str) -> Verdict {
     let remote = SocketAddr::from(([192, 0, 2, 1], 40000));
     let password = Some(token.as_bytes());
-    jwt.judge(&AuthRequest { client_id: "c", username, password, certificate: None, remote }, NOW)
+    jwt.judge(&AuthRequest { client_id: "c", username, password, peer: &Peer::default(), remote }, NOW)
 }
 
 fn accepted(jwt: &Jwt, token: &str) -> Option<Accepted> {
@@ -183,7 +184,7 @@ fn what_is_no_token_is_left_to_others() {
         assert_eq!(verdict_of(&jwt, Some("ada"), password), Verdict::Ignore, "{password}");
     }
     let remote = SocketAddr::from(([192, 0, 2, 1], 40000));
-    let nothing = AuthRequest { client_id: "c", username: Some("ada"), password: None, certificate: None, remote };
+    let nothing = AuthRequest { client_id: "c", username: Some("ada"), password: None, peer: &Peer::default(), remote };
     assert_eq!(jwt.judge(&nothing, NOW), Verdict::Ignore);
 }
 

@@ -10,12 +10,12 @@ unsafe extern "C" {
     fn X509_NAME_ENTRY_set(entry: *const openssl_sys::X509_NAME_ENTRY) -> std::ffi::c_int;
 }
 
-/// Why a common name identifies nobody.
+/// Why a name identifies nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    #[error("the subject has more than one common name")]
+    #[error("there is more than one such name")]
     Several,
-    #[error("the common name holds a NUL, a control or an invisible character, or is not valid text")]
+    #[error("the name holds a NUL, a control or an invisible character, or is not valid text")]
     Deceptive,
 }
 
@@ -65,6 +65,16 @@ pub(super) fn common_name(name: &X509NameRef) -> Result<Option<String>, NameErro
         return Err(NameError::Deceptive);
     }
     Ok(Some(value))
+}
+
+/// The values of a name in their order, each readable in one way only.
+pub(super) fn values(name: &X509NameRef) -> Result<Vec<String>, NameError> {
+    let readable = |entry: &X509NameEntryRef| {
+        let value = entry.data().to_string().map_err(|_| NameError::Deceptive)?;
+        let deceptive = value.chars().any(|c| c == char::REPLACEMENT_CHARACTER || is_deceptive(c));
+        if deceptive { Err(NameError::Deceptive) } else { Ok(value) }
+    };
+    name.entries().map(readable).collect()
 }
 
 fn append(text: &mut String, entry: &X509NameEntryRef) {
@@ -124,7 +134,7 @@ fn append_escaped(text: &mut String, value: &str) {
 }
 
 /// Control characters, and those that are invisible or reorder the text around them.
-pub(crate) fn is_deceptive(c: char) -> bool {
+pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')

@@ -3,7 +3,7 @@
 use std::fs;
 
 use openssl::asn1::Asn1Type;
-use openssl::x509::{X509Builder, X509Name};
+use openssl::x509::{X509Builder, X509Extension, X509Name};
 
 use super::*;
 use crate::key::PrivateKey;
@@ -144,6 +144,56 @@ fn files_are_bounded_and_named() {
     fs::write(&path, [one.certificate().to_pem(), two.certificate().to_pem()].concat()).unwrap();
     let anchors = Certificate::anchors_from_file("cacertfile", &path).unwrap();
     assert_eq!(anchors, [one.certificate().clone(), two.certificate().clone()]);
+}
+
+/// A certificate with names of these kinds, as bytes that no encoder would write.
+fn with_alternative_names(names: &[(u8, &[u8])]) -> Certificate {
+    let mut list = Vec::new();
+    for (tag, value) in names {
+        list.extend([0x80 | tag, u8::try_from(value.len()).unwrap()]);
+        list.extend(*value);
+    }
+    let mut der = vec![0x30, u8::try_from(list.len()).unwrap()];
+    der.extend(list);
+    let key = PrivateKey::generate(KeyKind::EcP256).unwrap();
+    let mut builder = X509Builder::new().unwrap();
+    builder.set_version(2).unwrap();
+    builder.set_pubkey(key.pkey()).unwrap();
+    let object = openssl::asn1::Asn1Object::from_str("2.5.29.17").unwrap();
+    let value = openssl::asn1::Asn1OctetString::new_from_bytes(&der).unwrap();
+    builder.append_extension(X509Extension::new_from_der(&object, false, &value).unwrap()).unwrap();
+    builder.sign(key.pkey(), MessageDigest::sha256()).unwrap();
+    Certificate::from_x509(builder.build())
+}
+
+#[test]
+fn an_alternative_name_is_the_only_one_of_its_kind_and_readable() {
+    const EMAIL: u8 = 1;
+    const DNS: u8 = 2;
+    let both = with_alternative_names(&[(DNS, b"a.example"), (EMAIL, b"a@b.example")]);
+    assert_eq!(both.alternative_name(AlternativeName::Dns), Ok(Some("a.example".to_owned())));
+    assert_eq!(both.alternative_name(AlternativeName::Email), Ok(Some("a@b.example".to_owned())));
+    assert_eq!(both.alternative_name(AlternativeName::Uri), Ok(None));
+    let two = with_alternative_names(&[(DNS, b"a.example"), (DNS, b"b.example")]);
+    assert_eq!(two.alternative_name(AlternativeName::Dns), Err(NameError::Several));
+    for bad in [&b"admin.example\0.evil.example"[..], b"a\nb", b"a\xff", b""] {
+        let certificate = with_alternative_names(&[(DNS, bad)]);
+        assert_eq!(certificate.alternative_name(AlternativeName::Dns), Err(NameError::Deceptive), "{bad:?}");
+        // Nor does a name that cannot be read hide that there are two.
+        let certificate = with_alternative_names(&[(DNS, b"a.example"), (DNS, bad)]);
+        assert_eq!(certificate.alternative_name(AlternativeName::Dns), Err(NameError::Several), "{bad:?}");
+    }
+    let address = with_alternative_names(&[(7, &[192, 0, 2, 1])]);
+    assert_eq!(address.alternative_name(AlternativeName::Ip), Ok(Some("192.0.2.1".to_owned())));
+    let odd = with_alternative_names(&[(7, &[192, 0, 2])]);
+    assert_eq!(odd.alternative_name(AlternativeName::Ip), Err(NameError::Deceptive));
+}
+
+#[test]
+fn a_subject_of_which_one_value_deceives_has_no_values() {
+    let good = subject(&[("O", "Plant"), ("CN", "电表")]);
+    assert_eq!(good.subject_values(), Ok(vec!["Plant".to_owned(), "电表".to_owned()]));
+    assert_eq!(subject(&[("O", "Pl\0ant"), ("CN", "x")]).subject_values(), Err(NameError::Deceptive));
 }
 
 #[test]

@@ -5,5 +5,10 @@
 //! function for certain instructions is entered after the processor was asked, and around the instructions of SM2's field.
 
 pub mod cpu;
+pub mod ghash;
+mod inout;
 pub mod sm2;
 pub mod sm3;
+pub mod sm4;
+
+pub use inout::InOut;

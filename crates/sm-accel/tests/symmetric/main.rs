@@ -11,6 +11,7 @@
 )]
 
 mod sm3;
+mod sm4;
 
 /// Lengths of messages to try.
 fn lengths() -> Vec<usize> {

@@ -516,7 +516,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unix_time(time: &Asn1TimeRef) -> Option<i64> {
+pub(crate) fn unix_time(time: &Asn1TimeRef) -> Option<i64> {
     let difference = Asn1Time::from_unix(0).ok()?.diff(time).ok()?;
     Some(i64::from(difference.days) * 86_400 + i64::from(difference.secs))
 }

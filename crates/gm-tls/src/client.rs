@@ -6,7 +6,10 @@ use bytes::Bytes;
 use openssl::foreign_types::{ForeignType, ForeignTypeRef};
 use openssl::{
     error::ErrorStack,
-    ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef, SslSession, SslVerifyMode, SslVersion},
+    ssl::{
+        Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef, SslSession, SslVerifyMode, SslVersion,
+        StatusType,
+    },
     x509::verify::X509CheckFlags,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -78,6 +81,8 @@ pub struct ClientOptions {
     pub alpn: Vec<Vec<u8>>,
     /// Host name or address of the server. A host name is sent as SNI. Empty: no SNI, and `verify_hostname` must be off.
     pub server_name: String,
+    /// Ask for the status of the server's certificate, which [`TlsStream::stapled_answer`] then gives. It is not judged here.
+    pub ask_status: bool,
 }
 
 impl ClientOptions {
@@ -94,6 +99,7 @@ impl ClientOptions {
             groups: None,
             alpn: Vec::new(),
             server_name: server_name.into(),
+            ask_status: false,
         }
     }
 }
@@ -149,6 +155,9 @@ impl Connector {
             context::set_trust(&mut builder, &options.ca, options.partial_chain, MAX_CHAIN_DEPTH)?;
         } else {
             builder.set_verify(SslVerifyMode::NONE);
+        }
+        if options.ask_status {
+            builder.set_status_type(StatusType::OCSP)?;
         }
         if !options.alpn.is_empty() {
             builder.set_alpn_protos(&context::alpn_wire(protocol, &options.alpn)?)?;

@@ -24,7 +24,9 @@ use crate::{
     error::{HandshakeError, HandshakeFailure, alert_name},
     forget,
     identity::{PeerCertificates, PeerIdentity, Protocol},
-    pair, verify,
+    pair,
+    revocation::{PeerChains, chain},
+    verify,
 };
 
 /// Longest plaintext that [`Engine::write`] takes at once: one record.
@@ -81,6 +83,7 @@ pub struct Engine {
     role: Role,
     sessions: Sessions,
     identity: Option<Arc<PeerIdentity>>,
+    chains: Option<PeerChains>,
 }
 
 /// The library's view of the transport. Each buffer gives its memory back once it is empty.
@@ -99,14 +102,15 @@ struct Buffers {
 }
 
 impl Engine {
-    pub(crate) fn new(ssl: Ssl, role: Role, sessions: Sessions, prefix: Bytes) -> Result<Self, HandshakeError> {
+    pub(crate) fn new(mut ssl: Ssl, role: Role, sessions: Sessions, prefix: Bytes) -> Result<Self, HandshakeError> {
+        chain::prepare(&mut ssl).map_err(HandshakeError::setup)?;
         let mut stream =
             SslStream::new(ssl, Buffers { prefix, ..Buffers::default() }).map_err(HandshakeError::setup)?;
         match role {
             Role::Server => stream.ssl_mut().set_accept_state(),
             Role::Client => stream.ssl_mut().set_connect_state(),
         }
-        Ok(Self { stream, role, sessions, identity: None })
+        Ok(Self { stream, role, sessions, identity: None, chains: None })
     }
 
     /// Takes bytes that came from the peer.
@@ -162,6 +166,7 @@ impl Engine {
         if self.sessions == Sessions::Private && certificates.signing.is_some() {
             forget::peer_certificates(self.stream.ssl_mut()).map_err(HandshakeError::setup)?;
         }
+        self.chains = chain::take(self.stream.ssl());
         self.identity = Some(Arc::new(identity));
         Ok(Progress::Done)
     }
@@ -169,6 +174,11 @@ impl Engine {
     /// The peer, once the handshake is complete.
     pub fn peer_identity(&self) -> Option<&Arc<PeerIdentity>> {
         self.identity.as_ref()
+    }
+
+    /// The verified chains of the peer, once the handshake is complete: given out once, and only where an inspector was set.
+    pub fn take_peer_chains(&mut self) -> Option<PeerChains> {
+        self.chains.take()
     }
 
     /// Reads application data into `into`.
@@ -236,6 +246,11 @@ impl Engine {
     /// which the first read of application data usually brings.
     pub fn session(&self) -> Option<Session> {
         (self.role == Role::Client).then(|| Session::of(self.stream.ssl())).flatten()
+    }
+
+    /// Client only: the OCSP response that came with the server's certificate, as it came.
+    pub fn stapled_answer(&self) -> Option<Vec<u8>> {
+        self.stream.ssl().ocsp_status().map(<[u8]>::to_vec)
     }
 
     /// Whether there is output to send.

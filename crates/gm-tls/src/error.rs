@@ -9,7 +9,7 @@ use openssl::{
     x509::X509VerifyResult,
 };
 
-use crate::pair::PairError;
+use crate::{pair::PairError, revocation::Reason};
 
 /// A configuration that no context can be built from.
 #[derive(Debug, thiserror::Error)]
@@ -265,6 +265,14 @@ impl VerifyFailure {
         Self {
             reason: HandshakeFailure::WrongPair,
             detail: format!("the peer's two certificates do not belong together: {error}"),
+        }
+    }
+
+    pub(crate) fn of_revocation(role: &str, subject: &str, reason: Reason) -> Self {
+        let subject = shortened(subject);
+        Self {
+            reason: HandshakeFailure::Revoked,
+            detail: format!("the peer's {role} was refused: \"{subject}\": revoked ({reason})"),
         }
     }
 

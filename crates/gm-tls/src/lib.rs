@@ -5,10 +5,12 @@
 //! - [`cert`], [`key`], [`pair`] and [`pki`] are certificates, keys, the dual pair of TLCP, and a small authority; [`public`] checks
 //!   signatures over data.
 //! - [`provider`] chooses who computes SM2, SM3 and SM4: the library, or the accelerated provider that is added to it.
+//! - [`revocation`] reads revocation lists and OCSP answers and checks who signed them.
 //! - [`suites`] names the cipher suites; [`server`] and [`client`] build contexts that accept exactly what was configured.
 //! - [`engine`] is one connection as a state machine without IO; [`stream`] drives it over any tokio stream.
 
 pub mod hello;
+pub mod revocation;
 pub mod suites;
 
 #[cfg(feature = "tongsuo")]

@@ -24,6 +24,7 @@ use crate::{
     engine::{Engine, Progress, ReadOutcome},
     error::HandshakeError,
     identity::PeerIdentity,
+    revocation::PeerChains,
 };
 
 /// Bytes of output, beyond which `write` waits for the socket. The output exceeds this by one record at most.
@@ -62,10 +63,20 @@ impl<S> TlsStream<S> {
         Arc::clone(&self.identity)
     }
 
+    /// The verified chains of the peer: given out once, and only where an inspector was set.
+    pub fn take_peer_chains(&mut self) -> Option<PeerChains> {
+        self.engine.take_peer_chains()
+    }
+
     /// Client only: the session, to be given to [`crate::client::Connector::connect_resuming`]. Under TLS 1.3 there is one
     /// only after the server's ticket came with the first data read.
     pub fn session(&self) -> Option<Session> {
         self.engine.session()
+    }
+
+    /// Client only: the OCSP response that came with the server's certificate, as it came.
+    pub fn stapled_answer(&self) -> Option<Vec<u8>> {
+        self.engine.stapled_answer()
     }
 
     /// The transport below.

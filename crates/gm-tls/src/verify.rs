@@ -14,11 +14,11 @@ use openssl::foreign_types::ForeignTypeRef;
 use openssl::{
     ssl::SslContextBuilder,
     stack::StackRef,
-    x509::{X509, X509Ref, X509StoreContextRef, X509VerifyResult},
+    x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult},
 };
 use openssl_sys::X509_STORE_CTX;
 
-use crate::{cert::Certificate, error::VerifyFailure, ffi, pair};
+use crate::{cert::Certificate, error::VerifyFailure, ffi, pair, revocation::chain};
 
 /// Which side verifies, and how many certificates the peer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,12 +171,32 @@ unsafe fn run(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
     {
         return refuse(context, Some(openssl_sys::X509_V_ERR_CERT_REJECTED), VerifyFailure::of_pair(&error));
     }
+    if verifier.is_server()
+        && let Some(failure) = inspect(context, role)
+    {
+        return refuse(context, Some(openssl_sys::X509_V_ERR_CERT_REVOKED), failure);
+    }
     if verifier.is_server() {
         // The library would keep the chain, decoded, for the life of the connection; nothing asks a server for it.
         // SAFETY: the store context is live and frees the chain that it has.
         unsafe { ffi::X509_STORE_CTX_set0_verified_chain(store, ptr::null_mut()) };
     }
     1
+}
+
+/// Asks the inspector of the connection's context, if it has one, and keeps the chain for after the handshake.
+fn inspect(context: &X509StoreContextRef, role: &str) -> Option<VerifyFailure> {
+    let ssl = context.ex_data(X509StoreContext::ssl_idx().ok()?)?;
+    let inspector = chain::inspector(ssl)?;
+    let verified = context.chain().into_iter().flatten();
+    let certificates: Vec<Certificate> = verified.map(|x509| Certificate::from_x509(x509.to_owned())).collect();
+    if let Some((depth, reason)) = inspector.revoked(&certificates) {
+        let subject = certificates.get(depth).map(Certificate::subject).unwrap_or_default();
+        let role = if depth == 0 { role.to_owned() } else { format!("{role}'s issuer") };
+        return Some(VerifyFailure::of_revocation(&role, &subject, reason));
+    }
+    chain::keep(ssl, certificates);
+    None
 }
 
 fn refuse(context: &mut X509StoreContextRef, code: Option<c_int>, failure: VerifyFailure) -> c_int {
@@ -194,8 +214,6 @@ fn subject_of(x509: &X509Ref) -> String {
 
 #[cfg(test)]
 mod tests {
-    use openssl::x509::X509StoreContext;
-
     use super::*;
 
     // A panic in a callback of the library ended the process, and every connection with it.

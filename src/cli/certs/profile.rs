@@ -58,12 +58,12 @@ pub(super) fn load(name: &str) -> Result<Profile, CertsError> {
         }
     }
     Ok(Profile {
-        days: file.days,
         purposes,
         sign_usage: usage(name, &file.key_usage.sign)?,
         enc_usage: usage(name, &file.key_usage.enc)?,
         single_usage: usage(name, &file.key_usage.single)?,
         rsa_usage: usage(name, &file.key_usage.rsa)?,
+        ..Profile::server(file.days)
     })
 }
 
@@ -74,7 +74,8 @@ pub(super) fn load_authority(path: Option<&Path>) -> Result<AuthorityProfile, Ce
         Some(path) => (path.display().to_string(), read(path)?),
     };
     let file: AuthorityFile = parse(&name, &text)?;
-    Ok(AuthorityProfile { days: file.days, path_len: file.path_len, usage: usage(&name, &file.key_usage)? })
+    let usage = usage(&name, &file.key_usage)?;
+    Ok(AuthorityProfile { usage, ..AuthorityProfile::new(file.days, file.path_len) })
 }
 
 fn read(path: &Path) -> Result<String, CertsError> {

@@ -9,7 +9,7 @@ use openssl::x509::extension::{
 };
 use openssl::x509::{X509, X509Extension, X509NameRef};
 
-use super::{AlternativeNames, PkiError};
+use super::{AlternativeNames, PkiError, StatusServices, status};
 use crate::cert::{Certificate, ExtendedKeyUsage as Purposes, KeyKind, KeyUsage};
 use crate::key::PrivateKey;
 
@@ -21,6 +21,7 @@ pub(super) struct Contents<'a> {
     pub purposes: Purposes,
     /// `Some` for a certification authority, with the number of authorities that may stand below it.
     pub authority: Option<Option<u32>>,
+    pub services: &'a StatusServices,
     /// Unix seconds.
     pub not_before: i64,
     pub not_after: i64,
@@ -56,7 +57,7 @@ pub(super) fn assemble<T: HasPublic>(
     }
     builder.append_extension(constraints.build()?)?;
     builder.append_extension(usage_extension(contents.usage)?)?;
-    if let Some(purposes) = purposes_extension(contents.purposes)? {
+    if let Some(purposes) = purposes_extension(contents.purposes, contents.services.ocsp_signing)? {
         builder.append_extension(purposes)?;
     }
     let issuer_x509 = issuer.certificate.map(Certificate::x509);
@@ -66,6 +67,9 @@ pub(super) fn assemble<T: HasPublic>(
     builder.append_extension(authority_id)?;
     if let Some(names) = contents.names.to_extension(&builder.x509v3_context(issuer_x509, None))? {
         builder.append_extension(names)?;
+    }
+    for extension in status::extensions(contents.services)? {
+        builder.append_extension(extension)?;
     }
     builder.sign(issuer.key.pkey(), digest_for(issuer.key.kind())?)?;
     Ok(Certificate::from_x509(builder.build()))
@@ -115,7 +119,7 @@ pub(super) fn usage_extension(usage: KeyUsage) -> Result<X509Extension, PkiError
     Ok(extension.build()?)
 }
 
-pub(super) fn purposes_extension(purposes: Purposes) -> Result<Option<X509Extension>, PkiError> {
+pub(super) fn purposes_extension(purposes: Purposes, ocsp_signing: bool) -> Result<Option<X509Extension>, PkiError> {
     let mut extension = ExtendedKeyUsage::new();
     if purposes.server_auth {
         extension.server_auth();
@@ -126,5 +130,8 @@ pub(super) fn purposes_extension(purposes: Purposes) -> Result<Option<X509Extens
     if purposes.any {
         extension.other("anyExtendedKeyUsage");
     }
-    Ok(if purposes == Purposes::default() { None } else { Some(extension.build()?) })
+    if ocsp_signing {
+        extension.other("OCSPSigning");
+    }
+    Ok(if purposes == Purposes::default() && !ocsp_signing { None } else { Some(extension.build()?) })
 }

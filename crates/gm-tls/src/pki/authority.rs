@@ -4,7 +4,7 @@ use openssl::pkey::{HasPublic, PKeyRef};
 
 use super::assemble::{Contents, Issuer, assemble};
 use super::request::CertificateRequest;
-use super::{AlternativeNames, BACKDATING_SECS, PkiError, Subject};
+use super::{AlternativeNames, BACKDATING_SECS, PkiError, StatusServices, Subject};
 use crate::cert::{Certificate, CertificateChain, ExtendedKeyUsage, KeyKind, KeyUsage, Source, same_name};
 use crate::key::PrivateKey;
 
@@ -22,6 +22,8 @@ pub struct Profile {
     pub single_usage: KeyUsage,
     /// keyUsage of a single certificate of an RSA key, which RSA key exchange needs to be wider.
     pub rsa_usage: KeyUsage,
+    /// Where the status of the certificates can be learned.
+    pub services: StatusServices,
 }
 
 impl Profile {
@@ -44,6 +46,7 @@ impl Profile {
             enc_usage: encryption,
             single_usage: KeyUsage::DIGITAL_SIGNATURE,
             rsa_usage: KeyUsage::DIGITAL_SIGNATURE.union(KeyUsage::KEY_ENCIPHERMENT),
+            services: StatusServices::default(),
         }
     }
 }
@@ -55,12 +58,15 @@ pub struct AuthorityProfile {
     /// How many authorities may stand below; `None` is no limit.
     pub path_len: Option<u32>,
     pub usage: KeyUsage,
+    /// Where the status of the authority can be learned.
+    pub services: StatusServices,
 }
 
 impl AuthorityProfile {
     /// Signs certificates and revocation lists.
     pub fn new(days: u32, path_len: Option<u32>) -> AuthorityProfile {
-        AuthorityProfile { days, path_len, usage: KeyUsage::KEY_CERT_SIGN.union(KeyUsage::CRL_SIGN) }
+        let usage = KeyUsage::KEY_CERT_SIGN.union(KeyUsage::CRL_SIGN);
+        AuthorityProfile { days, path_len, usage, services: StatusServices::default() }
     }
 }
 
@@ -110,6 +116,7 @@ impl CertificateAuthority {
             usage: profile.usage,
             purposes: ExtendedKeyUsage::default(),
             authority: Some(profile.path_len),
+            services: &profile.services,
             not_before: now.saturating_sub(BACKDATING_SECS),
             not_after: now.saturating_add(seconds(profile.days)?),
         };
@@ -172,6 +179,7 @@ impl CertificateAuthority {
             usage: profile.usage,
             purposes: ExtendedKeyUsage::default(),
             authority: Some(path_len),
+            services: &profile.services,
             not_before,
             not_after,
         };
@@ -254,7 +262,8 @@ impl CertificateAuthority {
         let (not_before, not_after) = self.validity(profile.days, now)?;
         let subject = request.x509_req().subject_name();
         let purposes = profile.purposes;
-        let contents = Contents { subject, names, usage, purposes, authority: None, not_before, not_after };
+        let services = &profile.services;
+        let contents = Contents { subject, names, usage, purposes, authority: None, services, not_before, not_after };
         self.sign(&contents, request.public_key())
     }
 
@@ -276,6 +285,7 @@ impl CertificateAuthority {
             usage,
             purposes: profile.purposes,
             authority: None,
+            services: &profile.services,
             not_before,
             not_after,
         };

@@ -1,12 +1,13 @@
 //! A small certification authority: SM2 with SM3 and the signer ID of GM/T 0009, ECDSA P-256 and RSA; dual certificate
 //! pairs for TLCP, single certificates, certificate requests and chain verification. It keeps no register of what it
-//! issued and has no revocation: a bank's production certificates come from its own authority.
+//! issued; what it revokes it is told by whoever asks for a list. A bank's production certificates come from its own authority.
 
 mod assemble;
 mod authority;
 pub mod development;
 mod names;
 mod request;
+mod status;
 mod verify;
 
 use openssl::error::ErrorStack;
@@ -14,6 +15,7 @@ use openssl::error::ErrorStack;
 pub use authority::{Approval, AuthorityProfile, CertificateAuthority, Issued, IssuedPair, Profile};
 pub use names::{AlternativeNames, Subject};
 pub use request::CertificateRequest;
+pub use status::{AnswerTimes, Responder, RevocationList, RevokedCertificate, Status, StatusServices, serial_bytes};
 pub use verify::{Purpose, VerifyError, verify_chain};
 
 use crate::cert::{CertError, KeyKind, NameError};
@@ -64,6 +66,10 @@ pub enum PkiError {
     DifferentSubjects { sign: String, enc: String },
     #[error("the two requests of a pair must be for different keys")]
     SameKey,
+    #[error("a time or an identifier cannot be written")]
+    Time,
+    #[error("is not an OCSP request")]
+    NotAnOcspRequest,
     #[error("the encoded certificate cannot be read back")]
     Certificate(#[from] CertError),
     #[error(transparent)]

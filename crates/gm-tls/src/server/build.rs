@@ -16,6 +16,7 @@ use crate::{
     engine::Sessions,
     error::ContextError,
     pair::CertificatePair,
+    revocation::{chain, staple},
     verify::{self, Verifier},
 };
 
@@ -133,6 +134,9 @@ fn finish(
     set_client_auth(&mut builder, kind, client_auth)?;
     set_resumption(&mut builder, kind, resumption)?;
     set_alpn(&mut builder, kind, common)?;
+    if let Some(staples) = &common.staples {
+        staple::install(&mut builder, staples)?;
+    }
     // Takes note of the name, so that it can be asked for after the handshake.
     builder.set_servername_callback(|_, _| Ok(()));
     let context = builder.build();
@@ -166,6 +170,9 @@ fn set_client_auth(
         names.push(ca.x509().subject_name().to_owned()?)?;
     }
     builder.set_client_ca_list(names);
+    if let Some(inspector) = &client_auth.inspector {
+        chain::install(builder, inspector)?;
+    }
     Ok(())
 }
 

@@ -7,6 +7,8 @@ mod build;
 mod check;
 mod select;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use openssl::ssl::{Ssl, SslContext};
 use tokio::{
@@ -22,6 +24,7 @@ use crate::{
     engine::{Engine, Role, Sessions},
     error::{ContextError, HandshakeError},
     pair::CertificatePair,
+    revocation::{Inspector, StapleSource},
     stream::{self, Failed, TlsStream},
 };
 
@@ -38,6 +41,8 @@ pub struct ServerOptions {
     /// Serve RFC 8998 to every client that is able to, even if it prefers a suite of TLS 1.3 proper. Otherwise the order of
     /// the client's suites decides.
     pub prefer_sm: bool,
+    /// Who has the OCSP answers about the certificates, for clients that ask.
+    pub staples: Option<Arc<dyn StapleSource>>,
 }
 
 /// Application protocols.
@@ -91,11 +96,13 @@ pub struct ClientAuth {
     pub depth: u32,
     /// Trust an anchor that is not self-signed, such as an intermediate CA.
     pub partial_chain: bool,
+    /// Who knows which certificates are revoked.
+    pub inspector: Option<Arc<dyn Inspector>>,
 }
 
 impl Default for ClientAuth {
     fn default() -> Self {
-        Self { verify: VerifyMode::None, ca: Vec::new(), depth: 10, partial_chain: false }
+        Self { verify: VerifyMode::None, ca: Vec::new(), depth: 10, partial_chain: false, inspector: None }
     }
 }
 

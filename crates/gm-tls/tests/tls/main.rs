@@ -19,6 +19,7 @@ mod harness;
 mod port;
 mod raw;
 mod resumption;
+mod status;
 mod transport;
 mod traps;
 

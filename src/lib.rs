@@ -7,7 +7,8 @@
 //! - [`broker`] owns sessions and routes; [`session`] and [`router`] are its pure state.
 //! - [`store`] keeps sessions, messages under way and retained messages on disk.
 //! - [`client`] is the MQTT client of the command line.
-//! - [`auth`] decides who may connect, [`per_address`] how much of anything one address may have; [`admin`] and [`metrics`] let operators look inside; [`causes`] shows errors.
+//! - [`auth`] decides who may connect, [`per_address`] how much of anything one address may have; [`operator`] is what they do to a running
+//!   broker, and [`admin`] and [`metrics`] let them look inside; [`causes`] shows errors.
 
 pub mod admin;
 pub mod auth;
@@ -20,6 +21,7 @@ pub mod conn;
 pub mod dev_certs;
 pub mod metrics;
 pub mod net;
+pub mod operator;
 pub mod per_address;
 pub mod router;
 pub mod server;

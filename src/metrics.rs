@@ -6,6 +6,7 @@
 
 mod authorization;
 mod limits;
+mod operations;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use authorization::{AuthorizationCounters, Checked};
 pub use limits::LIMITS;
+pub use operations::Operations;
 
 /// The media type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -50,6 +52,7 @@ pub struct Metrics {
     /// Messages to be retained that a limit refused.
     pub retained_refused: AtomicU64,
     pub store: StoreMetrics,
+    pub operations: Operations,
     route_cache_hits: AtomicU64,
     route_cache_misses: AtomicU64,
     dropped_session_ended: AtomicU64,
@@ -355,6 +358,7 @@ impl Collector for Scrape {
         let listeners = self.metrics.listeners.lock().clone();
         self.encode_broker(&mut encoder)?;
         encode_store(&mut encoder, &self.metrics.store)?;
+        self.metrics.operations.encode(&mut encoder)?;
         encode_traffic(&mut encoder, &listeners)?;
         authorization::encode(&mut encoder, &listeners)?;
         encode_connections(&mut encoder, &listeners)?;

@@ -3,9 +3,10 @@
 use crate::admin;
 use crate::auth::Auth;
 use crate::broker::{Broker, Held, retained_index};
-use crate::config::{Config, ConfigError, ConfigErrors, CryptoConfig, Durability, NodeConfig};
+use crate::config::{Config, ConfigError, ConfigErrors, CryptoConfig, Durability, Examined, NodeConfig};
 use crate::metrics::Metrics;
 use crate::net::{BindError, PreparedListener};
+use crate::operator::{Channel, ChannelError, Operator, Source};
 use crate::router::Stored;
 use crate::session::millis;
 use crate::store::{Directory, Loaded, LoadedRetained, Medium, Recovery, Store, StoreError, WallClock};
@@ -56,6 +57,8 @@ pub struct Prepared {
     listeners: Vec<PreparedListener>,
     /// Instead of the data directory.
     medium: Option<Arc<dyn Medium>>,
+    /// Where a reload finds the configuration.
+    source: Source,
 }
 
 impl Prepared {
@@ -68,9 +71,11 @@ impl Prepared {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Prepared, ConfigErrors> {
-        let (config, errors) = Config::examine(file, environment);
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        let Examined { config, errors, written } = Config::examine(file, environment.iter().cloned(), None);
+        let source = Source::File { file: file.map(Path::to_owned), environment, written };
         match config {
-            Some(config) => Prepared::examine(config, errors),
+            Some(config) => Prepared::examine(config, errors, source),
             None => ConfigErrors::check(errors).and_then(|()| Prepared::new(Config::development()?)),
         }
     }
@@ -80,10 +85,10 @@ impl Prepared {
     /// # Errors
     /// Every mistake in the files.
     pub fn new(config: Config) -> Result<Prepared, ConfigErrors> {
-        Prepared::examine(config, Vec::new())
+        Prepared::examine(config, Vec::new(), Source::Program)
     }
 
-    fn examine(mut config: Config, mut errors: Vec<ConfigError>) -> Result<Prepared, ConfigErrors> {
+    fn examine(mut config: Config, mut errors: Vec<ConfigError>, source: Source) -> Result<Prepared, ConfigErrors> {
         errors.extend(check_data_dir(&config.node));
         // Before any key is read.
         if let Err(cause) = gm_tls::provider::choose(config.crypto.provider) {
@@ -101,7 +106,7 @@ impl Prepared {
             }
         }
         ConfigErrors::check(errors)?;
-        Ok(Prepared { config, auth: Arc::new(auth?), listeners, medium: None })
+        Ok(Prepared { config, auth: Arc::new(auth?), listeners, medium: None, source })
     }
 
     /// Keeps durable state somewhere else than in the data directory.
@@ -146,7 +151,7 @@ fn check_data_dir(node: &NodeConfig) -> Option<ConfigError> {
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,
-    auth: Arc<Auth>,
+    operator: Arc<Operator>,
     addresses: Vec<(Arc<str>, SocketAddr)>,
     metrics_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
@@ -168,7 +173,7 @@ impl Server {
     /// # Errors
     /// Every address that the system does not give.
     pub async fn run(prepared: Prepared) -> Result<Server, StartError> {
-        let Prepared { config, auth, listeners, medium } = prepared;
+        let Prepared { config, auth, listeners, medium, source } = prepared;
         let metrics = Arc::new(Metrics::new());
         let broker = open_broker(&config, &auth, medium, Arc::clone(&metrics)).await?;
         let mut opened = Vec::new();
@@ -193,6 +198,9 @@ impl Server {
         }
         helpers.spawn(Arc::clone(&broker).run_janitor());
         helpers.spawn(Arc::clone(&broker).run_sys());
+        let all = opened.iter().map(|(listener, ..)| Arc::clone(listener)).collect();
+        let operator = Arc::new(Operator::new(source, all, auth, Arc::clone(broker.metrics())));
+        helpers.spawn(Arc::clone(&operator).watch(stopped.clone()));
         let mut listeners = JoinSet::new();
         let mut addresses = Vec::new();
         for (listener, socket, address) in opened {
@@ -200,7 +208,7 @@ impl Server {
             addresses.push((Arc::clone(listener.id()), address));
             listeners.spawn(listener.run(socket, stopped.clone()));
         }
-        Ok(Server { broker, auth, addresses, metrics_address, stop, listeners, helpers })
+        Ok(Server { broker, operator, addresses, metrics_address, stop, listeners, helpers })
     }
 
     /// Where each listener listens, by its id such as `ssl:default`.
@@ -220,12 +228,19 @@ impl Server {
         self.broker.metrics()
     }
 
-    /// Reads the files of `[auth]` again; what they say holds from here, for clients that are connected as well.
+    /// What an operator can do to it while it runs.
+    pub fn operator(&self) -> &Arc<Operator> {
+        &self.operator
+    }
+
+    /// Answers `shangmq ctl` by a socket in `data_dir`.
     ///
     /// # Errors
-    /// When one cannot be read whole; everything then stays as it was.
-    pub fn reload_auth(&self) -> Result<(), ConfigErrors> {
-        self.auth.reload()
+    /// The system does not give the socket, or another broker has it.
+    pub fn open_channel(&mut self, data_dir: &Path) -> Result<(), ChannelError> {
+        let channel = Channel::open(data_dir)?;
+        self.helpers.spawn(channel.serve(Arc::clone(&self.operator), self.stop.subscribe()));
+        Ok(())
     }
 
     /// Stops accepting, tells MQTT 5 clients why, and waits a bounded time for them to go.

@@ -136,15 +136,22 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
 /// transport, or when `allow_anonymous` is set. Its user name, if it sent one, is then a claim and not an identity.
 #[derive(Debug)]
 pub struct Auth {
-    config: AuthConfig,
     checks: Arc<Checks>,
     chain: Mutex<Arc<Chain>>,
     authorizer: Arc<Authorizer>,
 }
 
+/// What `[auth]` and its files say, read whole and not in force yet.
+#[derive(Debug)]
+pub struct Reading {
+    chain: Chain,
+    policy: Policy,
+}
+
 /// What clients are judged by, in its order.
 #[derive(Debug, Default)]
 struct Chain {
+    config: AuthConfig,
     authenticators: Vec<Box<dyn Authenticator>>,
     methods: Vec<Arc<dyn Method>>,
 }
@@ -156,13 +163,8 @@ impl Auth {
     /// Every mistake in the files: each must be read whole.
     pub fn new(config: &AuthConfig) -> Result<Auth, ConfigErrors> {
         let checks = Arc::new(Checks::new(config));
-        let (chain, policy) = load(config, &checks)?;
-        Ok(Auth {
-            chain: Mutex::new(Arc::new(chain)),
-            authorizer: Authorizer::new(policy),
-            checks,
-            config: config.clone(),
-        })
+        let Reading { chain, policy } = load(config, &checks)?;
+        Ok(Auth { chain: Mutex::new(Arc::new(chain)), authorizer: Authorizer::new(policy), checks })
     }
 
     /// Reads the files again. Clients that connect from now on are judged by them, and the rules hold for all at once; nothing changes
@@ -171,14 +173,34 @@ impl Auth {
     /// # Errors
     /// Every mistake in the files: each must be read whole.
     pub fn reload(&self) -> Result<(), ConfigErrors> {
-        let (chain, policy) = load(&self.config, &self.checks)?;
-        *self.chain.lock() = Arc::new(chain);
-        self.authorizer.replace(policy);
+        self.put_in_force(self.read(None)?);
         Ok(())
     }
 
+    /// Reads the files that `config` names, or those of the configuration in force, and changes nothing yet. The limits of checks stay
+    /// those of the start.
+    ///
+    /// # Errors
+    /// As [`reload`](Self::reload).
+    pub fn read(&self, config: Option<&AuthConfig>) -> Result<Reading, ConfigErrors> {
+        match config {
+            Some(config) => load(config, &self.checks),
+            None => load(&self.current().config, &self.checks),
+        }
+    }
+
+    /// From here clients are judged by what was read.
+    pub fn put_in_force(&self, reading: Reading) {
+        *self.chain.lock() = Arc::new(reading.chain);
+        self.authorizer.replace(reading.policy);
+    }
+
+    fn current(&self) -> Arc<Chain> {
+        Arc::clone(&self.chain.lock())
+    }
+
     pub fn deny_action(&self) -> DenyAction {
-        self.config.deny_action
+        self.current().config.deny_action
     }
 
     /// The rights of a client that was judged before this process began.
@@ -201,7 +223,7 @@ impl Auth {
 
     /// Whether a session is only for who opened it.
     pub fn binds_sessions(&self) -> bool {
-        self.config.clientid_binding != ClientIdBinding::Disabled
+        self.current().config.clientid_binding != ClientIdBinding::Disabled
     }
 
     /// Decides about one client. The first authenticator that does not ignore it has the word.
@@ -209,14 +231,14 @@ impl Auth {
     /// # Errors
     /// When the client may not connect.
     pub async fn authenticate(&self, request: &AuthRequest<'_>) -> Result<Admitted, DenyReason> {
-        let chain = Arc::clone(&self.chain.lock());
+        let chain = self.current();
         let accepted = self.judge(&chain, request).await?;
         self.admit(request, accepted)
     }
 
     /// The method of extended authentication with this name.
     pub fn method(&self, name: &str) -> Option<Arc<dyn Method>> {
-        self.chain.lock().methods.iter().find(|method| method.name() == name).cloned()
+        self.current().methods.iter().find(|method| method.name() == name).cloned()
     }
 
     async fn judge(&self, chain: &Chain, request: &AuthRequest<'_>) -> Result<Accepted, DenyReason> {
@@ -232,7 +254,7 @@ impl Auth {
                 Verdict::Ignore => {}
             }
         }
-        if self.config.allow_anonymous || request.peer.is_vouched_for() {
+        if chain.config.allow_anonymous || request.peer.is_vouched_for() {
             return Ok(Accepted::default());
         }
         match (request.username, request.password) {
@@ -277,7 +299,7 @@ impl Auth {
         if !self.authorizer.lets_in(&identity) {
             return Err(DenyReason::Pinned);
         }
-        let bound_to = match self.config.clientid_binding {
+        let bound_to = match self.current().config.clientid_binding {
             ClientIdBinding::Disabled | ClientIdBinding::Session => Some(request.client_id),
             ClientIdBinding::Username => identity.username.as_deref(),
             ClientIdBinding::CertCommonName => identity.common_name(),
@@ -290,9 +312,9 @@ impl Auth {
 }
 
 /// Reads every file, and says of all that are wrong what is wrong.
-fn load(config: &AuthConfig, checks: &Arc<Checks>) -> Result<(Chain, Policy), ConfigErrors> {
+fn load(config: &AuthConfig, checks: &Arc<Checks>) -> Result<Reading, ConfigErrors> {
     let mut errors = Vec::new();
-    let mut chain = Chain::default();
+    let mut chain = Chain { config: config.clone(), ..Chain::default() };
     // Tokens first: what is no token is left to the password file.
     if let Some(config) = &config.jwt {
         match Jwt::load(config) {
@@ -319,7 +341,7 @@ fn load(config: &AuthConfig, checks: &Arc<Checks>) -> Result<(Chain, Policy), Co
         }
     }
     ConfigErrors::check(errors)?;
-    Ok((chain, Policy::new(rules, config.no_match)))
+    Ok(Reading { chain, policy: Policy::new(rules, config.no_match) })
 }
 
 #[cfg(test)]
@@ -349,7 +371,8 @@ mod tests {
     fn auth(verdicts: &[Verdict], config: AuthConfig) -> Auth {
         let auth = Auth::new(&config).unwrap();
         let authenticators = verdicts.iter().map(|verdict| Box::new(Always(verdict.clone())) as Box<dyn Authenticator>);
-        *auth.chain.lock() = Arc::new(Chain { authenticators: authenticators.collect(), methods: Vec::new() });
+        let chain = Chain { config, authenticators: authenticators.collect(), methods: Vec::new() };
+        *auth.chain.lock() = Arc::new(chain);
         auth
     }
 

@@ -6,6 +6,7 @@ mod bench;
 pub mod certs;
 mod check_config;
 mod crypto;
+mod ctl;
 mod passwd;
 mod printable;
 mod publish;
@@ -47,6 +48,8 @@ enum Command {
     Certs(Box<certs::CertsCommand>),
     /// Report every mistake in a configuration.
     CheckConfig(check_config::Arguments),
+    /// Speak to the broker that runs on this machine: reload it, list its certificates.
+    Ctl(ctl::Arguments),
     /// Set the password of a user in a password file.
     Passwd(passwd::Arguments),
     /// Publish messages.
@@ -88,6 +91,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::CheckConfig(arguments) => arguments.run(),
+            Command::Ctl(arguments) => arguments.run(),
             Command::Passwd(arguments) => arguments.run(),
             Command::Publish(arguments) => arguments.run(),
             Command::Store(command) => command.run(),
@@ -101,7 +105,7 @@ impl Command {
 #[derive(Debug, Args)]
 pub struct ConfigArguments {
     /// Configuration file; without one, the embedded configuration for development on loopback.
-    #[arg(short, long, value_name = "PATH", env = "SHANGMQ_CONFIG")]
+    #[arg(short, long, value_name = "PATH", env = "SHANGMQ_CONFIG", global = true)]
     pub config: Option<PathBuf>,
 }
 

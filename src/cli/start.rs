@@ -4,6 +4,7 @@ use super::{ConfigArguments, Outcome};
 use crate::config::ListenerKind;
 use crate::dev_certs::{self, DEFAULT_DIR};
 use crate::net::PreparedListener;
+use crate::operator::Trigger;
 use crate::server::{Prepared, Server};
 use crate::telemetry;
 use clap::Args;
@@ -14,7 +15,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -67,7 +68,11 @@ async fn serve(prepared: Prepared, development: bool) -> Outcome {
     let mut hangup = signal(SignalKind::hangup())?;
     let kinds: Vec<(String, ListenerKind)> =
         prepared.listeners().iter().map(|listener| (listener.config().id(), listener.config().kind.clone())).collect();
-    let server = Server::run(prepared).await?;
+    let data_dir = prepared.config().node.data_dir.clone();
+    let mut server = Server::run(prepared).await?;
+    if let Err(cause) = server.open_channel(&data_dir) {
+        warn!(%cause, "shangmq ctl cannot reach this broker; SIGHUP reloads it all the same");
+    }
     if development {
         let banner = banner(&server, &kinds);
         std::io::stdout().lock().write_all(banner.as_bytes())?;
@@ -79,10 +84,8 @@ async fn serve(prepared: Prepared, development: bool) -> Outcome {
             _ = terminate.recv() => info!("SIGTERM received"),
             _ = interrupt.recv() => info!("SIGINT received"),
             _ = hangup.recv() => {
-                match server.reload_auth() {
-                    Ok(()) => info!("SIGHUP received: the files of [auth] are read again"),
-                    Err(cause) => error!(%cause, "SIGHUP received: the files of [auth] stay as they were"),
-                }
+                // The outcome is in the log.
+                let _ = server.operator().reload_aside(Trigger::Signal).await;
                 continue;
             }
         }

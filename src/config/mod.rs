@@ -19,6 +19,7 @@ mod store;
 mod tls;
 mod tree;
 mod value;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub use tls::{
 };
 pub use tree::ENVIRONMENT_PREFIX;
 pub use value::Secret;
+pub use written::Written;
 
 use section::{Report, Section};
 
@@ -72,6 +74,21 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
 }
 
+/// A configuration with the mistakes in it.
+#[derive(Debug)]
+pub(crate) struct Examined {
+    /// `None` when the text could not be read.
+    pub(crate) config: Option<Config>,
+    pub(crate) errors: Vec<ConfigError>,
+    pub(crate) written: Written,
+}
+
+impl Examined {
+    fn unreadable(errors: Vec<ConfigError>) -> Examined {
+        Examined { config: None, errors, written: Written::default() }
+    }
+}
+
 impl Config {
     /// Reads a file, or the development configuration when none is named, and lays the environment over it.
     ///
@@ -84,24 +101,28 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
-        let (config, errors) = Config::examine(file, environment);
+        let Examined { config, errors, .. } = Config::examine(file, environment, None);
         Config::faultless(config, errors)
     }
 
     /// As [`load`](Self::load), for a look at the files it names in spite of mistakes. Where there are any, the configuration
     /// lacks the listeners that have one and holds defaults in place of bad values: it must not be run.
+    ///
+    /// What was written can be compared with `earlier`, where that is given.
     pub(crate) fn examine(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
-    ) -> (Option<Config>, Vec<ConfigError>) {
+        earlier: Option<&Written>,
+    ) -> Examined {
         let Some(path) = file else {
-            let (config, mut errors) = Config::examine_text(Path::new(DEVELOPMENT_NAME), DEVELOPMENT, environment);
-            errors.extend(config.iter().flat_map(Config::beyond_loopback));
-            return (config, errors);
+            let name = Path::new(DEVELOPMENT_NAME);
+            let mut examined = Config::examine_text(name, DEVELOPMENT, environment, earlier);
+            examined.errors.extend(examined.config.iter().flat_map(Config::beyond_loopback));
+            return examined;
         };
         match read_file(path) {
-            Ok(text) => Config::examine_text(path, &text, environment),
-            Err(error) => (None, vec![error]),
+            Ok(text) => Config::examine_text(path, &text, environment, earlier),
+            Err(error) => Examined::unreadable(vec![error]),
         }
     }
 
@@ -122,7 +143,7 @@ impl Config {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
-        let (config, errors) = Config::examine_text(path, text, environment);
+        let Examined { config, errors, .. } = Config::examine_text(path, text, environment, None);
         Config::faultless(config, errors)
     }
 
@@ -130,17 +151,19 @@ impl Config {
         path: &Path,
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
-    ) -> (Option<Config>, Vec<ConfigError>) {
+        earlier: Option<&Written>,
+    ) -> Examined {
         let mut errors = Vec::new();
         let mut root = match tree::parse(path.to_owned(), text) {
             Ok(root) => root,
-            Err(found) => return (None, found.into_errors()),
+            Err(found) => return Examined::unreadable(found.into_errors()),
         };
         tree::overlay(&mut root, environment, &mut errors);
         let base = path.parent().map(Path::to_owned).unwrap_or_default();
         let report = Report::new(base, errors);
         let config = Config::read(Section::root(&report, &root));
-        (Some(config), report.into_errors())
+        let written = earlier.map_or_else(|| Written::of(&root), |earlier| Written::of_as(&root, earlier));
+        Examined { config: Some(config), errors: report.into_errors(), written }
     }
 
     /// What the environment has opened to other machines. The configuration for development lets anybody in.

@@ -2,6 +2,7 @@
 //!
 //! Only paths and options are here. Certificates and keys are opened by `gm-tls` when the listener starts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::mqtt::{deadline, word};
@@ -211,6 +212,21 @@ impl TlsConfig {
         let rfc8998 = self.rfc8998.as_ref().map(|block| ("rfc8998_options", &block.client_auth));
         let tlcp = self.tlcp.as_ref().map(|block| ("tlcp_options", &block.client_auth));
         tls.into_iter().chain(rfc8998).chain(tlcp).collect()
+    }
+
+    /// Every file that is named, of passwords too.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let tls = self.tls.iter().flat_map(|block| &block.identities);
+        let rfc8998 = self.rfc8998.iter().map(|block| &block.identity);
+        let tlcp = self.tlcp.iter().flat_map(|block| [&block.sign, &block.enc]);
+        let identities = tls.chain(rfc8998).chain(tlcp).flat_map(|files| {
+            let password = files.password.as_ref().and_then(|secret| secret.expose().strip_prefix("file://"));
+            let named = [&files.certfile, &files.keyfile].map(|file| file.path().to_owned());
+            named.into_iter().chain(password.map(PathBuf::from))
+        });
+        let auth = self.client_auth();
+        let trusted = auth.iter().filter_map(|(_, auth)| auth.trust()).map(|trust| trust.cacertfile.path().to_owned());
+        identities.chain(trusted).collect()
     }
 
     /// Reads the keys of an `ssl` or `wss` listener; `None` after a mistake was reported.

@@ -9,16 +9,17 @@ use super::detect::{Detected, Port, detect};
 use super::listener::Listener;
 use super::prefixed::Prefixed;
 use super::proxy::{self, ProxyParse};
+use super::security::Security;
 use super::websocket::{self, WebSocketOptions};
 use crate::auth::Proxied;
 use crate::broker::Subject;
-use crate::config::{ProxyProtocolConfig, TlsConfig, WsConfig};
+use crate::config::{ProxyProtocolConfig, WsConfig};
 use crate::conn::{self, Io};
 use crate::per_address::Place;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use gm_tls::hello::{self, Parse};
-use gm_tls::server::{Refusal, ServerContexts};
+use gm_tls::server::Refusal;
 use gm_tls::{HandshakeError, PeerIdentity, TlsStream};
 use std::io;
 use std::net::SocketAddr;
@@ -179,16 +180,16 @@ async fn prepare(stream: TcpStream, peer: &mut Peer, listener: &Listener) -> Res
     }
     let place = listener.admit(peer.remote.ip()).map_err(Refused::PerAddress)?;
     let websocket = listener.config.kind.websocket();
-    match (listener.config.kind.tls(), &listener.contexts) {
-        (Some(tls), Some(contexts)) => {
-            let (stream, identity) = secure(stream, peer, listener, tls, contexts).await?;
+    match listener.security() {
+        Some(security) => {
+            let (stream, identity) = secure(stream, peer, listener, &security).await?;
             let io: Box<dyn Io> = match websocket {
                 Some(config) => upgrade(stream, listener, config).await?,
                 None => Box::new(stream),
             };
             Ok(Prepared { io, identity: Some(identity), proxied, place })
         }
-        _ => match websocket {
+        None => match websocket {
             Some(config) => {
                 Ok(Prepared { io: upgrade(stream, listener, config).await?, identity: None, proxied, place })
             }
@@ -239,15 +240,9 @@ async fn behind_proxy(
 }
 
 /// Reads the hello, decides by it, and completes the handshake: all within `handshake_timeout`.
-async fn secure(
-    stream: Stream,
-    peer: &mut Peer,
-    listener: &Listener,
-    tls: &TlsConfig,
-    contexts: &ServerContexts,
-) -> Result<Secured, Refused> {
+async fn secure(stream: Stream, peer: &mut Peer, listener: &Listener, security: &Security) -> Result<Secured, Refused> {
     let started = Instant::now();
-    let deadline = started + tls.handshake_timeout;
+    let deadline = started + security.config.handshake_timeout;
     // Of the client's address, so that whoever lets handshakes hang keeps waiting none but the neighbours behind that address.
     let waits = || listener.broker.metrics().limit_hit("max_handshakes_per_address");
     let turn = listener.handshakes_by_address.turn(peer.remote.ip(), waits);
@@ -269,7 +264,7 @@ async fn secure(
             return Err(refused);
         }
     };
-    let context = match contexts.select(&hello) {
+    let context = match security.contexts.select(&hello) {
         Ok(context) => context,
         Err(refusal) => {
             alert(&mut inner, refusal.alert_record()).await;

@@ -1,17 +1,16 @@
 //! One listening socket and its accept loop, which only accepts.
 
 use super::accepted;
-use super::secure::load_contexts;
+use super::security::Security;
 use crate::auth::Auth;
 use crate::broker::Broker;
-use crate::config::{ConfigError, ListenerConfig, LogConfig, TcpConfig};
+use crate::config::{ConfigError, ListenerConfig, LogConfig, TcpConfig, TlsConfig};
 use crate::conn::Policy;
 use crate::metrics::ListenerMetrics;
 use crate::per_address::{Lines, Place, Places, Rates};
 use crate::session::{TokenBucket, millis};
 use crate::telemetry::Reports;
-use gm_tls::server::ServerContexts;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -48,7 +47,7 @@ fn describe_bind(cause: &io::Error) -> String {
 #[derive(Debug)]
 pub struct PreparedListener {
     config: ListenerConfig,
-    contexts: Option<ServerContexts>,
+    security: Option<Security>,
 }
 
 impl PreparedListener {
@@ -57,10 +56,8 @@ impl PreparedListener {
     /// # Errors
     /// Every mistake in them and in the options that go with them.
     pub fn new(config: ListenerConfig) -> Result<PreparedListener, Vec<ConfigError>> {
-        // A WebSocket client speaks HTTP first.
-        let alpn: &[&[u8]] = if config.kind.websocket().is_some() { &[b"http/1.1"] } else { &[b"mqtt"] };
-        let contexts = config.kind.tls().map(|tls| load_contexts(tls, alpn)).transpose()?;
-        Ok(PreparedListener { config, contexts })
+        let security = config.kind.tls().map(|tls| Security::load(tls, alpn(&config))).transpose()?;
+        Ok(PreparedListener { config, security })
     }
 
     pub fn config(&self) -> &ListenerConfig {
@@ -77,7 +74,7 @@ impl PreparedListener {
         auth: Arc<Auth>,
         log: &LogConfig,
     ) -> Result<(Arc<Listener>, TcpListener, SocketAddr), BindError> {
-        let PreparedListener { config, contexts } = self;
+        let PreparedListener { config, security } = self;
         let id = config.id();
         let bound = bind(&config).and_then(|socket| socket.local_addr().map(|address| (socket, address)));
         let (socket, address) = bound.map_err(|cause| BindError { id: id.clone(), bind: config.bind, cause })?;
@@ -102,7 +99,7 @@ impl PreparedListener {
             auth,
             metrics,
             reports,
-            contexts,
+            security: security.map(|security| RwLock::new(Arc::new(security))),
             handshakes,
             handshakes_by_address,
             connections,
@@ -124,7 +121,8 @@ pub struct Listener {
     pub(super) auth: Arc<Auth>,
     pub(super) metrics: Arc<ListenerMetrics>,
     pub(super) reports: Arc<Reports>,
-    pub(super) contexts: Option<ServerContexts>,
+    /// What the handshakes that begin now are made by. The lock is held to copy or to replace the pointer, no longer.
+    security: Option<RwLock<Arc<Security>>>,
     /// Handshakes that may be computed at once; waiting is fair and within each handshake's deadline.
     pub(super) handshakes: Semaphore,
     /// Handshakes of one address that may be under way at once, for the most part waiting for their peers.
@@ -141,6 +139,30 @@ pub struct Listener {
 impl Listener {
     pub fn id(&self) -> &Arc<str> {
         &self.id
+    }
+
+    /// How its connections are secured, if they are.
+    pub fn security(&self) -> Option<Arc<Security>> {
+        self.security.as_ref().map(|security| Arc::clone(&security.read()))
+    }
+
+    /// Opens the files of `config`, or once more those of the configuration in force, and changes nothing yet. `None` where
+    /// connections are not secured.
+    ///
+    /// # Errors
+    /// Every mistake in the files and in the options that go with them.
+    pub fn read_security(&self, config: Option<&TlsConfig>) -> Result<Option<Security>, Vec<ConfigError>> {
+        let Some(running) = self.security() else { return Ok(None) };
+        Security::load(config.unwrap_or(&running.config), alpn(&self.config)).map(Some)
+    }
+
+    /// Secures connections by `security` from their next handshake on; whether that changes anything.
+    pub fn secure_by(&self, security: Security) -> bool {
+        let Some(place) = &self.security else { return false };
+        let mut place = place.write();
+        let (security, changed) = security.in_place_of(&place);
+        *place = Arc::new(security);
+        changed
     }
 
     /// Accepts until `stop` says so. Connections go on after that.
@@ -213,6 +235,11 @@ impl Listener {
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
+}
+
+/// The application protocols of a listener: a WebSocket client speaks HTTP first.
+fn alpn(config: &ListenerConfig) -> &'static [&'static [u8]] {
+    if config.kind.websocket().is_some() { &[b"http/1.1"] } else { &[b"mqtt"] }
 }
 
 /// A connection's place among `max_connections`. It is counted as closed and the place is free again whatever ends its task,

@@ -8,8 +8,11 @@ mod listener;
 mod prefixed;
 pub mod proxy;
 mod secure;
+mod security;
+mod stamp;
 pub mod websocket;
 
 pub use listener::{BindError, Listener, PreparedListener};
 pub use prefixed::Prefixed;
-pub use secure::load_contexts;
+pub use security::{Security, Served, Usage};
+pub use stamp::Stamped;

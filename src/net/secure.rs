@@ -2,6 +2,7 @@
 //!
 //! Nothing stops at the first mistake: an operator who brings new certificates to a machine learns of all of them in one run.
 
+use super::security::{Served, Usage};
 use crate::causes::Causes;
 use crate::config::{self, ConfigError, FileRef, IdentityFiles, Names, Place, TlsConfig};
 use crate::dev_certs::now;
@@ -14,6 +15,15 @@ use gm_tls::server::{
     TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
 };
 use std::error::Error;
+use std::sync::Arc;
+
+/// What was read and built.
+pub(super) struct Loaded {
+    pub(super) contexts: ServerContexts,
+    pub(super) served: Vec<Served>,
+    /// Every certificate that was read: those shown with their chains, and those trusted.
+    pub(super) material: Vec<Arc<[u8]>>,
+}
 
 /// Opens every file that `config` names, checks that what belongs together fits, and builds the contexts.
 ///
@@ -21,8 +31,8 @@ use std::error::Error;
 ///
 /// # Errors
 /// Every mistake there is, each with the key that is at fault or that names the file which is.
-pub fn load_contexts(config: &TlsConfig, alpn: &[&[u8]]) -> Result<ServerContexts, Vec<ConfigError>> {
-    let mut found = Found(Vec::new());
+pub(super) fn load(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Loaded, Vec<ConfigError>> {
+    let mut found = Found::default();
     let mut options = ServerOptions {
         alpn: AlpnPolicy { protocols: alpn.iter().map(|name| name.to_vec()).collect(), strict: false },
         ..ServerOptions::default()
@@ -41,18 +51,26 @@ pub fn load_contexts(config: &TlsConfig, alpn: &[&[u8]]) -> Result<ServerContext
         blocks.push((ContextKind::Tlcp, &tlcp.place));
     }
     // A block with mistakes is left out above; the others are still built, to know whether they can be.
-    let whole = found.0.is_empty();
+    let whole = found.errors.is_empty();
     match ServerContexts::new(&options) {
-        Ok(contexts) if whole => return Ok(contexts),
+        Ok(contexts) if whole => {
+            let Found { served, material, .. } = found;
+            return Ok(Loaded { contexts, served, material });
+        }
         Err(ContextError::NothingEnabled) if !whole => {}
-        Err(cause) => found.0.push(in_block(&blocks, &cause)),
+        Err(cause) => found.errors.push(in_block(&blocks, &cause)),
         Ok(_) => {}
     }
-    Err(found.0)
+    Err(found.errors)
 }
 
-/// The mistakes of a listener so far. Its methods return `None` after they have added one.
-struct Found(Vec<ConfigError>);
+/// What was found of a listener so far. Its methods return `None` after they have added a mistake.
+#[derive(Default)]
+struct Found {
+    errors: Vec<ConfigError>,
+    served: Vec<Served>,
+    material: Vec<Arc<[u8]>>,
+}
 
 impl Found {
     fn tls_options(&mut self, config: &config::TlsOptions) -> Option<TlsOptions> {
@@ -90,8 +108,8 @@ impl Found {
     }
 
     fn tlcp_options(&mut self, config: &config::TlcpOptions) -> Option<TlcpOptions> {
-        let sign = self.files(&config.sign);
-        let enc = self.files(&config.enc);
+        let sign = self.files(ContextKind::Tlcp, Usage::Signing, &config.sign);
+        let enc = self.files(ContextKind::Tlcp, Usage::Encryption, &config.enc);
         let pair = self.pair(config, sign, enc);
         let client_auth = self.client_auth(&config.client_auth);
         let ciphers = self.ciphers(ContextKind::Tlcp, &config.ciphers, &config.client_auth);
@@ -119,22 +137,25 @@ impl Found {
 
     /// A certificate and its key, which belong together and fit the family.
     fn identity(&mut self, kind: ContextKind, files: &IdentityFiles) -> Option<Identity> {
-        let before = self.0.len();
-        let Half { chain, key } = self.files(files);
+        let before = self.errors.len();
+        let Half { chain, key } = self.files(kind, Usage::Single, files);
         let identity = Identity { chain: chain?, key: key? };
         match server::check_identity(kind, &identity) {
             Err(cause @ ContextError::KeyMismatch { .. }) => self.add(&files.keyfile, &cause),
             checked => self.check(&files.certfile, checked).unwrap_or_default(),
         }
-        (self.0.len() == before).then_some(identity)
+        (self.errors.len() == before).then_some(identity)
     }
 
     /// A certificate, which must be valid now, and its key.
-    fn files(&mut self, files: &IdentityFiles) -> Half {
+    fn files(&mut self, kind: ContextKind, usage: Usage, files: &IdentityFiles) -> Half {
         let file = &files.certfile;
         let chain = self.check(file, CertificateChain::from_file("", file.path()));
         if let Some(chain) = &chain {
             self.check(file, check_validity(&chain.leaf, &chain.origin, now()));
+            let certificate = chain.leaf.clone();
+            self.served.push(Served { kind, usage, file: file.path().to_owned(), certificate });
+            self.read(std::iter::once(&chain.leaf).chain(&chain.intermediates));
         }
         // Errors about two files say which field names which.
         let named = |file: &FileRef| Source::file(file.field(), file.path());
@@ -155,6 +176,7 @@ impl Found {
         let Some(trust) = config.trust() else { return Some(ClientAuth::default()) };
         let file = &trust.cacertfile;
         let ca = self.check(file, Certificate::anchors_from_file("", file.path()))?;
+        self.read(&ca);
         Some(ClientAuth { verify: verify_mode(config), ca, depth: trust.depth, ..ClientAuth::default() })
     }
 
@@ -164,8 +186,13 @@ impl Found {
 
     fn names(&mut self, names: &Names, wrong: Vec<ContextError>) -> Option<Vec<String>> {
         let good = wrong.is_empty();
-        self.0.extend(wrong.iter().map(|cause| names.place.error(Causes(cause).to_string())));
+        self.errors.extend(wrong.iter().map(|cause| names.place.error(Causes(cause).to_string())));
         good.then(|| names.names.clone())
+    }
+
+    /// Takes note of certificates that were read.
+    fn read<'a>(&mut self, certificates: impl IntoIterator<Item = &'a Certificate>) {
+        self.material.extend(certificates.into_iter().map(|one| one.to_der().into()));
     }
 
     /// Takes note of an error in a file.
@@ -174,7 +201,7 @@ impl Found {
     }
 
     fn add(&mut self, file: &FileRef, cause: &(dyn Error + 'static)) {
-        self.0.push(file.error(Causes(cause).to_string()));
+        self.errors.push(file.error(Causes(cause).to_string()));
     }
 }
 

@@ -43,6 +43,7 @@ mod negotiation;
 mod panics;
 mod password_checks;
 mod raw;
+mod reload;
 mod retained;
 mod routing;
 mod sessions;

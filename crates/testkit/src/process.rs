@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -44,6 +44,18 @@ impl BrokerProcess {
     pub fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process can be waited for")
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        let sent = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill can be run").success(), "the process runs");
+    }
+
+    /// Runs the program with other arguments in the directory of the broker.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).current_dir(self.dir.path()).output().expect("the program can be run")
     }
 
     /// Starts the broker again with the same directory. It must have ended.

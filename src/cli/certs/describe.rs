@@ -125,7 +125,7 @@ pub(super) fn alternative_names(certificate: &Certificate) -> Vec<String> {
 }
 
 /// A time as `2026-01-31 23:59:59 UTC`, by the proleptic Gregorian calendar.
-fn utc(seconds: i64) -> String {
+pub(in crate::cli) fn utc(seconds: i64) -> String {
     let (days, of_day) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
     // Years begin in March here, so that the leap day is the last; eras are 400 years.
     let day = days.saturating_add(719_468);

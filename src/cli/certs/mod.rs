@@ -21,6 +21,8 @@ use gm_tls::pki::{AlternativeNames, PkiError, Subject};
 
 use crate::dev_certs::{self, DevelopmentError};
 
+pub(super) use describe::utc;
+
 /// What `shangmq certs` can do.
 #[derive(Debug, Subcommand)]
 pub enum CertsCommand {

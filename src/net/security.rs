@@ -1,0 +1,86 @@
+//! How a listener secures connections: one value that never changes. A reload makes another and puts it in its place, for the
+//! handshakes that begin from there.
+
+use super::secure;
+use super::stamp::Stamped;
+use crate::config::{ConfigError, TlsConfig};
+use gm_tls::cert::Certificate;
+use gm_tls::server::{ContextKind, ServerContexts};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The contexts of a listener with all that they were made from.
+#[derive(Debug, Clone)]
+pub struct Security {
+    pub(super) config: TlsConfig,
+    pub(super) contexts: Arc<ServerContexts>,
+    served: Vec<Served>,
+    /// The certificates that were read, to tell whether others are there now. A key that fits the same certificate is the same key.
+    material: Vec<Arc<[u8]>>,
+    files: Stamped,
+}
+
+/// A certificate that a listener shows.
+#[derive(Debug, Clone)]
+pub struct Served {
+    pub kind: ContextKind,
+    pub usage: Usage,
+    pub file: PathBuf,
+    pub certificate: Certificate,
+}
+
+/// What a certificate is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Usage {
+    Single,
+    /// The signing one of a TLCP pair.
+    Signing,
+    /// The encryption one of a TLCP pair.
+    Encryption,
+}
+
+impl Usage {
+    /// A stable name for metrics and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Usage::Single => "single",
+            Usage::Signing => "signing",
+            Usage::Encryption => "encryption",
+        }
+    }
+}
+
+impl Security {
+    /// Opens what `config` names and builds the contexts. `alpn` are the application protocols to choose from.
+    ///
+    /// # Errors
+    /// Every mistake there is, each with the key that is at fault or that names the file which is.
+    pub fn load(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Security, Vec<ConfigError>> {
+        // Before the files are read: one that changes meanwhile has another stamp afterwards, and is read again.
+        let files = Stamped::take(config.files());
+        let secure::Loaded { contexts, served, material } = secure::load(config, alpn)?;
+        Ok(Security { config: config.clone(), contexts: Arc::new(contexts), served, material, files })
+    }
+
+    /// The certificates shown to clients.
+    pub fn served(&self) -> &[Served] {
+        &self.served
+    }
+
+    /// The files that it was read from, as they were then.
+    pub fn files(&self) -> &Stamped {
+        &self.files
+    }
+
+    pub fn config(&self) -> &TlsConfig {
+        &self.config
+    }
+
+    /// This one in place of `running`, and whether that changes anything. Contexts that would be the same are kept, and with them the
+    /// sessions of clients that may resume.
+    pub(super) fn in_place_of(self, running: &Security) -> (Security, bool) {
+        let changed = self.config != running.config || self.material != running.material;
+        let contexts = if changed { self.contexts } else { Arc::clone(&running.contexts) };
+        (Security { contexts, ..self }, changed)
+    }
+}

@@ -1,0 +1,184 @@
+//! How `shangmq ctl` speaks to the broker of the same machine: a Unix socket in the data directory, one line of JSON in, one out.
+//!
+//! Only the user of the broker and root are heard, by the kernel's word for who they are and not by the mode of a file alone.
+
+mod client;
+
+pub use client::{Client, ClientError};
+
+use super::{Operator, Trigger};
+use crate::config::ConfigError;
+use crate::dev_certs::now;
+use serde::{Deserialize, Serialize};
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+/// Name of the socket in the data directory.
+pub const SOCKET: &str = "ctl.sock";
+/// Longest request.
+const MAX_REQUEST: u64 = 4096;
+/// Requests answered at once; the next ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 8;
+/// For a request to arrive, and for an answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pause after a failure to accept.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Where the socket of a broker with this data directory is.
+pub fn socket_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(SOCKET)
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Takes changed files and options into the running broker.
+    Reload,
+    /// Lists the certificates that clients are shown.
+    Certs,
+}
+
+/// An answer: what was asked for, or why not.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Response {
+    Ok(serde_json::Value),
+    Error {
+        message: String,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        mistakes: Vec<ConfigError>,
+    },
+}
+
+impl Response {
+    fn of(value: &impl Serialize) -> Response {
+        match serde_json::to_value(value) {
+            Ok(value) => Response::Ok(value),
+            Err(cause) => Response::refusal(format!("the answer cannot be written: {cause}")),
+        }
+    }
+
+    fn refusal(message: impl Into<String>) -> Response {
+        Response::Error { message: message.into(), mistakes: Vec::new() }
+    }
+}
+
+/// Why there is no channel.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    #[error("{}: another broker with this data directory answers", .0.display())]
+    InUse(PathBuf),
+    #[error("{}: there is a file that is no socket; remove it", .0.display())]
+    NotASocket(PathBuf),
+    #[error("{}: {cause}", path.display())]
+    Io { path: PathBuf, cause: io::Error },
+}
+
+/// An open channel. The socket is removed when this is dropped.
+#[derive(Debug)]
+pub struct Channel {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Channel {
+    /// Opens the socket in `data_dir`. One that a broker left behind which was killed is replaced.
+    ///
+    /// # Errors
+    /// Another broker answers there, or the system does not give the socket.
+    pub fn open(data_dir: &Path) -> Result<Channel, ChannelError> {
+        let path = socket_path(data_dir);
+        let failed = |cause| ChannelError::Io { path: path.clone(), cause };
+        match path.symlink_metadata() {
+            Ok(found) if !found.file_type().is_socket() => return Err(ChannelError::NotASocket(path)),
+            Ok(_) if std::os::unix::net::UnixStream::connect(&path).is_ok() => return Err(ChannelError::InUse(path)),
+            Ok(_) => std::fs::remove_file(&path).map_err(failed)?,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(failed(cause)),
+        }
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        // Whoever connected before this line is asked for its user as everybody is.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(Channel { listener, path })
+    }
+
+    /// Answers until `stop` says so.
+    pub async fn serve(self, operator: Arc<Operator>, mut stop: watch::Receiver<bool>) {
+        info!(path = %self.path.display(), "shangmq ctl is served");
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            // Never closed.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            tokio::select! {
+                // Cancel-safe: a connection is either returned or still in the kernel's queue.
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let operator = Arc::clone(&operator);
+                        tokio::spawn(async move {
+                            let _place = place;
+                            if let Err(cause) = converse(stream, &operator).await {
+                                tracing::debug!(%cause, "shangmq ctl went away");
+                            }
+                        });
+                    }
+                    Err(cause) => {
+                        warn!(%cause, "the socket of shangmq ctl does not accept");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+                _ = stop.changed() => return,
+            }
+        }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        // It may be gone already; a start replaces what is left.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn converse(mut stream: UnixStream, operator: &Arc<Operator>) -> io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    let own = rustix::process::geteuid();
+    let response = if peer != own.as_raw() && peer != 0 {
+        warn!(user = peer, "shangmq ctl refused: neither the user of the broker nor root");
+        Response::refusal(format!("only root and user {}, who runs the broker, may ask", own.as_raw()))
+    } else {
+        let mut line = Vec::new();
+        let mut reader = BufReader::new((&mut stream).take(MAX_REQUEST));
+        timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
+        answer(&line, operator).await
+    };
+    let mut text = serde_json::to_vec(&response)?;
+    text.push(b'\n');
+    timeout(PATIENCE, stream.write_all(&text)).await?
+}
+
+async fn answer(line: &[u8], operator: &Arc<Operator>) -> Response {
+    if !line.ends_with(b"\n") {
+        return Response::refusal(format!("a request is one line of at most {MAX_REQUEST} bytes"));
+    }
+    match serde_json::from_slice::<Request>(line) {
+        Ok(Request::Reload) => match operator.reload_aside(Trigger::Command).await {
+            Ok(outcome) => Response::of(&outcome),
+            Err(errors) => Response::Error {
+                message: "nothing was changed; correct these mistakes and reload again".to_owned(),
+                mistakes: errors.into_errors(),
+            },
+        },
+        Ok(Request::Certs) => Response::of(&operator.certificates(now())),
+        Err(cause) => Response::refusal(format!("not a request: {cause}")),
+    }
+}

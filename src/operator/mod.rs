@@ -1,0 +1,34 @@
+//! What an operator does to a running broker, as one service: signals, the watch of files and the admin socket call it, and whatever
+//! serves operators later calls it too. Nothing here knows how it was called.
+
+mod certificates;
+mod channel;
+mod reload;
+mod watch;
+
+pub use certificates::CertificateReport;
+pub use channel::{Channel, ChannelError, Client, ClientError, Request, SOCKET, socket_path};
+pub use reload::{Reloaded, Source, Trigger};
+
+use crate::auth::Auth;
+use crate::metrics::Metrics;
+use crate::net::Listener;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// The service. Its methods may read files and therefore wait: async callers give them to a thread that may.
+#[derive(Debug)]
+pub struct Operator {
+    source: Source,
+    listeners: Vec<Arc<Listener>>,
+    auth: Arc<Auth>,
+    metrics: Arc<Metrics>,
+    /// Held by the reload that runs: two at once could each put half of theirs in force.
+    reloading: Mutex<()>,
+}
+
+impl Operator {
+    pub fn new(source: Source, listeners: Vec<Arc<Listener>>, auth: Arc<Auth>, metrics: Arc<Metrics>) -> Operator {
+        Operator { source, listeners, auth, metrics, reloading: Mutex::new(()) }
+    }
+}

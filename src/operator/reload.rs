@@ -1,0 +1,192 @@
+//! Takes new certificates, options and rules into a running broker: all of them or, when anything is wrong, none.
+
+use super::Operator;
+use crate::auth::Reading;
+use crate::config::{Config, ConfigError, ConfigErrors, ListenerConfig, Written};
+use crate::net::{Listener, Security};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tracing::{error, info, warn};
+
+/// Where the configuration came from, to be read again.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A file, or none for the embedded configuration, and the environment laid over it.
+    File { file: Option<PathBuf>, environment: Vec<(String, String)>, written: Written },
+    /// The program that runs the broker as a library gave it: only the files that it names are read again.
+    Program,
+}
+
+/// What asked for a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// SIGHUP.
+    Signal,
+    /// `shangmq ctl reload`.
+    Command,
+    /// A certificate, key, CA or password file has changed. The configuration itself and the files of `[auth]` are left alone: an operator
+    /// who edits them says when they are complete.
+    Files,
+}
+
+impl Trigger {
+    pub fn name(self) -> &'static str {
+        match self {
+            Trigger::Signal => "SIGHUP",
+            Trigger::Command => "command",
+            Trigger::Files => "changed files",
+        }
+    }
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reloaded {
+    /// Listeners whose new connections are secured otherwise than before.
+    pub listeners: Vec<String>,
+    /// Whether the configuration and the files of `[auth]` were read.
+    pub auth: bool,
+    /// Keys that differ from those of the start and take effect at the next one.
+    pub restart_needed: Vec<String>,
+    /// What is allowed and may yet not be meant.
+    pub warnings: Vec<String>,
+}
+
+/// Everything that a reload would put in force.
+struct Plan {
+    securities: Vec<(Arc<Listener>, Security)>,
+    auth: Option<Reading>,
+    outcome: Reloaded,
+}
+
+/// Keys of `[auth]` that are read at the start alone.
+const AUTH_LIMITS: [&str; 4] =
+    ["max_concurrent_checks", "max_waiting_checks", "max_waiting_checks_per_address", "max_failures_per_minute"];
+/// Keys of a listener that are in force for its next connection.
+const LISTENER_KEYS: [&str; 5] = ["protocols", "handshake_timeout", "ssl_options", "rfc8998_options", "tlcp_options"];
+
+impl Operator {
+    /// Reads again what can change while the broker runs, and puts it in force when all of it is good. Connections that are established
+    /// go on as they are.
+    ///
+    /// # Errors
+    /// Every mistake there is. Everything then stays as it was.
+    pub fn reload(&self, trigger: Trigger) -> Result<Reloaded, ConfigErrors> {
+        let _only = self.reloading.lock();
+        let planned = match trigger {
+            Trigger::Files => self.plan(None, false),
+            Trigger::Signal | Trigger::Command => self.plan_all(),
+        };
+        let trigger = trigger.name();
+        match planned {
+            Ok(plan) => {
+                let outcome = self.put_in_force(plan);
+                self.metrics.operations.reloaded(true);
+                for warning in &outcome.warnings {
+                    warn!("{warning}");
+                }
+                if !outcome.restart_needed.is_empty() {
+                    let keys = outcome.restart_needed.join(", ");
+                    warn!(trigger, keys, "reload: these keys have changed and take effect at the next start only");
+                }
+                let listeners = outcome.listeners.join(", ");
+                info!(
+                    trigger,
+                    listeners,
+                    auth = outcome.auth,
+                    "reload done; new connections are secured by what was read"
+                );
+                Ok(outcome)
+            }
+            Err(errors) => {
+                self.metrics.operations.reloaded(false);
+                for cause in errors.as_slice() {
+                    error!(trigger, %cause, "reload refused; everything stays as it was, correct the mistake and reload again");
+                }
+                Err(errors)
+            }
+        }
+    }
+
+    /// As [`reload`](Self::reload), on a thread that may wait for files.
+    ///
+    /// # Errors
+    /// As [`reload`](Self::reload).
+    pub async fn reload_aside(self: &Arc<Self>, trigger: Trigger) -> Result<Reloaded, ConfigErrors> {
+        let operator = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || operator.reload(trigger)).await {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    fn plan_all(&self) -> Result<Plan, ConfigErrors> {
+        let Source::File { file, environment, written } = &self.source else { return self.plan(None, true) };
+        let examined = Config::examine(file.as_deref(), environment.iter().cloned(), Some(written));
+        ConfigErrors::check(examined.errors)?;
+        // Without a configuration there is at least one mistake.
+        let Some(config) = examined.config else { return self.plan(None, true) };
+        let mut plan = self.plan(Some(&config), true)?;
+        let known: Vec<String> = config.listeners.iter().map(ListenerConfig::id).collect();
+        let lasts = |key: &&str| !self.takes_effect(key, &known);
+        plan.outcome.restart_needed =
+            written.difference(&examined.written).into_iter().filter(lasts).map(str::to_owned).collect();
+        Ok(plan)
+    }
+
+    /// Opens every file there is, by `config` or by what is in force.
+    fn plan(&self, config: Option<&Config>, with_auth: bool) -> Result<Plan, ConfigErrors> {
+        let mut errors: Vec<ConfigError> = Vec::new();
+        let mut plan = Plan { securities: Vec::new(), auth: None, outcome: Reloaded::default() };
+        for listener in &self.listeners {
+            let found = config.map(|config| config.listeners.iter().find(|other| *other.id() == **listener.id()));
+            // One that the configuration no longer has runs to the next start as it is.
+            let Some(found) = found.map_or(Some(None), |found| found.map(Some)) else { continue };
+            match listener.read_security(found.and_then(|found| found.kind.tls())) {
+                Ok(Some(security)) => plan.securities.push((Arc::clone(listener), security)),
+                Ok(None) => {}
+                Err(found) => errors.extend(found),
+            }
+            plan.outcome.warnings.extend(found.into_iter().flat_map(ListenerConfig::warnings));
+        }
+        if with_auth {
+            match self.auth.read(config.map(|config| &config.auth)) {
+                Ok(reading) => plan.auth = Some(reading),
+                Err(found) => errors.extend(found.into_errors()),
+            }
+        }
+        ConfigErrors::check(errors)?;
+        Ok(plan)
+    }
+
+    fn put_in_force(&self, plan: Plan) -> Reloaded {
+        let Plan { securities, auth, mut outcome } = plan;
+        outcome.auth = auth.is_some();
+        if let Some(reading) = auth {
+            self.auth.put_in_force(reading);
+        }
+        for (listener, security) in securities {
+            if listener.secure_by(security) {
+                outcome.listeners.push(listener.id().to_string());
+            }
+        }
+        outcome
+    }
+
+    /// Whether a reload puts a key in force. `known` are the listeners of the configuration that was read.
+    fn takes_effect(&self, key: &str, known: &[String]) -> bool {
+        let mut parts = key.split('.');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("auth"), Some(name), ..) => !AUTH_LIMITS.contains(&name),
+            (Some("listeners"), Some(kind), Some(name), Some(option)) => {
+                let id = format!("{kind}:{name}");
+                LISTENER_KEYS.contains(&option)
+                    && known.contains(&id)
+                    && self.listeners.iter().any(|listener| **listener.id() == *id)
+            }
+            _ => false,
+        }
+    }
+}

@@ -45,7 +45,8 @@ pub(super) type RowCounts = [u64; 5];
 
 #[derive(Debug)]
 pub(super) struct Disk {
-    database: Database,
+    /// `None` once it is closed.
+    database: Option<Database>,
     faults: Faults,
     clock: WallClock,
 }
@@ -76,7 +77,7 @@ impl Disk {
                 .create_with_backend(watched)
                 .map_err(redb::Error::from)
         })?;
-        let disk = Disk { database, faults, clock };
+        let disk = Disk { database: Some(database), faults, clock };
         let format = disk.meta(FORMAT)?;
         if format.is_some_and(|format| format != FORMAT_VERSION) {
             return Err(Fault::Io(format!(
@@ -89,7 +90,7 @@ impl Disk {
                 return Err(Fault::Damaged("its format is missing".to_owned()));
             }
             disk.contained(|| {
-                let transaction = disk.database.begin_write()?;
+                let transaction = disk.database()?.begin_write()?;
                 {
                     let mut meta = transaction.open_table(META)?;
                     meta.insert(FORMAT, meta_value(FORMAT, FORMAT_VERSION).as_slice())?;
@@ -112,7 +113,7 @@ impl Disk {
     /// Applies everything or nothing. Without `sync` the changes become durable with a later commit that has it.
     pub fn commit(&self, ended: &BTreeSet<SessionId>, changes: &Changes, sync: bool) -> Result<RowCounts, Fault> {
         self.contained(|| {
-            let mut transaction = self.database.begin_write()?;
+            let mut transaction = self.database()?.begin_write()?;
             transaction.set_durability(if sync { Durability::Immediate } else { Durability::None })?;
             let mut counts = RowCounts::default();
             let mut key_bytes = Vec::new();
@@ -189,7 +190,7 @@ impl Disk {
     /// The retained messages of these topics, as far as there are any.
     pub fn retained(&self, topics: &[ByteString]) -> Result<HashMap<ByteString, Arc<Message>>, Fault> {
         self.contained(|| {
-            let rows = self.database.begin_read()?.open_table(definition(Table::Retained))?;
+            let rows = self.database()?.begin_read()?.open_table(definition(Table::Retained))?;
             let mut found = HashMap::with_capacity(topics.len());
             for topic in topics {
                 let Some(value) = rows.get(topic.as_bytes().as_ref())? else { continue };
@@ -214,7 +215,7 @@ impl Disk {
         let mut faults = Vec::new();
         for backward in [false, true] {
             let walked = self.contained(|| {
-                let rows = self.database.begin_read()?.open_table(definition(table))?;
+                let rows = self.database()?.begin_read()?.open_table(definition(table))?;
                 let mut range = rows.iter()?;
                 while let Some(entry) = if backward { range.next_back() } else { range.next() } {
                     let (key_bytes, value) = entry?;
@@ -242,7 +243,7 @@ impl Disk {
     /// Calls `each` with the key and the length of every row of a table, whose checksum is verified and whose contents are not read.
     pub fn for_each_key(&self, table: Table, mut each: impl FnMut(Key, usize)) -> Result<(), Fault> {
         self.contained(|| {
-            let rows = self.database.begin_read()?.open_table(definition(table))?;
+            let rows = self.database()?.begin_read()?.open_table(definition(table))?;
             for entry in rows.iter()? {
                 let (key_bytes, value) = entry?;
                 let (key, value) = (decode_key(table, key_bytes.value())?, value.value());
@@ -254,9 +255,9 @@ impl Disk {
     }
 
     /// Closes the database in order, so that the next start need not repair it.
-    pub fn close(self) -> Result<(), Fault> {
-        let Disk { database, faults, .. } = self;
-        contained(&faults, || Ok(database.close()?))
+    pub fn close(mut self) -> Result<(), Fault> {
+        let Some(database) = self.database.take() else { return Ok(()) };
+        self.contained(|| Ok(database.close()?))
     }
 
     fn scan(
@@ -267,7 +268,7 @@ impl Disk {
     ) -> Result<(), Fault> {
         let range = (range.0.map(Vec::as_slice), range.1.map(Vec::as_slice));
         self.contained(|| {
-            let rows = self.database.begin_read()?.open_table(definition(table))?;
+            let rows = self.database()?.begin_read()?.open_table(definition(table))?;
             for entry in rows.range::<&[u8]>(range)? {
                 let (key_bytes, value) = entry?;
                 let (key_bytes, value) = (key_bytes.value(), value.value());
@@ -283,7 +284,7 @@ impl Disk {
 
     fn meta(&self, name: &'static [u8]) -> Result<Option<u64>, Fault> {
         self.contained(|| {
-            let meta = match self.database.begin_read()?.open_table(META) {
+            let meta = match self.database()?.begin_read()?.open_table(META) {
                 Ok(meta) => meta,
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
                 Err(error) => return Err(error.into()),
@@ -293,8 +294,26 @@ impl Disk {
         })
     }
 
+    fn database(&self) -> Result<&Database, redb::Error> {
+        self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
+    }
+
     fn contained<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Fault> {
         contained(&self.faults, work)
+    }
+}
+
+impl Drop for Disk {
+    /// Letting go of a database brings its bookkeeping in order, and panics where that is damaged.
+    fn drop(&mut self) {
+        if let Some(database) = self.database.take()
+            && let Err(fault) = self.contained(|| {
+                drop(database);
+                Ok(())
+            })
+        {
+            tracing::debug!(%fault, "the database could not be let go of in order");
+        }
     }
 }
 

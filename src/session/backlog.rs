@@ -236,8 +236,9 @@ impl Backlog {
 
     /// The number from which rows are to be read now, if so.
     pub fn wants_rows(&self) -> Option<u64> {
-        (self.cursor < self.next && self.stored.len() < READ_BELOW && self.bytes < IN_MEMORY_BYTES)
-            .then_some(self.cursor)
+        // With none in memory one must come, however much of QoS 0 waits behind it.
+        let room = self.stored.len() < READ_BELOW && self.bytes < IN_MEMORY_BYTES || self.stored.is_empty();
+        (self.cursor < self.next && room).then_some(self.cursor)
     }
 
     /// Takes over rows that were read from where [`wants_rows`](Self::wants_rows) said, in rising order. `through` is set when there were
@@ -521,6 +522,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// With a megabyte of QoS 0 behind it, a row that was only on disk was never read, and nothing was sent any more.
+    #[test]
+    fn a_row_is_read_however_much_of_qos_0_waits_behind_it() {
+        let limits = QueueLimits { max_bytes: 8 << 20, max_messages: 1000, ..LIMITS };
+        let (mut backlog, mut disk) = (Backlog::new(), Disk::default());
+        backlog.push(message(1, QoS::AtLeastOnce), true, &limits, &mut disk);
+        let mut large = message(2, QoS::AtMostOnce);
+        std::sync::Arc::get_mut(&mut large.message).unwrap().payload = vec![0; IN_MEMORY_BYTES].into();
+        backlog.push(large, false, &limits, &mut disk);
+        let mut pop = |backlog: &mut Backlog, disk: &mut Disk| {
+            backlog.pop(true, u64::MAX, Ticket::MAX, 0, &mut 0, disk).map(|delivery| delivery.qos)
+        };
+        assert_eq!(pop(&mut backlog, &mut disk), Err(Held::Read));
+        disk.feed(&mut backlog, 10);
+        assert_eq!(pop(&mut backlog, &mut disk), Ok(QoS::AtLeastOnce));
+        assert_eq!(pop(&mut backlog, &mut disk), Ok(QoS::AtMostOnce));
     }
 
     #[test]

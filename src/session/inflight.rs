@@ -162,7 +162,10 @@ impl Inflight {
         }
         if self.rising.is_none() {
             let lowest = self.lowest_stored().unwrap_or(self.next_order);
-            if lowest > self.floor {
+            if lowest > self.floor && last_change <= durable {
+                // No later commit would say so.
+                self.floor = lowest;
+            } else if lowest > self.floor {
                 self.rising = Some((lowest, last_change));
             }
         }
@@ -364,6 +367,11 @@ mod tests {
         assert_eq!(id(&mut inflight, 65_536), None);
         inflight.settle(7, 7);
         assert_eq!(id(&mut inflight, 65_536), Some(1));
+        // What is durable already is taken note of at once: there may be no later commit that would wake anybody.
+        assert_eq!(inflight.acknowledge(id_of(65_535)), Acknowledged::Done);
+        assert_eq!(inflight.acknowledge(id_of(65_536)), Acknowledged::Done);
+        inflight.settle(9, 9);
+        assert_eq!(inflight.ids_below(), 65_537 + IDS);
     }
 
     #[test]

@@ -264,6 +264,10 @@ impl Subscriber {
         let mut drained = Drained::default();
         let mut outbox = self.outbox.lock();
         drained.kick = outbox.kick;
+        if drained.kick.is_some() {
+            // The connection ends: what it took now would be sent by nobody.
+            return drained;
+        }
         if let (Some(backlog), Some(store)) = (&mut outbox.backlog, &self.store) {
             let durable = store.durable();
             let mut rows = OneByOne { id: self.id, store };
@@ -381,6 +385,21 @@ mod tests {
         assert_eq!(s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0).kick, Some(ReasonCode::SessionTakenOver));
         s.connect();
         assert_eq!(s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0).kick, None);
+    }
+
+    /// A batch was taken and dropped by a connection that was told to go, so that the next one did not send it.
+    #[test]
+    fn a_connection_that_is_to_end_takes_nothing_more() {
+        let s = connected();
+        s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None));
+        s.kick(ReasonCode::SessionTakenOver);
+        let mut batch = Vec::new();
+        assert!(s.drain(&mut batch, 10, 10, u64::MAX, 0).kick.is_some());
+        assert!(batch.is_empty());
+        s.disconnect();
+        s.connect();
+        s.drain(&mut batch, 10, 10, u64::MAX, 0);
+        assert_eq!(batch.len(), 1);
     }
 
     #[test]

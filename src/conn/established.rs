@@ -391,6 +391,7 @@ impl State {
         if drained.expired > 0 {
             broker.metrics().dropped_expired.fetch_add(drained.expired as u64, Ordering::Relaxed);
         }
+        let mut sent = Ok(());
         for delivery in batch.drain(..) {
             if delivery.stored.released {
                 if let Some(id) = self.lease.session().inflight.restore_released(delivery.stored.seq) {
@@ -404,8 +405,12 @@ impl State {
             };
             self.traffic.sent(delivery.qos);
             let dup = delivery.stored.again && packet_id.is_some();
-            self.send(&delivery, Sending { packet_id, dup, ..Sending::default() }, now)?;
+            // What comes after a failure counts as under way too, so that it is sent on the next connection.
+            if sent.is_ok() {
+                sent = self.send(&delivery, Sending { packet_id, dup, ..Sending::default() }, now);
+            }
         }
+        sent?;
         match drained.held {
             // A commit that came in between is looked at again at once.
             Some(Held::Ticket(_)) => return Ok(!self.poll_commit(cx)),

@@ -533,7 +533,7 @@ mod tests {
         let mut large = message(2, QoS::AtMostOnce);
         std::sync::Arc::get_mut(&mut large.message).unwrap().payload = vec![0; IN_MEMORY_BYTES].into();
         backlog.push(large, false, &limits, &mut disk);
-        let mut pop = |backlog: &mut Backlog, disk: &mut Disk| {
+        let pop = |backlog: &mut Backlog, disk: &mut Disk| {
             backlog.pop(true, u64::MAX, Ticket::MAX, 0, &mut 0, disk).map(|delivery| delivery.qos)
         };
         assert_eq!(pop(&mut backlog, &mut disk), Err(Held::Read));

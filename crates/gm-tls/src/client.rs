@@ -248,7 +248,7 @@ fn tls(options: &ClientOptions) -> Result<SslContextBuilder, ContextError> {
 }
 
 fn rfc8998(options: &ClientOptions) -> Result<SslContextBuilder, ContextError> {
-    let mut builder = context::builder(SslMethod::tls_client())?;
+    let mut builder = context::rfc8998_builder(SslMethod::tls_client(), options.groups.as_deref())?;
     context::make_rfc8998(&mut builder, options.groups.as_deref())?;
     context::set_rfc8998_suites(&mut builder, &options.ciphers)?;
     verify::install(&mut builder, Verifier::Client);

@@ -17,6 +17,7 @@ use crate::{
     ffi,
     key::PrivateKey,
     pair::CertificatePair,
+    provider,
     suites::{self, Suite, SuiteKind, SuiteProtocol},
 };
 
@@ -40,7 +41,28 @@ const TLS13_SUITES: &str = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:
 /// A context with what every one needs.
 pub(crate) fn builder(method: SslMethod) -> Result<SslContextBuilder, ErrorStack> {
     crate::init();
-    let mut context = SslContextBuilder::new(method)?;
+    begin(SslContextBuilder::new(method)?)
+}
+
+/// A context for RFC 8998 with these groups, and with what every context needs. Where all groups lie on the curve of SM2, the
+/// accelerated provider serves the key exchange too.
+pub(crate) fn rfc8998_builder(method: SslMethod, groups: Option<&str>) -> Result<SslContextBuilder, ErrorStack> {
+    crate::init();
+    let on_the_curve = |group: &str| matches!(group, "curveSM2" | "curveSM2MLKEM768");
+    if !groups.unwrap_or(RFC8998_GROUPS).split(':').all(on_the_curve) {
+        return builder(method);
+    }
+    // SAFETY: null is the default library context; the string and the method are static.
+    let context =
+        unsafe { ffi::SSL_CTX_new_ex(std::ptr::null_mut(), provider::CURVE_PREFERENCE.as_ptr(), method.as_ptr()) };
+    if context.is_null() {
+        return Err(ErrorStack::get());
+    }
+    // SAFETY: checked for null; made above, and the builder alone has it.
+    begin(unsafe { SslContextBuilder::from_ptr(context) })
+}
+
+fn begin(mut context: SslContextBuilder) -> Result<SslContextBuilder, ErrorStack> {
     // 112 bits: no RSA key below 2048 bits and no SHA-1 in a peer's chain, whatever the library was built with.
     context.set_security_level(2);
     context.set_options(

@@ -1,9 +1,9 @@
 //! Functions of the library that its Rust binding does not declare. Each line follows the prototype in the library's public
 //! `openssl/ssl.h` or `openssl/x509_vfy.h`; nothing private is touched.
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_char, c_int, c_long, c_void};
 
-use openssl_sys::{SSL_CTX, SSL_SESSION, X509_STORE_CTX, X509_VERIFY_PARAM, stack_st_X509};
+use openssl_sys::{SSL_CTX, SSL_METHOD, SSL_SESSION, X509_STORE_CTX, X509_VERIFY_PARAM, stack_st_X509};
 
 /// Purpose that accepts every key usage, `X509_PURPOSE_ANY`.
 pub(crate) const X509_PURPOSE_ANY: c_int = 7;
@@ -16,6 +16,12 @@ unsafe extern "C" {
         cb: Option<unsafe extern "C" fn(*mut X509_STORE_CTX, *mut c_void) -> c_int>,
         arg: *mut c_void,
     );
+    /// A context that fetches what it needs with these properties besides the default ones.
+    pub(crate) fn SSL_CTX_new_ex(
+        library: *mut c_void,
+        properties: *const c_char,
+        method: *const SSL_METHOD,
+    ) -> *mut SSL_CTX;
     /// Lifetime of sessions and tickets in seconds.
     pub(crate) fn SSL_CTX_set_timeout(ctx: *mut SSL_CTX, seconds: c_long) -> c_long;
     /// The suites a context accepts, borrowed from it.

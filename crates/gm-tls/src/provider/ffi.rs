@@ -66,6 +66,15 @@ unsafe extern "C" {
     pub(super) fn EVP_set_default_properties(library: *mut c_void, properties: *const c_char) -> c_int;
     pub(super) fn RAND_priv_bytes_ex(library: *mut c_void, bytes: *mut u8, count: usize, strength: c_uint) -> c_int;
 
+    pub(super) fn EVP_PKEY_CTX_new_from_pkey(
+        library: *mut c_void,
+        key: *mut c_void,
+        properties: *const c_char,
+    ) -> *mut c_void;
+    pub(super) fn EVP_PKEY_encrypt_init(context: *mut c_void) -> c_int;
+    pub(super) fn EVP_PKEY_CTX_get_params(context: *mut c_void, params: *mut super::param::Param) -> c_int;
+    pub(super) fn EVP_PKEY_CTX_free(context: *mut c_void);
+
     pub(super) fn EVP_MD_fetch(library: *mut c_void, name: *const c_char, properties: *const c_char) -> *mut c_void;
     pub(super) fn EVP_MD_get0_provider(method: *const c_void) -> *const c_void;
     pub(super) fn EVP_MD_free(method: *mut c_void);

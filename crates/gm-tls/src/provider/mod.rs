@@ -4,10 +4,14 @@
 
 mod count;
 mod digest;
+mod encryption;
+mod exchange;
 mod ffi;
+mod key;
 mod param;
 mod report;
 mod self_test;
+mod signature;
 mod table;
 
 use std::{ptr, sync::Mutex};
@@ -17,8 +21,9 @@ pub use count::Operation;
 #[doc(hidden)]
 pub use count::served;
 pub use report::{Service, cpu_features, services};
-#[doc(hidden)]
 pub use self_test::{Sabotage, names as self_test_names};
+#[doc(hidden)]
+pub(crate) use table::CURVE_PREFERENCE;
 
 /// The name under which libcrypto knows the accelerated provider.
 pub const NAME: &str = "shangmq-accel";
@@ -90,7 +95,7 @@ fn load(sabotage: &Sabotage) -> Result<(), ProviderError> {
     let preferred = self_test::run(sabotage).and_then(|()| {
         // The question mark makes it a preference: what the provider lacks is fetched elsewhere.
         // SAFETY: null is the default library context; the string is static.
-        match unsafe { ffi::EVP_set_default_properties(ptr::null_mut(), c"?provider=shangmq-accel".as_ptr()) } {
+        match unsafe { ffi::EVP_set_default_properties(ptr::null_mut(), table::PREFERENCE.as_ptr()) } {
             1 => Ok(()),
             _ => Err(failed()),
         }

@@ -73,6 +73,11 @@ impl Param {
         Param::new(key.as_ptr(), UNSIGNED, value.as_ptr().cast_mut().cast(), value.len())
     }
 
+    /// A place for the answer to a question for a pointer, which must outlive the list.
+    pub(super) fn for_pointer(key: &'static CStr, place: &mut *const c_void) -> Param {
+        Param::new(key.as_ptr(), OCTETS_POINTER, std::ptr::from_mut(place).cast(), 0)
+    }
+
     pub(super) fn with_int(key: &'static CStr, value: &c_int) -> Param {
         Param::new(key.as_ptr(), INTEGER, std::ptr::from_ref(value).cast_mut().cast(), size_of::<c_int>())
     }

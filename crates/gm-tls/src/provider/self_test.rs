@@ -1,6 +1,13 @@
 //! Known answers and consistency of pairs, asked of the accelerated provider by name before anything else may use it.
 
 use openssl::{md::Md, md_ctx::MdCtx};
+use sm_accel::{
+    sm2::{
+        self, Ciphertext, SecretKey, Signature,
+        exchange::{self, Own, Peer, Role},
+    },
+    sm3::Sm3,
+};
 
 use super::ProviderError;
 
@@ -38,7 +45,14 @@ impl Sabotage {
 /// A test: its name, and what it found. Those that compare take the falsehood as a mask of the answer's first byte.
 type Test = (&'static str, fn(mask: u8) -> Option<bool>);
 
-static TESTS: &[Test] = &[("SM3", sm3)];
+static TESTS: &[Test] = &[
+    ("SM3", sm3),
+    ("SM2 signature", sm2_signature),
+    ("SM2 verification", sm2_verification),
+    ("SM2 decryption", sm2_decryption),
+    ("SM2 key agreement", sm2_agreement),
+    ("SM2 consistency", sm2_consistency),
+];
 
 /// Names of all tests, in order.
 #[doc(hidden)]
@@ -65,17 +79,104 @@ fn same(found: &[u8], expected: &[u8], mask: u8) -> bool {
     found == expected
 }
 
+/// Bytes from digits and spaces.
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits: Vec<u32> = text.chars().filter(|one| *one != ' ').map(|one| one.to_digit(16)).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.as_chunks().0.iter().map(|[high, low]| (high << 4 | low) as u8).collect();
+    bytes.try_into().ok()
+}
+
 /// GB/T 32905-2016, example 1.
 fn sm3(mask: u8) -> Option<bool> {
-    const ABC: [u8; 32] = [
-        0x66, 0xc7, 0xf0, 0xf4, 0x62, 0xee, 0xed, 0xd9, 0xd1, 0xf2, 0xd4, 0x6b, 0xdc, 0x10, 0xe4, 0xe2, 0x41, 0x67,
-        0xc4, 0x87, 0x5c, 0xf2, 0xf7, 0xa2, 0x29, 0x7d, 0xa0, 0x2b, 0x8f, 0x4b, 0xa8, 0xe0,
-    ];
+    let expected: [u8; 32] = hex("66c7f0f4 62eeedd9 d1f2d46b dc10e4e2 4167c487 5cf2f7a2 297da02b 8f4ba8e0")?;
     let sm3 = Md::fetch(None, "SM3", Some(OURS)).ok()?;
     let mut context = MdCtx::new().ok()?;
     let mut digest = [0; 32];
     context.digest_init(&sm3).ok()?;
     context.digest_update(b"abc").ok()?;
     context.digest_final(&mut digest).ok()?;
-    Some(same(&digest, &ABC, mask))
+    Some(same(&digest, &expected, mask))
+}
+
+/// The key of the examples of GB/T 32918.5-2017.
+fn example_key() -> Option<SecretKey> {
+    SecretKey::from_bytes(&hex("3945208F 7B2144B1 3F36E38A C6D39F95 88939369 2860B51A 42FB81EF 4DF7C5B8")?).ok()
+}
+
+/// The digest that is signed in annex A: of the name, the key and the message.
+fn example_digest(key: &SecretKey) -> Option<[u8; 32]> {
+    let mut hasher = Sm3::new();
+    hasher.update(&sm2::digest_id(sm2::DEFAULT_ID, key.public_point()).ok()?);
+    hasher.update(b"message digest");
+    Some(hasher.finalize())
+}
+
+/// The digest of annex A of GB/T 32918.5, and a signature of it with a fresh secret number, which must be right and another each time.
+fn sm2_signature(mask: u8) -> Option<bool> {
+    let expected: [u8; 32] = hex("F0B43E94 BA45ACCA ACE692ED 534382EB 17E6AB5A 19CE7B31 F4486FDF C0D28640")?;
+    let key = example_key()?;
+    let digest = example_digest(&key)?;
+    let (one, two) = (key.sign_digest(&digest).ok()?, key.sign_digest(&digest).ok()?);
+    let right = [one, two].iter().all(|signature| key.public_key().verify_digest(&digest, signature));
+    Some(right && one != two && same(&digest, &expected, mask))
+}
+
+/// The signature of annex A of GB/T 32918.5, with a table for the key and without, and one that is wrong.
+fn sm2_verification(mask: u8) -> Option<bool> {
+    let mut signature = Signature {
+        r: hex("F5A03B06 48D2C463 0EEAC513 E1BB81A1 5944DA38 27D5B741 43AC7EAC EEE720B3")?,
+        s: hex("B1B6AA29 DF212FD8 763182BC 0D421CA1 BB9038FD 1F7F42D4 840B69C4 85BBC1AA")?,
+    };
+    signature.r[0] ^= mask;
+    let key = example_key()?;
+    let (digest, public) = (example_digest(&key)?, key.public_key());
+    let plain = public.verify_digest(&digest, &signature);
+    public.prepare();
+    let with_table = public.verify_digest(&digest, &signature);
+    signature.s[31] ^= 1;
+    Some(plain && with_table && !public.verify_digest(&digest, &signature))
+}
+
+/// Annex C of GB/T 32918.5, and a ciphertext that was changed.
+fn sm2_decryption(mask: u8) -> Option<bool> {
+    let ciphertext: [u8; 116] = hex(
+        "04 04EBFC71 8E8D1798 62043226 8E77FEB6 415E2EDE 0E073C0F 4F640ECD 2E149A73 E858F9D8 1E5430A5 7B36DAAB 8F950A3C \
+         64E6EE6A 63094D99 283AFF76 7E124DF0 59983C18 F809E262 923C53AE C295D303 83B54E39 D609D160 AFCB1908 D0BD8766 \
+         21886CA9 89CA9C7D 58087307 CA93092D 651EFA",
+    )?;
+    let mut ciphertext = Ciphertext::from_bytes(&ciphertext).ok()?;
+    let key = example_key()?;
+    let plaintext = key.decrypt(&ciphertext).ok()?;
+    ciphertext.hash[0] ^= 1;
+    Some(key.decrypt(&ciphertext).is_err() && same(&plaintext, b"encryption standard", mask))
+}
+
+/// Annex B of GB/T 32918.5.
+fn sm2_agreement(mask: u8) -> Option<bool> {
+    let secret = |text: &str| SecretKey::from_bytes(&hex(text)?).ok();
+    let own = secret("81EB26E9 41BB5AF1 6DF11649 5F906952 72AE2CD6 3D6C4AE1 678418BE 48230029")?;
+    let own_short = secret("D4DE1547 4DB74D06 491C440D 305E0124 00990F3E 390C7E87 153C12DB 2EA60BB3")?;
+    let peer = secret("78512991 7D45A9EA 5437A593 56B82338 EAADDA6C EB199088 F14AE10D EFA229B5")?;
+    let peer_short = secret("7E071248 14B30948 9125EAED 10111316 4EBF0F34 58C5BD88 335C1F9D 596243D6")?;
+    let z = |key: &SecretKey| sm2::digest_id(sm2::DEFAULT_ID, key.public_point()).ok();
+    let agreed = exchange::agree(
+        Role::Initiator,
+        &Own { key: &own, ephemeral: &own_short, z: &z(&own)? },
+        &Peer { key: peer.public_point(), ephemeral: peer_short.public_point(), z: &z(&peer)? },
+    );
+    let expected: [u8; 16] = hex("6C893473 54DE2484 C60B4AB1 FDE4C6E5")?;
+    Some(same(&agreed.ok()?.key(16), &expected, mask))
+}
+
+/// A fresh key: what it signs is verified, what is encrypted for it is decrypted, and both sides of an exchange share the same.
+fn sm2_consistency(mask: u8) -> Option<bool> {
+    let (one, two) = (sm2::generate_key().ok()?, sm2::generate_key().ok()?);
+    let digest = sm_accel::sm3::digest(one.ecdh(two.public_point()).as_slice());
+    let signature = one.sign_digest(&digest).ok()?;
+    let signed = one.public_key().verify_digest(&digest, &signature);
+    let foreign = two.public_key().verify_digest(&digest, &signature);
+    let plaintext = two.decrypt(&sm2::encrypt(two.public_point(), &digest).ok()?).ok()?;
+    let shared = two.ecdh(one.public_point());
+    let same_secret = same(one.ecdh(two.public_point()).as_slice(), shared.as_slice(), mask);
+    Some(signed && !foreign && *plaintext == digest && same_secret)
 }

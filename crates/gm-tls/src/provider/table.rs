@@ -6,9 +6,11 @@ use std::{
 };
 
 use super::{
-    digest,
+    digest, encryption, exchange,
     ffi::{Algorithm, Dispatch, dispatch, succeeds},
+    key,
     param::{self, Param},
+    signature,
 };
 
 /// [`super::NAME`] for C.
@@ -65,9 +67,17 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 };
 
 const fn algorithm(names: &'static CStr, implementation: &'static [Dispatch]) -> Algorithm {
+    with_properties(names, c"provider=shangmq-accel", implementation)
+}
+
+const fn with_properties(
+    names: &'static CStr,
+    properties: &'static CStr,
+    implementation: &'static [Dispatch],
+) -> Algorithm {
     Algorithm {
         names: names.as_ptr(),
-        properties: c"provider=shangmq-accel".as_ptr(),
+        properties: properties.as_ptr(),
         implementation: implementation.as_ptr(),
         description: ptr::null(),
     }
@@ -76,15 +86,41 @@ const fn algorithm(names: &'static CStr, implementation: &'static [Dispatch]) ->
 /// Names as Tongsuo's own provider has them, with their object identifiers.
 static DIGESTS: [Algorithm; 2] = [algorithm(c"SM3:1.2.156.10197.1.401", &digest::SM3), Algorithm::END];
 
-const OPERATION_DIGEST: c_int = 1;
+const SM2_NAMES: &CStr = c"SM2:1.2.156.10197.1.301";
+static SIGNATURES: [Algorithm; 2] = [algorithm(SM2_NAMES, &signature::SM2), Algorithm::END];
+static ENCRYPTION: [Algorithm; 2] = [algorithm(SM2_NAMES, &encryption::SM2), Algorithm::END];
+
+/// What every process prefers: this provider, but not its keys of another name for one curve. The question mark makes each a
+/// preference: what the provider lacks is fetched elsewhere.
+pub(super) const PREFERENCE: &CStr = c"?provider=shangmq-accel,?shangmq.curve!=sm2";
+/// What contexts prefer besides whose only curve is that of SM2. The library names its keys EC in a handshake of TLS 1.3, as those of
+/// every other curve, which this provider does not know.
+pub(crate) const CURVE_PREFERENCE: &CStr = c"?shangmq.curve=sm2";
+/// A name with a point in it, as the library wants of those that it does not define.
+const CURVE_PROPERTIES: &CStr = c"shangmq.curve=sm2";
+static KEYS: [Algorithm; 3] = [
+    algorithm(SM2_NAMES, &key::SM2),
+    with_properties(c"EC:id-ecPublicKey:1.2.840.10045.2.1", CURVE_PROPERTIES, &key::CURVE_KEYS),
+    Algorithm::END,
+];
+static EXCHANGES: [Algorithm; 3] = [
+    algorithm(c"SM2DH", &exchange::SM2DH),
+    with_properties(c"ECDH", CURVE_PROPERTIES, &exchange::CURVE_DH),
+    Algorithm::END,
+];
 
 unsafe extern "C" fn query(_provider: *mut c_void, operation: c_int, may_not_cache: *mut c_int) -> *const Algorithm {
     if !may_not_cache.is_null() {
         // SAFETY: checked for null; libcrypto passes a place for the answer.
         unsafe { *may_not_cache = 0 };
     }
+    // Numbers of `core_dispatch.h`.
     match operation {
-        OPERATION_DIGEST => DIGESTS.as_ptr(),
+        1 => DIGESTS.as_ptr(),
+        10 => KEYS.as_ptr(),
+        11 => EXCHANGES.as_ptr(),
+        12 => SIGNATURES.as_ptr(),
+        13 => ENCRYPTION.as_ptr(),
         _ => ptr::null(),
     }
 }

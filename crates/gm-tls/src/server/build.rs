@@ -55,7 +55,7 @@ pub(super) fn tls(options: &TlsOptions, common: &ServerOptions) -> Result<Server
 
 pub(super) fn rfc8998(options: &Rfc8998Options, common: &ServerOptions) -> Result<ServerContext, ContextError> {
     let protocol = "rfc8998";
-    let mut builder = context::builder(SslMethod::tls_server())?;
+    let mut builder = context::rfc8998_builder(SslMethod::tls_server(), options.groups.as_deref())?;
     require_fitting_key(ContextKind::Rfc8998, &options.identity)?;
     context::add_identity(&mut builder, protocol, &options.identity)?;
     context::make_rfc8998(&mut builder, options.groups.as_deref())?;

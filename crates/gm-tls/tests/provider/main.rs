@@ -16,8 +16,9 @@ mod certificates;
 mod harness;
 
 mod digest;
+mod evp;
 mod refusal;
-mod served;
+mod sm2;
 
 pub const PROVIDER: gm_tls::provider::Provider = gm_tls::provider::Provider::Accelerated;
 

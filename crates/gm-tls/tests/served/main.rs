@@ -1,0 +1,110 @@
+//! Which operations of handshakes and records the accelerated provider serves, by its own counts. In a process of its own, one test at
+//! a time, so that nothing else counts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![cfg(all(feature = "tongsuo", debug_assertions))]
+#![allow(dead_code, unused_imports, unused_macros)]
+
+#[path = "../tls/certificates.rs"]
+mod certificates;
+#[path = "../tls/harness.rs"]
+mod harness;
+
+use std::sync::{Mutex, PoisonError};
+
+use gm_tls::{
+    client::{ClientOptions, ClientProtocol, Connector},
+    engine::{Engine, ReadOutcome},
+    provider::{self, NAME, Operation, served},
+    server::VerifyMode,
+};
+
+pub const PROVIDER: provider::Provider = provider::Provider::Accelerated;
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// What was served while `work` ran, of the kinds given, in their order.
+fn counted<T, const N: usize>(kinds: [Operation; N], work: impl FnOnce() -> T) -> (T, [u64; N]) {
+    let before = kinds.map(served);
+    let done = work();
+    let mut after = kinds.map(served);
+    after.iter_mut().zip(before).for_each(|(after, before)| *after -= before);
+    (done, after)
+}
+
+/// Both sides of a connection with this suite. The first handshake exports the long-lived keys; the second is the one to count.
+fn connect(protocol: ClientProtocol, suite: &str, mutual: bool) -> (Engine, Engine) {
+    let options = if mutual { harness::mutual_options(protocol) } else { harness::client_options(protocol) };
+    let options = ClientOptions { ciphers: vec![suite.to_owned()], ..options };
+    let verify = if mutual { VerifyMode::Required } else { VerifyMode::None };
+    harness::engines(&harness::server(verify), &Connector::new(&options).unwrap())
+}
+
+use Operation::{Agree, Decrypt, Derive, Encrypt, KeyGeneration, Sign, Verify};
+
+#[test]
+fn the_library_fetches_the_accelerated_provider_without_being_told() {
+    certificates::pki();
+    let served: Vec<_> = provider::services()
+        .into_iter()
+        .filter(|service| service.provider.as_deref() == Some(NAME))
+        .map(|service| (service.operation, service.algorithm))
+        .collect();
+    assert_eq!(
+        served,
+        [("digest", "SM3"), ("keys", "SM2"), ("signature", "SM2"), ("encryption", "SM2"), ("key exchange", "SM2DH")]
+    );
+}
+
+/// The server signs its key exchange; the client verifies that and two certificates, and encrypts the premaster secret.
+#[test]
+fn a_tlcp_handshake_with_encrypted_key_exchange_is_served() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for suite in ["ECC_SM4_GCM_SM3", "ECC_SM4_CBC_SM3"] {
+        connect(ClientProtocol::Tlcp, suite, false);
+        let (_, counts) =
+            counted([Sign, Verify, Encrypt, Decrypt, Agree], || connect(ClientProtocol::Tlcp, suite, false));
+        assert_eq!(counts, [1, 3, 1, 1, 0], "{suite}");
+    }
+}
+
+/// Besides, both sides make an ephemeral key and agree; the client signs, and the server verifies that and two certificates.
+#[test]
+fn a_mutual_tlcp_handshake_with_key_agreement_is_served() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for suite in ["ECDHE_SM4_GCM_SM3", "ECDHE_SM4_CBC_SM3"] {
+        connect(ClientProtocol::Tlcp, suite, true);
+        let (_, counts) =
+            counted([Sign, Verify, KeyGeneration, Agree, Decrypt], || connect(ClientProtocol::Tlcp, suite, true));
+        assert_eq!(counts, [2, 6, 2, 2, 0], "{suite}");
+    }
+}
+
+#[test]
+fn a_handshake_of_rfc_8998_is_served_with_its_key_exchange() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for suite in ["TLS_SM4_GCM_SM3", "TLS_SM4_CCM_SM3"] {
+        connect(ClientProtocol::Rfc8998, suite, false);
+        let (_, counts) =
+            counted([Sign, Verify, KeyGeneration, Derive], || connect(ClientProtocol::Rfc8998, suite, false));
+        assert_eq!(counts, [1, 2, 2, 2], "{suite}");
+    }
+}
+
+#[test]
+fn a_handshake_with_other_algorithms_is_the_librarys() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for (protocol, suite) in
+        [(ClientProtocol::Tls12, "ECDHE-ECDSA-AES128-GCM-SHA256"), (ClientProtocol::Tls13, "TLS_AES_128_GCM_SHA256")]
+    {
+        let kinds = [Sign, Verify, Encrypt, Decrypt, KeyGeneration, Derive, Agree, Operation::KeyImport];
+        connect(protocol, suite, true);
+        let (_, counts) = counted(kinds, || connect(protocol, suite, true));
+        assert_eq!(counts, [0; 8], "{suite}");
+    }
+}

@@ -104,11 +104,12 @@ impl Arguments {
     async fn publish(self) -> Outcome {
         let template = self.template()?;
         let endpoint = self.transport.endpoint(self.max_message_len())?;
-        let connect = self.session.connect(&self.transport, false, UserProperties::default())?;
+        let mut connect = self.session.connect(&self.transport, false, UserProperties::default())?;
+        let scram = self.session.scram(&mut connect)?;
         let payloads = self.payload.open()?;
         let io = endpoint.connect().await.map_err(|error| self.transport.advise(error))?;
         let limit = self.transport.timeout();
-        let (client, _) = establish(io, connect, self.session.max_packet_size(), limit).await?;
+        let (client, _) = establish(io, connect, scram, self.session.max_packet_size(), limit).await?;
         publish_all(client, template, payloads, Interrupt::install()?).await
     }
 

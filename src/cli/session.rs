@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::Outcome;
 use super::transport::{TransportArguments, hidden};
 use super::url::Hidden;
-use crate::client::{Client, ClientError, Stream};
+use crate::client::{Client, ClientError, Scram, ScramError, Stream};
 
 /// The environment variable that a password may come from.
 const PASSWORD_VARIABLE: &str = "SHANGMQ_PASSWORD";
@@ -44,6 +44,9 @@ pub struct SessionArguments {
     /// File whose first line is the password
     #[arg(long, value_name = "FILE", conflicts_with = "password", help_heading = "Session")]
     password_file: Option<PathBuf>,
+    /// Prove the password by SCRAM-SHA-256 instead of sending it (MQTT 5); the server must prove that it knows it
+    #[arg(long, requires = "username", help_heading = "Session")]
+    scram: bool,
     /// Seconds between signs of life; 0 for none
     #[arg(short, long = "keepalive", default_value_t = 60, value_name = "SECS", help_heading = "Session")]
     keep_alive: u16,
@@ -84,6 +87,10 @@ pub(super) enum SessionError {
     PasswordWithoutUser,
     #[error("{0} needs -V 5")]
     NeedsVersion5(&'static str),
+    #[error("--scram needs a password: give --password-file or SHANGMQ_PASSWORD")]
+    ScramWithoutPassword,
+    #[error(transparent)]
+    Scram(#[from] ScramError),
     #[error("a session that is kept needs a name to be found by: give --id")]
     IdNeeded,
     #[error("--will-topic: {0}")]
@@ -178,6 +185,23 @@ impl SessionArguments {
         })
     }
 
+    /// Takes user name and password out of a CONNECT that is to prove them by SCRAM.
+    ///
+    /// # Errors
+    /// [`SessionError`]
+    pub(super) fn scram(&self, connect: &mut Connect) -> Result<Option<Scram>, SessionError> {
+        if !self.scram {
+            return Ok(None);
+        }
+        if !self.version.is_v5() {
+            return Err(SessionError::NeedsVersion5("--scram"));
+        }
+        match (connect.username.take(), connect.password.take()) {
+            (Some(username), Some(password)) => Ok(Some(Scram::new(&username, password)?)),
+            _ => Err(SessionError::ScramWithoutPassword),
+        }
+    }
+
     fn will(&self) -> Result<Option<Will>, SessionError> {
         let Some(topic) = &self.will_topic else { return Ok(None) };
         mqtt_codec::topic::validate_name(topic).map_err(SessionError::WillTopic)?;
@@ -221,10 +245,11 @@ impl SessionArguments {
 pub(super) async fn establish(
     io: Box<dyn Stream>,
     connect: Connect,
+    scram: Option<Scram>,
     max_packet_size: u32,
     limit: Duration,
 ) -> Result<(Client<Box<dyn Stream>>, ConnAck), SessionError> {
-    match timeout(limit, Client::connect(io, connect, max_packet_size)).await {
+    match timeout(limit, Client::authenticate(io, connect, scram, max_packet_size)).await {
         Ok(established) => Ok(established?),
         Err(_elapsed) => Err(SessionError::NoConnAck(limit.as_secs())),
     }
@@ -359,6 +384,21 @@ mod tests {
         assert!(matches!(connect(&["-V", "311", "-x", "5"], false), Err(SessionError::NeedsVersion5(_))));
         assert!(matches!(connect(&["-V", "311", "-P", "x"], false), Err(SessionError::PasswordWithoutUser)));
         assert!(connect(&["-P", "x"], false).is_ok());
+    }
+
+    #[test]
+    fn scram_sends_neither_name_nor_password() {
+        let line = ["test", "-u", "u", "-P", "open sesame", "--scram"];
+        let of = |line: &[&str]| {
+            let line = Line::try_parse_from(line).unwrap();
+            let mut made = line.session.connect(&line.transport, false, UserProperties::default()).unwrap();
+            line.session.scram(&mut made).map(|scram| (scram, made))
+        };
+        let (scram, made) = of(&line).unwrap();
+        assert!(scram.is_some() && made.username.is_none() && made.password.is_none());
+        assert!(matches!(of(&[&line[..], &["-V", "311"]].concat()), Err(SessionError::NeedsVersion5("--scram"))));
+        assert!(matches!(of(&["test", "-u", "u", "--scram"]), Err(SessionError::ScramWithoutPassword)));
+        assert!(Line::try_parse_from(["test", "--scram"]).is_err());
     }
 
     #[test]

@@ -104,9 +104,11 @@ impl Arguments {
         let subscriptions = self.subscriptions()?;
         let max_packet_size = self.session.max_packet_size();
         let endpoint = self.transport.endpoint(usize::try_from(max_packet_size).unwrap_or(usize::MAX))?;
-        let connect = self.session.connect(&self.transport, self.disable_clean_session, UserProperties::default())?;
+        let mut connect =
+            self.session.connect(&self.transport, self.disable_clean_session, UserProperties::default())?;
+        let scram = self.session.scram(&mut connect)?;
         let io = endpoint.connect().await.map_err(|error| self.transport.advise(error))?;
-        let (mut client, _) = establish(io, connect, max_packet_size, self.transport.timeout()).await?;
+        let (mut client, _) = establish(io, connect, scram, max_packet_size, self.transport.timeout()).await?;
         let mut interrupt = Interrupt::install()?;
         client.subscribe(subscriptions.clone())?;
         // Every branch is cancel-safe or ends the program.

@@ -200,8 +200,14 @@ impl TransportArguments {
             HandshakeFailure::NotYetValid => {
                 "the server's certificate is not valid yet; or this machine's clock is wrong".to_owned()
             }
+            // Servers of TLCP tell a client without certificates by the alert that tells it of suites, too.
+            HandshakeFailure::PeerAlert(116 | 41 | 40) if self.protocol() == Protocol::Tlcp && !self.has_pair() => {
+                "the server asks for a client certificate: give --sign-cert, --sign-key, --enc-cert and --enc-key; or it has none \
+                 of the offered cipher suites"
+                    .to_owned()
+            }
             HandshakeFailure::PeerAlert(116 | 41) => {
-                "the server asks for a client certificate; give --cert and --key, or the pair for TLCP".to_owned()
+                "the server asks for a client certificate: give --cert and --key".to_owned()
             }
             HandshakeFailure::PeerAlert(48) => "the server does not know the CA of the client certificate".to_owned(),
             HandshakeFailure::PeerAlert(70 | 40 | 71) => {

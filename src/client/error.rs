@@ -5,7 +5,7 @@ use std::io;
 use bytestring::ByteString;
 use mqtt_codec::{DecodeError, EncodeError, PacketType, QoS, ReasonCode};
 
-use super::words;
+use super::{ScramError, words};
 
 /// A connection that failed, or a request that this server does not take.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,8 @@ pub enum ClientError {
     /// The server's DISCONNECT.
     #[error("the server ended the connection: {}{}", words(*reason), said(text.as_ref()))]
     Disconnected { reason: ReasonCode, text: Option<ByteString> },
+    #[error(transparent)]
+    Scram(#[from] ScramError),
     #[error("the server closed the connection without a word")]
     Closed,
     #[error(

@@ -12,15 +12,16 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mqtt_codec::{
-    ConnAck, ConnAckProperties, Connect, Disconnect, Encode, Packet, PacketType, ProtocolVersion, PubAck, PubComp,
-    PubRec, PubRel, Publish, QoS, ReasonCode, Subscribe, SubscribeProperties, Subscription,
+    Auth, AuthProperties, ConnAck, ConnAckProperties, Connect, Disconnect, Encode, Packet, PacketType, ProtocolVersion,
+    PubAck, PubComp, PubRec, PubRel, Publish, QoS, ReasonCode, Secret, Subscribe, SubscribeProperties, Subscription,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::{ClientError, Connection};
+use super::{ClientError, Connection, Scram, scram};
 
 /// Most messages that wait for an acknowledgement, whatever the server allows.
 const MAX_IN_FLIGHT: u16 = 20;
@@ -73,20 +74,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// [`ClientError::Refused`] with the server's reason, or what was wrong with the connection.
     pub async fn connect(io: S, connect: Connect, max_packet_size: u32) -> Result<(Self, ConnAck), ClientError> {
+        Client::authenticate(io, connect, None, max_packet_size).await
+    }
+
+    /// As [`Client::connect`], and proves who the client is by `scram`, where there is one. The server must prove itself in turn.
+    ///
+    /// # Errors
+    /// As [`Client::connect`], and [`ClientError::Scram`].
+    pub async fn authenticate(
+        io: S,
+        mut connect: Connect,
+        mut scram: Option<Scram>,
+        max_packet_size: u32,
+    ) -> Result<(Self, ConnAck), ClientError> {
+        if let Some(scram) = &scram {
+            let first = Secret::from(Bytes::from(scram.first()));
+            connect.properties.authentication_method = Some(scram::METHOD.into());
+            connect.properties.authentication_data = Some(first);
+        }
         let version = connect.version;
         let keep_alive_secs = connect.keep_alive_secs;
         let mut connection = Connection::new(io, version, max_packet_size);
         debug!(client_id = &*connect.client_id, version = version.name(), level = version.level(), "sending CONNECT");
         connection.queue(&Packet::from(connect))?;
-        let connack = match connection.receive().await? {
-            Some(Packet::ConnAck(connack)) => *connack,
-            Some(other) => return Err(ClientError::Unexpected(other.packet_type())),
-            None => return Err(ClientError::ClosedBeforeConnAck),
+        let connack = loop {
+            match (connection.receive().await?, &mut scram) {
+                (Some(Packet::ConnAck(connack)), _) => break *connack,
+                (Some(Packet::Auth(challenge)), Some(scram)) => {
+                    debug!(reason = ?challenge.reason, "received AUTH");
+                    let challenge = challenge.properties.authentication_data;
+                    let answer = scram.answer(challenge.as_ref().map_or(b"", Secret::as_bytes))?;
+                    let properties = AuthProperties {
+                        authentication_method: Some(scram::METHOD.into()),
+                        authentication_data: Some(Secret::from(Bytes::from(answer))),
+                        ..AuthProperties::default()
+                    };
+                    connection.queue(&Packet::from(Auth { reason: ReasonCode::ContinueAuthentication, properties }))?;
+                }
+                (Some(other), _) => return Err(ClientError::Unexpected(other.packet_type())),
+                (None, _) => return Err(ClientError::ClosedBeforeConnAck),
+            }
         };
         debug!(reason = ?connack.reason, session_present = connack.session_present, "received CONNACK");
         if connack.reason != ReasonCode::Success {
             let text = connack.properties.reason_string.clone();
             return Err(ClientError::Refused { reason: connack.reason, text });
+        }
+        if let Some(scram) = scram {
+            scram.check(connack.properties.authentication_data.as_ref().map(Secret::as_bytes))?;
         }
         // [MQTT-3.2.2-21]
         let keep_alive_secs = connack.properties.server_keep_alive_secs.unwrap_or(keep_alive_secs);

@@ -7,6 +7,7 @@ mod endpoint;
 mod error;
 mod event_loop;
 mod reason;
+mod scram;
 #[cfg(test)]
 mod tests;
 
@@ -15,3 +16,4 @@ pub use endpoint::{ConnectError, Endpoint, Security, Stream};
 pub use error::ClientError;
 pub use event_loop::{Client, Event};
 pub use reason::words;
+pub use scram::{Scram, ScramError};

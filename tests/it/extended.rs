@@ -20,7 +20,7 @@ const METHOD: &str = "SCRAM-SHA-256";
 /// The second step is later than the first by less than this.
 const PIPE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
-fn setup(auth: &str) -> Setup {
+pub fn setup(auth: &str) -> Setup {
     let setup = crate::access::with_users(&["ada"], auth);
     let path = setup.dir().join("users");
     let text = std::fs::read_to_string(&path).unwrap() + &format!("user:{USER}\nother:{USER}\n");

@@ -16,6 +16,7 @@ mod bench;
 mod broker;
 mod check_config;
 mod client_ids;
+mod command_line;
 mod conformance_connect;
 mod conformance_format;
 mod conformance_operation;

@@ -1,7 +1,7 @@
 # Thin wrappers: each target is one command that works without make too.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench bench-recipe bench-brokers ci conformance e2e lint
+.PHONY: help run build install test soak bench bench-recipe bench-brokers ci conformance e2e lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -11,6 +11,18 @@ run: ## build the broker and start it; without a configuration it serves loopbac
 	@echo "building shangmq; the first build compiles Tongsuo too and takes some minutes"
 	cargo build --locked --release --bin shangmq
 	@exec "$$(scripts/target-dir)/release/shangmq" start $(ARGS)
+
+build: ## build the program, target/release/shangmq
+	@scripts/preflight build
+	cargo build --locked --release --bin shangmq
+
+PREFIX ?= /usr/local
+PROGRAM ?= target/release/shangmq
+
+# Builds nothing, so that root needs no Rust: `make build` first.
+install: ## copy the built program to PREFIX/bin, /usr/local/bin by default (DESTDIR= for packages)
+	@[ -x "$(PROGRAM)" ] || { echo "install: $(PROGRAM) is not there; run \`make build\` first, as yourself" >&2; exit 1; }
+	install -D -m 0755 "$(PROGRAM)" "$(DESTDIR)$(PREFIX)/bin/shangmq"
 
 test: ## run every check and every test, third-party clients included
 	@scripts/test

@@ -42,6 +42,7 @@ fn blocks(text: &str) -> Vec<String> {
             (None, true) => open = Some(line.to_owned()),
             (None, false) => {}
             (Some(_), true) => found.extend(open.take()),
+            (Some(_), false) if is_prose(line) => {}
             (Some(block), false) => {
                 let code = line.split_once(" # ").map_or(line, |(code, _)| code).trim_end();
                 block.push('\n');
@@ -50,6 +51,11 @@ fn blocks(text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// A comment that is a line of its own, but for one that is the name of the file.
+fn is_prose(line: &str) -> bool {
+    line.strip_prefix("# ").is_some_and(|comment| !comment.ends_with(".toml"))
 }
 
 /// The rows of tables; of those about a key, the key and its default.
@@ -83,6 +89,20 @@ fn the_limits_in_chinese_are_the_limits_in_english() {
         assert_eq!(found, expected, "docs/limits.zh-CN.md differs from docs/limits.md");
     }
     assert_eq!(found.len(), expected.len(), "one of docs/limits.md and docs/limits.zh-CN.md has more rows");
+}
+
+#[test]
+fn comments_in_chinese_pages_are_chinese() {
+    for page in pages() {
+        let chinese = in_chinese(&page);
+        let text = read(&chinese);
+        let mut inside = false;
+        let foreign = text.lines().filter(|line| {
+            inside ^= line.starts_with("```");
+            inside && is_prose(line) && line.is_ascii()
+        });
+        assert_eq!(foreign.collect::<Vec<_>>(), [""; 0], "{}", chinese.display());
+    }
 }
 
 #[test]

@@ -301,7 +301,7 @@ async fn open_broker(
             Some(medium) => medium,
             None => Arc::new(Directory::open(&path).map_err(StoreError::from)?),
         };
-        let mut sessions = Vec::new();
+        let (mut sessions, mut bans) = (Vec::new(), Vec::new());
         let retained = retained_index(&retainer);
         // The broker's own limit begins with each start.
         let limit = retainer.msg_expiry_interval;
@@ -314,6 +314,7 @@ async fn open_broker(
                 let stored = Stored { message: Held::OnDisk, bytes, expires_at_ms };
                 beyond += u64::from(retained.set(&topic, Some(stored)).is_err());
             }
+            Loaded::Ban(subject, ban) => bans.push((subject, ban)),
         };
         let (store, recovery) = Store::open(medium, store, clock, Arc::clone(&metrics), each)?;
         if beyond > 0 {
@@ -321,6 +322,7 @@ async fn open_broker(
             error!(beyond, "stored retained messages are beyond the limits of [retainer] and are not served");
         }
         let broker = Broker::with_store(mqtt, retainer, features, metrics, Some(store), retained, started);
+        broker.bans().recover(bans);
         broker.recover(sessions, &auth);
         say(&recovery, &path, started.elapsed());
         Ok::<_, StartError>(broker)

@@ -1,13 +1,16 @@
 //! Who may not connect: bans by client id, user name or address, each with an end or without one.
 //!
-//! In memory; [`Bans::all`] and [`Bans::add`] are what a durable store would write and read back.
+//! With a store each is a row of it, and holds after a restart; its end is a moment of the wall clock there.
 
 use crate::session::Millis;
+use crate::store::{BanRow, Key, Row, Store};
 use bytestring::ByteString;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tracing::error;
 
 /// Whom a ban is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,11 +39,78 @@ pub struct Bans {
     /// Lets a look-up pass an empty table without its lock.
     count: AtomicUsize,
     limit: usize,
+    store: Option<Arc<Store>>,
+}
+
+impl Subject {
+    /// The subject as the store names it.
+    fn to_key(&self) -> Key {
+        Key::Ban(match self {
+            Subject::ClientId(id) => format!("client_id {id}").into(),
+            Subject::Username(name) => format!("username {name}").into(),
+            Subject::Address(address) => format!("address {address}").into(),
+        })
+    }
+
+    fn from_key(key: &str) -> Option<Subject> {
+        let (kind, name) = key.split_once(' ')?;
+        match kind {
+            "client_id" => Some(Subject::ClientId(name.into())),
+            "username" => Some(Subject::Username(name.into())),
+            "address" => name.parse().ok().map(Subject::Address),
+            _ => None,
+        }
+    }
 }
 
 impl Bans {
-    pub fn new(limit: usize) -> Bans {
-        Bans { bans: RwLock::new(HashMap::new()), count: AtomicUsize::new(0), limit }
+    pub fn new(limit: usize, store: Option<Arc<Store>>) -> Bans {
+        Bans { bans: RwLock::new(HashMap::new()), count: AtomicUsize::new(0), limit, store }
+    }
+
+    /// Takes over what the store held. Those that have ended leave it when they are looked through next.
+    pub fn recover(&self, stored: Vec<(ByteString, BanRow)>) {
+        let mut bans = self.bans.write();
+        let mut beyond = 0;
+        for (key, BanRow { until, reason }) in stored {
+            let Some(subject) = Subject::from_key(&key) else { continue };
+            if bans.len() < self.limit {
+                bans.insert(subject, Ban { until, reason: reason.to_string() });
+            } else {
+                beyond += 1;
+            }
+        }
+        if beyond > 0 {
+            // They stay in the store: a start with another limit brings them back.
+            error!(
+                beyond,
+                limit = self.limit,
+                "stored bans do not hold: there are more of them than banned.max_entries"
+            );
+        }
+        self.count.store(bans.len(), Ordering::Release);
+    }
+
+    /// Writes a ban, or that there is none. To be called while `bans` is locked, so that rows change in the order of the bans.
+    fn write(&self, subject: &Subject, ban: Option<&Ban>) {
+        let Some(store) = &self.store else { return };
+        let key = subject.to_key();
+        match ban {
+            Some(Ban { until, reason }) => {
+                store.put(key, Row::Ban(BanRow { until: *until, reason: reason.as_str().into() }))
+            }
+            None => store.delete(key),
+        };
+    }
+
+    fn drop_ended(&self, bans: &mut HashMap<Subject, Ban>, now: Millis) {
+        bans.retain(|subject, ban| {
+            let holds = ban.holds(now);
+            if !holds {
+                self.write(subject, None);
+            }
+            holds
+        });
     }
 
     pub fn len(&self) -> usize {
@@ -55,12 +125,13 @@ impl Bans {
     pub fn add(&self, subject: Subject, ban: Ban, now: Millis) -> Result<(), TooManyBans> {
         let mut bans = self.bans.write();
         if bans.len() >= self.limit && !bans.contains_key(&subject) {
-            bans.retain(|_, ban| ban.holds(now));
+            self.drop_ended(&mut bans, now);
             if bans.len() >= self.limit {
                 self.count.store(bans.len(), Ordering::Release);
                 return Err(TooManyBans);
             }
         }
+        self.write(&subject, Some(&ban));
         bans.insert(subject, ban);
         self.count.store(bans.len(), Ordering::Release);
         Ok(())
@@ -70,6 +141,9 @@ impl Bans {
     pub fn remove(&self, subject: &Subject) -> bool {
         let mut bans = self.bans.write();
         let removed = bans.remove(subject).is_some();
+        if removed {
+            self.write(subject, None);
+        }
         self.count.store(bans.len(), Ordering::Release);
         removed
     }
@@ -98,7 +172,7 @@ impl Bans {
             return;
         }
         let mut bans = self.bans.write();
-        bans.retain(|_, ban| ban.holds(now));
+        self.drop_ended(&mut bans, now);
         self.count.store(bans.len(), Ordering::Release);
     }
 }
@@ -123,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_ban_holds_until_its_end_or_until_it_is_lifted() {
-        let bans = Bans::new(10);
+        let bans = Bans::new(10, None);
         bans.add(client("a"), ban(Some(100)), 0).unwrap();
         bans.add(client("b"), ban(None), 0).unwrap();
         assert!(bans.is_banned(&client("a"), 99));
@@ -137,7 +211,7 @@ mod tests {
 
     #[test]
     fn any_of_the_three_is_enough_and_an_address_is_one_however_it_is_written() {
-        let bans = Bans::new(10);
+        let bans = Bans::new(10, None);
         let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
         let plain: IpAddr = "192.0.2.1".parse().unwrap();
         let other: IpAddr = "192.0.2.2".parse().unwrap();
@@ -151,8 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn a_subject_is_read_from_its_key_as_it_was_written() {
+        for subject in [
+            client("with space"),
+            client(""),
+            Subject::Username("client_id x".into()),
+            Subject::Address("2001:db8::1".parse().unwrap()),
+        ] {
+            let Key::Ban(key) = subject.to_key() else { panic!("not a ban") };
+            assert_eq!(Subject::from_key(&key), Some(subject));
+        }
+    }
+
+    #[test]
     fn a_full_table_lets_ended_bans_go_and_then_refuses() {
-        let bans = Bans::new(2);
+        let bans = Bans::new(2, None);
         bans.add(client("a"), ban(Some(10)), 0).unwrap();
         bans.add(client("b"), ban(None), 0).unwrap();
         assert_eq!(bans.add(client("c"), ban(None), 5), Err(TooManyBans));

@@ -114,7 +114,7 @@ impl Broker {
             hasher: DefaultHashBuilder::default(),
             delayed: features.delayed.enable.then(|| Delayed::new(&features.delayed)),
             flapping: features.flapping_detect.enable.then(|| Flapping::new(&features.flapping_detect)),
-            bans: Bans::new(features.max_bans),
+            bans: Bans::new(features.max_bans, store.clone()),
             losses: losses::Losses::default(),
             sys: sys::Sys::new(),
             features,

@@ -1,4 +1,4 @@
-//! The database: five tables of checked rows and a count of commits. The only file that knows redb's transactions.
+//! The database: six tables of checked rows and a count of commits. The only file that knows redb's transactions.
 //!
 //! redb verifies its own pages only when asked, and may panic on a file that was changed behind its back: the whole file is checked when
 //! it is opened, every row is checked when it is read, and a panic becomes a [`Fault`].
@@ -41,7 +41,7 @@ pub(super) struct Change {
 }
 
 /// Rows of each table after a commit, in the order of [`Table::ALL`].
-pub(super) type RowCounts = [u64; 5];
+pub(super) type RowCounts = [u64; 6];
 
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -215,7 +215,11 @@ impl Disk {
         let mut faults = Vec::new();
         for backward in [false, true] {
             let walked = self.contained(|| {
-                let rows = self.database()?.begin_read()?.open_table(definition(table))?;
+                let rows = match self.database()?.begin_read()?.open_table(definition(table)) {
+                    Ok(rows) => rows,
+                    Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                };
                 let mut range = rows.iter()?;
                 while let Some(entry) = if backward { range.next_back() } else { range.next() } {
                     let (key_bytes, value) = entry?;
@@ -268,7 +272,12 @@ impl Disk {
     ) -> Result<(), Fault> {
         let range = (range.0.map(Vec::as_slice), range.1.map(Vec::as_slice));
         self.contained(|| {
-            let rows = self.database()?.begin_read()?.open_table(definition(table))?;
+            let rows = match self.database()?.begin_read()?.open_table(definition(table)) {
+                Ok(rows) => rows,
+                // A version that did not know it made the file; the first commit makes the table.
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
             for entry in rows.range::<&[u8]>(range)? {
                 let (key_bytes, value) = entry?;
                 let (key_bytes, value) = (key_bytes.value(), value.value());

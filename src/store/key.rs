@@ -16,11 +16,12 @@ pub enum Table {
     Deliveries,
     Inbound,
     Retained,
+    Bans,
 }
 
 impl Table {
-    pub const ALL: [Table; 5] =
-        [Table::Sessions, Table::Subscriptions, Table::Deliveries, Table::Inbound, Table::Retained];
+    pub const ALL: [Table; 6] =
+        [Table::Sessions, Table::Subscriptions, Table::Deliveries, Table::Inbound, Table::Retained, Table::Bans];
 
     /// The table's name in the file.
     pub fn name(self) -> &'static str {
@@ -30,6 +31,7 @@ impl Table {
             Table::Deliveries => "deliveries",
             Table::Inbound => "inbound",
             Table::Retained => "retained",
+            Table::Bans => "bans",
         }
     }
 
@@ -46,6 +48,8 @@ pub enum Key {
     /// A QoS 2 packet identifier of a publisher that waits for its PUBREL.
     Inbound(SessionId, NonZeroU16),
     Retained(ByteString),
+    /// Whom a ban is about, as text.
+    Ban(ByteString),
 }
 
 impl Key {
@@ -56,13 +60,14 @@ impl Key {
             Key::Delivery(..) => Table::Deliveries,
             Key::Inbound(..) => Table::Inbound,
             Key::Retained(_) => Table::Retained,
+            Key::Ban(_) => Table::Bans,
         }
     }
 
     pub fn session(&self) -> Option<SessionId> {
         match self {
             Key::Session(id) | Key::Subscription(id, _) | Key::Delivery(id, _) | Key::Inbound(id, _) => Some(*id),
-            Key::Retained(_) => None,
+            Key::Retained(_) | Key::Ban(_) => None,
         }
     }
 
@@ -73,7 +78,7 @@ impl Key {
         }
         match self {
             Key::Session(_) => {}
-            Key::Subscription(_, name) | Key::Retained(name) => out.extend_from_slice(name.as_bytes()),
+            Key::Subscription(_, name) | Key::Retained(name) | Key::Ban(name) => out.extend_from_slice(name.as_bytes()),
             Key::Delivery(_, seq) => out.extend_from_slice(&seq.to_be_bytes()),
             Key::Inbound(_, id) => out.extend_from_slice(&id.get().to_be_bytes()),
         }
@@ -88,8 +93,10 @@ impl Key {
     /// The key that these bytes are in `table`; `None` if they are none.
     pub fn decode(table: Table, bytes: &[u8]) -> Option<Key> {
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(ByteString::from);
-        if table == Table::Retained {
-            return Some(Key::Retained(text(bytes)?));
+        match table {
+            Table::Retained => return Some(Key::Retained(text(bytes)?)),
+            Table::Bans => return Some(Key::Ban(text(bytes)?)),
+            _ => {}
         }
         let (id, rest) = bytes.split_first_chunk::<8>()?;
         let id = u64::from_be_bytes(*id);
@@ -98,7 +105,7 @@ impl Key {
             Table::Subscriptions => Some(Key::Subscription(id, text(rest)?)),
             Table::Deliveries => Some(Key::Delivery(id, u64::from_be_bytes(rest.try_into().ok()?))),
             Table::Inbound => Some(Key::Inbound(id, NonZeroU16::new(u16::from_be_bytes(rest.try_into().ok()?))?)),
-            Table::Retained => None,
+            Table::Retained | Table::Bans => None,
         }
     }
 }
@@ -116,6 +123,7 @@ mod tests {
             Key::Delivery(256, 255),
             Key::Inbound(3, id),
             Key::Retained("a/b".into()),
+            Key::Ban("client_id c".into()),
         ] {
             assert_eq!(Key::decode(key.table(), &key.to_bytes()), Some(key.clone()));
         }

@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::held::HeldFile;
 use super::key::{Key, Seq, SessionId, Table};
 use super::medium::Medium;
-use super::row::{Row, SessionRow, WallClock};
+use super::row::{BanRow, Row, SessionRow, WallClock};
 use super::watch::Fault;
 use crate::config::StoreConfig;
 use crate::session::{Millis, SubscriptionOptions};
@@ -24,6 +24,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 pub enum Loaded {
     Session(Box<RecoveredSession>),
     Retained(LoadedRetained),
+    /// Whom it is about, and the ban.
+    Ban(ByteString, BanRow),
 }
 
 /// A retained message without its contents, which stay on disk.
@@ -167,6 +169,12 @@ pub(super) fn load(
             // A copy of its own: the topic must not keep the whole message in memory.
             let topic = ByteString::from(String::from(&*message.topic));
             each(Loaded::Retained(LoadedRetained { topic, bytes: message.cost(), expires_at: message.expires_at }));
+        }
+        true
+    })?;
+    disk.for_each(Table::Bans, |key, row| {
+        if let (Key::Ban(subject), Row::Ban(ban)) = (key, row) {
+            each(Loaded::Ban(subject, ban));
         }
         true
     })?;

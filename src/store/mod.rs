@@ -30,7 +30,7 @@ pub use medium::{DATABASE, Directory, DirectoryError, Medium};
 pub use pending::Batch;
 pub use reader::{QueueRows, Reading, RetainedReading};
 pub use repair::{Findings, check, recover};
-pub use row::{MAX_STORED_PAYLOAD, Row, RowError, SessionRow, WallClock, WillAuthor};
+pub use row::{BanRow, MAX_STORED_PAYLOAD, Row, RowError, SessionRow, WallClock, WillAuthor};
 pub use watch::Fault;
 
 pub use crate::session::Ticket;

@@ -31,6 +31,15 @@ pub enum Row {
     Released,
     Inbound,
     Retained(Arc<Message>),
+    Ban(BanRow),
+}
+
+/// A ban as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BanRow {
+    /// When it ends; `None` is never.
+    pub until: Option<Millis>,
+    pub reason: ByteString,
 }
 
 /// A session as it is stored.
@@ -128,6 +137,7 @@ impl Row {
             }
             Row::Delivery(delivery) => delivery.cost(),
             Row::Retained(message) => message.cost(),
+            Row::Ban(ban) => SMALL + ban.reason.len(),
             Row::Subscription(_) | Row::Released | Row::Inbound => SMALL,
         }
     }
@@ -147,6 +157,10 @@ impl Row {
             Row::Inbound => {}
             Row::Retained(message) => {
                 encode_delivery(&whole(Arc::clone(message)), clock, out);
+            }
+            Row::Ban(ban) => {
+                put_moment(out, ban.until, clock);
+                put_bytes(out, ban.reason.as_bytes());
             }
         }
         let sum = checksum(table, key, out.get(4..).unwrap_or_default());
@@ -182,6 +196,7 @@ impl Row {
             },
             Table::Inbound => Some(Row::Inbound),
             Table::Retained => decode_delivery(&mut reader, clock).map(|stored| Row::Retained(stored.message)),
+            Table::Bans => decode_ban(&mut reader, clock).map(Row::Ban),
         };
         row.filter(|_| reader.rest.is_empty()).ok_or(RowError::Contents)
     }
@@ -296,6 +311,10 @@ fn decode_session(reader: &mut Reader<'_>, clock: WallClock) -> Option<SessionRo
         _ => return None,
     };
     Some(SessionRow { client_id, owner, expiry, connected, ends_at, will, author, sent_below, next_seq, judged })
+}
+
+fn decode_ban(reader: &mut Reader<'_>, clock: WallClock) -> Option<BanRow> {
+    Some(BanRow { until: reader.moment(clock)?, reason: reader.text()? })
 }
 
 fn encode_options(options: &SubscriptionOptions, out: &mut BytesMut) {

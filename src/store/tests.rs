@@ -110,6 +110,7 @@ fn key() -> impl Strategy<Value = Key> {
         (session.clone(), 1..40u64).prop_map(|(id, seq)| Key::Delivery(id, seq)),
         (session, id).prop_map(|(session, id)| Key::Inbound(session, id)),
         "[ab]{1,2}".prop_map(|topic| Key::Retained(topic.into())),
+        "[ab]{1,2}".prop_map(|name| Key::Ban(format!("username {name}").into())),
     ]
 }
 
@@ -148,6 +149,7 @@ fn row_for(key: &Key, value: u8) -> Row {
         Key::Delivery(..) => delivery(format!("{value}").repeat(1 + usize::from(value) * 10)),
         Key::Inbound(..) => Row::Inbound,
         Key::Retained(_) => Row::Retained(message(format!("{value}"))),
+        Key::Ban(_) => Row::Ban(BanRow { until: Some(value.into()), reason: format!("{value}").into() }),
     }
 }
 

@@ -2,6 +2,7 @@
 //! fails.
 
 use mqtt_codec::Packet;
+use shangmq::broker::{Ban, Subject};
 use shangmq::store::Health;
 use testkit::{
     AckExt, AnyStream, Client, ConnectExt, ProtocolVersion, PublishExt, ReasonCode, WillExt, connect, disconnect,
@@ -410,6 +411,36 @@ async fn the_will_of_a_durable_client_is_published_after_a_crash() {
     let (mut subscriber, _) = broker.persistent("subscriber").await;
     subscriber.expect_message("t", "at once").await;
     subscriber.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn bans_hold_after_a_crash_and_lifted_ones_do_not() {
+    let mut broker = StoredBroker::start().await;
+    let subjects = ["forever", "for-a-while", "lifted", "over"].map(|id| Subject::ClientId(id.into()));
+    let core = broker.server().broker();
+    let ban = |until| Ban { until, reason: "test".to_owned() };
+    let untils = [None, Some(core.now() + 600_000), None, Some(core.now() + 1)];
+    for (subject, until) in subjects.iter().zip(untils) {
+        core.ban(subject.clone(), ban(until)).unwrap();
+    }
+    assert!(core.bans().remove(&subjects[2]));
+    // What is acknowledged after them is on the disk after them.
+    broker.client("p").await.publish(publish("t", 1, "m").retained()).await;
+    for seed in 0..2 {
+        broker.lose_power(seed).await;
+        for id in ["forever", "for-a-while"] {
+            broker.open().await.expect_refusal(connect(id), ReasonCode::Banned).await;
+        }
+        broker.client("lifted").await;
+        broker.client("over").await;
+    }
+    let core = broker.server().broker();
+    let mut left = core.bans().all(core.now());
+    left.sort_by_key(|(_, ban)| ban.until);
+    assert_eq!(left.len(), 2);
+    assert_eq!(left[0], (subjects[0].clone(), ban(None)));
+    let until = left[1].1.until.unwrap();
+    assert!((590_000..=600_000).contains(&(until - core.now())), "{until}");
 }
 
 #[tokio::test]

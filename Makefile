@@ -38,9 +38,11 @@ lint: ## formatting, lints and banned packages only
 	scripts/check-bans
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-soak: ## kill the broker 500 times and take its power 500 times under load, and start on a large store
+soak: ## kill the broker 500 times and take its power 500 times under load, start on a large store, and try the ciphers for long
 	@scripts/preflight build
 	CRASH_KILLS=500 START_SESSIONS=100000 START_RETAINED=1000000 cargo test --locked --release --test crash -- --nocapture --test-threads 1
+	SM_ACCEL_TIMING=100 cargo test --locked --release --package sm-accel --lib timing -- --nocapture --test-threads 1
+	SM_ACCEL_ROUNDS=100000 cargo test --locked --release --package sm-accel --lib -- --nocapture
 
 bench: ## run the benchmarks and print the handshake table
 	@scripts/preflight build

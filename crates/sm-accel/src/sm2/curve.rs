@@ -24,6 +24,7 @@ pub(crate) struct Affine {
 
 /// Any point.
 #[derive(Clone, Copy, Debug, Default, zeroize::Zeroize)]
+#[repr(C)]
 pub(crate) struct Jacobian {
     pub(crate) x: Fe,
     pub(crate) y: Fe,

@@ -6,8 +6,8 @@ pub(crate) mod portable;
 #[cfg(test)]
 mod tests;
 
-use super::curve::Affine;
-use super::multiply::COMB_ROW;
+use super::curve::{Affine, Jacobian};
+use super::multiply::{COMB_ROW, WINDOW};
 use super::words::{adc, barrier, equal_mask, from_be_bytes, sbb, to_be_bytes};
 
 /// p, lowest word first.
@@ -36,6 +36,16 @@ pub(crate) trait Arith: Copy + 'static {
         for (position, point) in (1..).zip(row) {
             let mask = equal_mask(position, magnitude);
             found = Affine { x: found.x.select(&point.x, mask), y: found.y.select(&point.y, mask) };
+        }
+        found
+    }
+
+    /// The same in Jacobian coordinates, with z = 0 for 0.
+    #[inline]
+    fn pick_jacobian(table: &[Jacobian; WINDOW], magnitude: u64) -> Jacobian {
+        let mut found = Jacobian::default();
+        for (position, point) in (1..).zip(table) {
+            found = found.select(point, equal_mask(position, magnitude));
         }
         found
     }

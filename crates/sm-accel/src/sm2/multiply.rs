@@ -20,7 +20,7 @@ pub(crate) const COMB_ROW: usize = 32;
 const WINDOW_WIDTH: u32 = 5;
 const WINDOWS: usize = 52;
 /// Multiples of any other point: 1 to 2^(WINDOW_WIDTH - 1).
-const WINDOW: usize = 16;
+pub(crate) const WINDOW: usize = 16;
 /// Bits of the digits in verification of the base point and of a key that is not prepared.
 const BASE_NAF: u32 = 8;
 const KEY_NAF: u32 = 5;
@@ -107,10 +107,7 @@ pub(crate) fn multiply<F: Arith>(point: &Affine, scalar: &Scalar) -> Jacobian {
                 sum = sum.double::<F>();
             }
         }
-        let mut term = Jacobian::INFINITY;
-        for (position, multiple) in (1..).zip(&table) {
-            term = term.select(multiple, equal_mask(position, magnitude));
-        }
+        let mut term = F::pick_jacobian(&table, magnitude);
         term.y = term.y.select(&F::sub(&Fe::ZERO, &term.y), negative);
         let (mut next, same_x, same_y) = sum.add_distinct::<F>(&term);
         if index == 0 {

@@ -3,6 +3,7 @@
 mod differential;
 mod known_answers;
 mod refusals;
+mod timing;
 
 use super::*;
 use crate::sm3::digest;

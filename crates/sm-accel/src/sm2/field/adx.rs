@@ -4,9 +4,12 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::curve::Affine;
-use super::super::multiply::COMB_ROW;
+use super::super::curve::{Affine, Jacobian};
+use super::super::multiply::{COMB_ROW, WINDOW};
 use super::{Arith, Fe, P};
+
+/// p at one address.
+static P_AT: [u64; 4] = P;
 
 /// For processors with BMI2, ADX and AVX2. Only `on_best` may choose it, after [`super::super::Backend::is_available`] said so.
 #[derive(Clone, Copy, Debug)]
@@ -144,8 +147,14 @@ macro_rules! row {
 impl Arith for Adx {
     #[inline(always)]
     fn pick(row: &[Affine; COMB_ROW], magnitude: u64) -> Affine {
-        // SAFETY: the processor has AVX2.
-        unsafe { pick(row, magnitude) }
+        // SAFETY: the processor has AVX2; a point is two vectors of four words, in any bits.
+        unsafe { std::mem::transmute::<[__m256i; 2], Affine>(pick(row, magnitude)) }
+    }
+
+    #[inline(always)]
+    fn pick_jacobian(table: &[Jacobian; WINDOW], magnitude: u64) -> Jacobian {
+        // SAFETY: the processor has AVX2; a point is three vectors of four words, in any bits.
+        unsafe { std::mem::transmute::<[__m256i; 3], Jacobian>(pick(table, magnitude)) }
     }
 
     #[inline(always)]
@@ -154,7 +163,7 @@ impl Arith for Adx {
         // SAFETY: reads the 32 bytes behind each of two references and writes only the registers named; the processor has BMI2 and ADX.
         unsafe {
             asm!(
-                "mov rdx, [rdi]",
+                "mov rdx, [r15]",
                 "mulx r9, r8, [rsi]",
                 "mulx r10, rax, [rsi + 8]",
                 "add r9, rax",
@@ -163,17 +172,17 @@ impl Arith for Adx {
                 "mulx r12, rax, [rsi + 24]",
                 "adc r11, rax",
                 "adc r12, 0",
-                "mov rdx, [rdi + 8]",
+                "mov rdx, [r15 + 8]",
                 row!("r9", "r10", "r11", "r12", "r13"),
-                "mov rdx, [rdi + 16]",
+                "mov rdx, [r15 + 16]",
                 row!("r10", "r11", "r12", "r13", "r14"),
-                "mov rdx, [rdi + 24]",
+                "mov rdx, [r15 + 24]",
                 row!("r11", "r12", "r13", "r14", "r15"),
                 reduce!(),
-                in("rsi") std::ptr::from_ref(a), in("rdi") std::ptr::from_ref(b),
+                in("rsi") std::ptr::from_ref(a), inout("r15") std::ptr::from_ref(b) => _,
                 out("rax") _, out("rcx") _, out("rdx") _,
                 out("r8") t0, out("r9") t1, out("r10") t2, out("r11") t3,
-                out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+                out("r12") _, out("r13") _, out("r14") _,
                 options(pure, readonly, nostack),
             );
         }
@@ -240,33 +249,33 @@ impl Arith for Adx {
 
     #[inline(always)]
     fn add(a: &Fe, b: &Fe) -> Fe {
-        let ([mut t0, mut t1, mut t2, mut t3], [b0, b1, b2, b3]) = (a.0, b.0);
-        // SAFETY: arithmetic in registers alone.
+        let [mut t0, mut t1, mut t2, mut t3] = a.0;
+        // SAFETY: reads the 32 bytes behind each of two references.
         unsafe {
             asm!(
-                "add {t0}, {b0}",
-                "adc {t1}, {b1}",
-                "adc {t2}, {b2}",
-                "adc {t3}, {b3}",
-                "mov {c:e}, 0",
-                "adc {c}, 0",
-                "mov {b0}, {t0}",
-                "mov {b1}, {t1}",
-                "mov {b2}, {t2}",
-                "mov {b3}, {t3}",
-                "sub {b0}, -1",
-                "sbb {b1}, {p1}",
-                "sbb {b2}, -1",
-                "sbb {b3}, {p3}",
-                "sbb {c}, 0",
-                "cmovnc {t0}, {b0}",
-                "cmovnc {t1}, {b1}",
-                "cmovnc {t2}, {b2}",
-                "cmovnc {t3}, {b3}",
+                "add {t0}, [{b}]",
+                "adc {t1}, [{b} + 8]",
+                "adc {t2}, [{b} + 16]",
+                "adc {t3}, [{b} + 24]",
+                "mov {b:e}, 0",
+                "adc {b}, 0",
+                "mov {w0}, {t0}",
+                "mov {w1}, {t1}",
+                "mov {w2}, {t2}",
+                "mov {w3}, {t3}",
+                "sub {w0}, -1",
+                "sbb {w1}, [{p} + 8]",
+                "sbb {w2}, -1",
+                "sbb {w3}, [{p} + 24]",
+                "sbb {b}, 0",
+                "cmovnc {t0}, {w0}",
+                "cmovnc {t1}, {w1}",
+                "cmovnc {t2}, {w2}",
+                "cmovnc {t3}, {w3}",
                 t0 = inout(reg) t0, t1 = inout(reg) t1, t2 = inout(reg) t2, t3 = inout(reg) t3,
-                b0 = inout(reg) b0 => _, b1 = inout(reg) b1 => _, b2 = inout(reg) b2 => _, b3 = inout(reg) b3 => _,
-                p1 = in(reg) P[1], p3 = in(reg) P[3], c = out(reg) _,
-                options(pure, nomem, nostack),
+                w0 = out(reg) _, w1 = out(reg) _, w2 = out(reg) _, w3 = out(reg) _,
+                b = inout(reg) std::ptr::from_ref(b) => _, p = in(reg) P_AT.as_ptr(),
+                options(pure, readonly, nostack),
             );
         }
         Fe([t0, t1, t2, t3])
@@ -274,52 +283,47 @@ impl Arith for Adx {
 
     #[inline(always)]
     fn sub(a: &Fe, b: &Fe) -> Fe {
-        let ([mut t0, mut t1, mut t2, mut t3], [b0, b1, b2, b3]) = (a.0, b.0);
-        // SAFETY: arithmetic in registers alone.
+        let [mut t0, mut t1, mut t2, mut t3] = a.0;
+        // SAFETY: reads the 32 bytes behind a reference.
         unsafe {
             asm!(
-                "sub {t0}, {b0}",
-                "sbb {t1}, {b1}",
-                "sbb {t2}, {b2}",
-                "sbb {t3}, {b3}",
-                "sbb {m}, {m}",
-                "and {p1}, {m}",
-                "and {p3}, {m}",
-                "add {t0}, {m}",
+                "sub {t0}, [{b}]",
+                "sbb {t1}, [{b} + 8]",
+                "sbb {t2}, [{b} + 16]",
+                "sbb {t3}, [{b} + 24]",
+                "sbb {b}, {b}",
+                "and {p1}, {b}",
+                "and {p3}, {b}",
+                "add {t0}, {b}",
                 "adc {t1}, {p1}",
-                "adc {t2}, {m}",
+                "adc {t2}, {b}",
                 "adc {t3}, {p3}",
                 t0 = inout(reg) t0, t1 = inout(reg) t1, t2 = inout(reg) t2, t3 = inout(reg) t3,
-                b0 = in(reg) b0, b1 = in(reg) b1, b2 = in(reg) b2, b3 = in(reg) b3,
-                p1 = inout(reg) P[1] => _, p3 = inout(reg) P[3] => _, m = out(reg) _,
-                options(pure, nomem, nostack),
+                b = inout(reg) std::ptr::from_ref(b) => _, p1 = inout(reg) P[1] => _, p3 = inout(reg) P[3] => _,
+                options(pure, readonly, nostack),
             );
         }
         Fe([t0, t1, t2, t3])
     }
 }
 
-/// The multiple at `magnitude` of a row, all of which is read.
+/// The `VECTORS` vectors of the entry at `magnitude`, counted from 1, or zeros for 0. The whole table is read.
 #[target_feature(enable = "avx2")]
-fn pick(row: &[Affine; COMB_ROW], magnitude: u64) -> Affine {
+fn pick<T, const VECTORS: usize>(table: &[T], magnitude: u64) -> [__m256i; VECTORS] {
+    const { assert!(size_of::<T>() == VECTORS * size_of::<__m256i>()) };
     let wanted = _mm256_set1_epi64x(magnitude as i64);
     let one = _mm256_set1_epi64x(1);
     let mut position = one;
-    let (mut x, mut y) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-    for point in row {
+    let mut found = [_mm256_setzero_si256(); VECTORS];
+    for entry in table {
         let mask = _mm256_cmpeq_epi64(position, wanted);
-        // SAFETY: each coordinate is 32 bytes, and loads need no alignment.
-        let (at_x, at_y) =
-            unsafe { (_mm256_loadu_si256(point.x.0.as_ptr().cast()), _mm256_loadu_si256(point.y.0.as_ptr().cast())) };
-        x = _mm256_or_si256(x, _mm256_and_si256(mask, at_x));
-        y = _mm256_or_si256(y, _mm256_and_si256(mask, at_y));
+        let entry: *const __m256i = std::ptr::from_ref(entry).cast();
+        for (index, found) in found.iter_mut().enumerate() {
+            // SAFETY: an entry is this many vectors long, as the assertion says, and loads need no alignment.
+            let part = unsafe { _mm256_loadu_si256(entry.add(index)) };
+            *found = _mm256_or_si256(*found, _mm256_and_si256(mask, part));
+        }
         position = _mm256_add_epi64(position, one);
-    }
-    let mut found = Affine::default();
-    // SAFETY: each coordinate is 32 bytes, and stores need no alignment.
-    unsafe {
-        _mm256_storeu_si256(found.x.0.as_mut_ptr().cast(), x);
-        _mm256_storeu_si256(found.y.0.as_mut_ptr().cast(), y);
     }
     found
 }

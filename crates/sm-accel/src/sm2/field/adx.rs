@@ -8,53 +8,47 @@ use super::super::curve::{Affine, Jacobian};
 use super::super::multiply::{COMB_ROW, WINDOW};
 use super::{Arith, Fe, P};
 
-/// p at one address.
-static P_AT: [u64; 4] = P;
+/// The assembly has the words of p as numbers, two of them as -1.
+const _: () = assert!(matches!(P, [u64::MAX, 0xffff_ffff_0000_0000, u64::MAX, 0xffff_fffe_ffff_ffff]));
 
 /// For processors with BMI2, ADX and AVX2. Only `on_best` may choose it, after [`super::super::Backend::is_available`] said so.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Adx;
 
 /// One step of Montgomery reduction: adds `m * p` for `m` = the lowest word, which is its own quotient because -1/p = 1 mod 2^64, and
-/// drops that word. In place of the product: `m * p = m * 2^256 - m * 2^224 - m * 2^96 + m * 2^64 - m`.
+/// drops that word. What is left to add is `m * (2^192 - 2^160 - 2^32 + 1)`: with `q = m * (2^32 - 1)`, take q from the two words that
+/// follow, and `m * 2^32` from the two after them, of which the upper is m itself.
 macro_rules! reduce_word {
     ($m:literal, $t1:literal, $t2:literal, $t3:literal) => {
         concat!(
-            "mov rax, ",
+            "shlx rax, ",
+            $m,
+            ", rsi\n",
+            "shrx rcx, ",
+            $m,
+            ", rsi\n",
+            "sub rax, ",
             $m,
             "\n",
-            "mov rcx, ",
-            $m,
-            "\n",
-            "mov rdx, ",
-            $m,
-            "\n",
-            "shl rax, 32\n",
-            "shr rcx, 32\n",
+            "sbb rcx, 0\n",
             "sub ",
             $t1,
             ", rax\n",
             "sbb ",
             $t2,
             ", rcx\n",
+            "shlx rax, ",
+            $m,
+            ", rsi\n",
             "sbb ",
             $t3,
             ", rax\n",
+            "shrx rax, ",
+            $m,
+            ", rsi\n",
             "sbb ",
             $m,
-            ", rcx\n",
-            "add ",
-            $t1,
-            ", rdx\n",
-            "adc ",
-            $t2,
-            ", 0\n",
-            "adc ",
-            $t3,
-            ", 0\n",
-            "adc ",
-            $m,
-            ", 0\n",
+            ", rax\n",
         )
     };
 }
@@ -63,6 +57,7 @@ macro_rules! reduce_word {
 macro_rules! reduce {
     () => {
         concat!(
+            "mov esi, 32\n",
             reduce_word!("r8", "r9", "r10", "r11"),
             reduce_word!("r9", "r10", "r11", "r8"),
             reduce_word!("r10", "r11", "r8", "r9"),
@@ -179,7 +174,7 @@ impl Arith for Adx {
                 "mov rdx, [r15 + 24]",
                 row!("r11", "r12", "r13", "r14", "r15"),
                 reduce!(),
-                in("rsi") std::ptr::from_ref(a), inout("r15") std::ptr::from_ref(b) => _,
+                inout("rsi") std::ptr::from_ref(a) => _, inout("r15") std::ptr::from_ref(b) => _,
                 out("rax") _, out("rcx") _, out("rdx") _,
                 out("r8") t0, out("r9") t1, out("r10") t2, out("r11") t3,
                 out("r12") _, out("r13") _, out("r14") _,
@@ -237,7 +232,7 @@ impl Arith for Adx {
                 "adc r14, rax",
                 "adc r15, rcx",
                 reduce!(),
-                in("rsi") std::ptr::from_ref(a),
+                inout("rsi") std::ptr::from_ref(a) => _,
                 out("rax") _, out("rcx") _, out("rdx") _,
                 out("r8") t0, out("r9") t1, out("r10") t2, out("r11") t3,
                 out("r12") _, out("r13") _, out("r14") _, out("r15") _,
@@ -249,33 +244,32 @@ impl Arith for Adx {
 
     #[inline(always)]
     fn add(a: &Fe, b: &Fe) -> Fe {
-        let [mut t0, mut t1, mut t2, mut t3] = a.0;
-        // SAFETY: reads the 32 bytes behind each of two references.
+        let ([mut t0, mut t1, mut t2, mut t3], [b0, b1, b2, b3]) = (a.0, b.0);
+        // SAFETY: arithmetic in registers alone.
         unsafe {
             asm!(
-                "add {t0}, [{b}]",
-                "adc {t1}, [{b} + 8]",
-                "adc {t2}, [{b} + 16]",
-                "adc {t3}, [{b} + 24]",
-                "mov {b:e}, 0",
-                "adc {b}, 0",
-                "mov {w0}, {t0}",
-                "mov {w1}, {t1}",
-                "mov {w2}, {t2}",
-                "mov {w3}, {t3}",
-                "sub {w0}, -1",
-                "sbb {w1}, [{p} + 8]",
-                "sbb {w2}, -1",
-                "sbb {w3}, [{p} + 24]",
-                "sbb {b}, 0",
-                "cmovnc {t0}, {w0}",
-                "cmovnc {t1}, {w1}",
-                "cmovnc {t2}, {w2}",
-                "cmovnc {t3}, {w3}",
+                "add {t0}, {b0}",
+                "adc {t1}, {b1}",
+                "adc {t2}, {b2}",
+                "adc {t3}, {b3}",
+                "mov {b0:e}, 0",
+                "adc {b0}, 0",
+                "movabs {b1}, 0xffffffff00000000",
+                "movabs {b3}, 0xfffffffeffffffff",
+                "sub {t0}, -1",
+                "sbb {t1}, {b1}",
+                "sbb {t2}, -1",
+                "sbb {t3}, {b3}",
+                "sbb {b0}, 0",
+                "and {b1}, {b0}",
+                "and {b3}, {b0}",
+                "add {t0}, {b0}",
+                "adc {t1}, {b1}",
+                "adc {t2}, {b0}",
+                "adc {t3}, {b3}",
                 t0 = inout(reg) t0, t1 = inout(reg) t1, t2 = inout(reg) t2, t3 = inout(reg) t3,
-                w0 = out(reg) _, w1 = out(reg) _, w2 = out(reg) _, w3 = out(reg) _,
-                b = inout(reg) std::ptr::from_ref(b) => _, p = in(reg) P_AT.as_ptr(),
-                options(pure, readonly, nostack),
+                b0 = inout(reg) b0 => _, b1 = inout(reg) b1 => _, b2 = in(reg) b2, b3 = inout(reg) b3 => _,
+                options(pure, nomem, nostack),
             );
         }
         Fe([t0, t1, t2, t3])
@@ -283,24 +277,26 @@ impl Arith for Adx {
 
     #[inline(always)]
     fn sub(a: &Fe, b: &Fe) -> Fe {
-        let [mut t0, mut t1, mut t2, mut t3] = a.0;
-        // SAFETY: reads the 32 bytes behind a reference.
+        let ([mut t0, mut t1, mut t2, mut t3], [b0, b1, b2, b3]) = (a.0, b.0);
+        // SAFETY: arithmetic in registers alone.
         unsafe {
             asm!(
-                "sub {t0}, [{b}]",
-                "sbb {t1}, [{b} + 8]",
-                "sbb {t2}, [{b} + 16]",
-                "sbb {t3}, [{b} + 24]",
-                "sbb {b}, {b}",
-                "and {p1}, {b}",
-                "and {p3}, {b}",
-                "add {t0}, {b}",
-                "adc {t1}, {p1}",
-                "adc {t2}, {b}",
-                "adc {t3}, {p3}",
+                "sub {t0}, {b0}",
+                "sbb {t1}, {b1}",
+                "sbb {t2}, {b2}",
+                "sbb {t3}, {b3}",
+                "sbb {b0}, {b0}",
+                "movabs {b1}, 0xffffffff00000000",
+                "movabs {b3}, 0xfffffffeffffffff",
+                "and {b1}, {b0}",
+                "and {b3}, {b0}",
+                "add {t0}, {b0}",
+                "adc {t1}, {b1}",
+                "adc {t2}, {b0}",
+                "adc {t3}, {b3}",
                 t0 = inout(reg) t0, t1 = inout(reg) t1, t2 = inout(reg) t2, t3 = inout(reg) t3,
-                b = inout(reg) std::ptr::from_ref(b) => _, p1 = inout(reg) P[1] => _, p3 = inout(reg) P[3] => _,
-                options(pure, readonly, nostack),
+                b0 = inout(reg) b0 => _, b1 = inout(reg) b1 => _, b2 = in(reg) b2, b3 = inout(reg) b3 => _,
+                options(pure, nomem, nostack),
             );
         }
         Fe([t0, t1, t2, t3])

@@ -29,6 +29,9 @@ const CLOSE: Duration = Duration::from_secs(30);
 /// How long connections may take to say goodbye at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
+const NOT_LOOKED_AT: &str =
+    "certificates of listeners with mistakes were not looked at; check again when these are mended";
+
 /// Why the broker does not start. Every mistake and every listener that cannot listen is named.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -74,10 +77,12 @@ impl Prepared {
         let environment: Vec<(String, String)> = environment.into_iter().collect();
         let Examined { config, errors, written } = Config::examine(file, environment.iter().cloned(), None);
         let source = Source::File { file: file.map(Path::to_owned), environment, written };
-        match config {
+        let unseen = config.as_ref().is_some_and(|config| config.certificates_unseen);
+        let prepared = match config {
             Some(config) => Prepared::examine(config, errors, source),
             None => ConfigErrors::check(errors).and_then(|()| Prepared::new(Config::development()?)),
-        }
+        };
+        prepared.map_err(|found| if unseen { found.noting(NOT_LOOKED_AT) } else { found })
     }
 
     /// Opens what a configuration names.

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigArguments, Outcome};
-use crate::config::{ConfigError, ConfigErrors, ListenerConfig};
+use crate::config::{Config, ConfigError, ConfigErrors, ListenerConfig};
 use crate::dev_certs::DEFAULT_DIR;
 use crate::net::PreparedListener;
 
@@ -27,6 +27,8 @@ struct Report<'a> {
     errors: &'a [ConfigError],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     warnings: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
 }
 
 impl Arguments {
@@ -50,8 +52,13 @@ struct Good {
 }
 
 impl Good {
-    fn of<'a>(listeners: impl Iterator<Item = &'a ListenerConfig> + Clone, certificates: bool) -> Good {
-        let warnings = listeners.clone().flat_map(ListenerConfig::warnings).collect();
+    fn of<'a>(
+        config: &Config,
+        listeners: impl Iterator<Item = &'a ListenerConfig> + Clone,
+        certificates: bool,
+    ) -> Good {
+        let written = config.warnings.iter().cloned();
+        let warnings = written.chain(listeners.clone().flat_map(ListenerConfig::warnings)).collect();
         Good { listeners: listeners.map(listener).collect(), warnings, certificates }
     }
 }
@@ -60,10 +67,10 @@ impl Good {
 fn check(arguments: &ConfigArguments) -> Result<Good, ConfigErrors> {
     if arguments.config.is_none() && !Path::new(DEFAULT_DIR).exists() {
         let config = arguments.load()?;
-        return Ok(Good::of(config.listeners.iter(), false));
+        return Ok(Good::of(&config, config.listeners.iter(), false));
     }
     let prepared = arguments.prepare()?;
-    Ok(Good::of(prepared.listeners().iter().map(PreparedListener::config), true))
+    Ok(Good::of(prepared.config(), prepared.listeners().iter().map(PreparedListener::config), true))
 }
 
 fn listener(config: &ListenerConfig) -> String {
@@ -73,8 +80,9 @@ fn listener(config: &ListenerConfig) -> String {
 fn report(checked: &Result<Good, ConfigErrors>, json: bool, out: &mut impl Write) -> io::Result<()> {
     let errors = checked.as_ref().err().map(ConfigErrors::as_slice).unwrap_or_default();
     let warnings = checked.as_ref().map(|good| good.warnings.as_slice()).unwrap_or_default();
+    let note = checked.as_ref().err().and_then(ConfigErrors::note);
     if json {
-        serde_json::to_writer_pretty(&mut *out, &Report { valid: checked.is_ok(), errors, warnings })?;
+        serde_json::to_writer_pretty(&mut *out, &Report { valid: checked.is_ok(), errors, warnings, note })?;
         return writeln!(out);
     }
     match checked {
@@ -101,12 +109,11 @@ fn mistakes(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     fn printed(text: &str, json: bool) -> String {
         let mut out = Vec::new();
         let checked = Config::parse(Path::new("t.toml"), text, []);
-        let checked = checked.map(|config| Good::of(config.listeners.iter(), true));
+        let checked = checked.map(|config| Good::of(&config, config.listeners.iter(), true));
         report(&checked, json, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
@@ -137,6 +144,22 @@ mod tests {
         assert_eq!((&json["valid"], &json["warnings"][0]), (&true.into(), &warning.into()));
         let alike = listener("verify = \"verify_peer\"\nfail_if_no_peer_cert = true\ncacertfile = \"ca\"\n");
         assert!(!printed(&alike, false).contains("warning"));
+    }
+
+    #[test]
+    fn keys_that_do_nothing_alone_are_a_warning() {
+        let text = "[metrics]\nbind = 9090\n[listeners.ssl.a]\nbind = 8883\n[listeners.ssl.a.ssl_options]\ncertfile = \"c\"\n\
+                    keyfile = \"k\"\ncacertfile = \"ca\"\n";
+        let found = printed(text, false);
+        for warning in [
+            "warning: t.toml:2:1: metrics.bind: no metrics are served; add enable = true\n",
+            "warning: t.toml:8:1: listeners.ssl.a.ssl_options.cacertfile: clients are not asked for certificates; add verify = \
+             \"verify_peer\" to ask for them\n",
+        ] {
+            assert!(found.contains(warning), "{found}");
+        }
+        let meant = text.replace("bind = 9090", "bind = 9090\nenable = false") + "verify = \"verify_none\"\n";
+        assert!(!printed(&meant, false).contains("warning"));
     }
 
     #[test]

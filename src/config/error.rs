@@ -107,7 +107,11 @@ impl Serialize for ConfigError {
 
 /// Every mistake found, in the order of the file; never empty. Displayed one to a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub struct ConfigErrors {
+    errors: Vec<ConfigError>,
+    /// What could not be looked at because of them.
+    note: Option<&'static str>,
+}
 
 impl ConfigErrors {
     /// `Ok` when there is no mistake.
@@ -120,33 +124,43 @@ impl ConfigErrors {
             Origin::Environment(_) => (1, 0, 0),
             Origin::Default => (2, 0, 0),
         });
-        Err(ConfigErrors(errors))
+        Err(ConfigErrors { errors, note: None })
     }
 
     pub fn as_slice(&self) -> &[ConfigError] {
-        &self.0
+        &self.errors
     }
 
     pub fn into_errors(self) -> Vec<ConfigError> {
-        self.0
+        self.errors
+    }
+
+    /// Says what could not be looked at because of these mistakes.
+    #[must_use]
+    pub fn noting(self, note: &'static str) -> ConfigErrors {
+        ConfigErrors { note: Some(note), ..self }
+    }
+
+    pub fn note(&self) -> Option<&'static str> {
+        self.note
     }
 }
 
 impl From<ConfigError> for ConfigErrors {
     fn from(error: ConfigError) -> ConfigErrors {
-        ConfigErrors(vec![error])
+        ConfigErrors { errors: vec![error], note: None }
     }
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
+        for (index, error) in self.errors.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
             write!(f, "{error}")?;
         }
-        Ok(())
+        self.note.map_or(Ok(()), |note| write!(f, "\n{note}"))
     }
 }
 

@@ -211,6 +211,7 @@ pub(super) fn read(mut section: Section<'_>, mqtt: &MqttConfig, metrics: Option<
 }
 
 fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfig) -> Option<ListenerConfig> {
+    let report = section.report();
     let enabled = section.read("enable", true);
     let bind = section.optional("bind");
     if bind.is_none() && !section.has("bind") && section.exists() {
@@ -245,14 +246,20 @@ fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfi
         None => {
             let _of_a_listener_with_mistakes = PeerNames::read(&mut section, PeerNames::default());
             section.finish();
+            if enabled {
+                report.certificates_unseen();
+            }
             return None;
         }
     };
     let learns = learns_of_certificates(&kind, proxy_protocol.as_ref());
     let peer_names = PeerNames::read_of_listener(&mut section, mqtt.peer_names, learns);
     section.finish();
-    let Bind(bind) = bind?;
     enabled.then_some(())?;
+    if bind.is_none() && kind.tls().is_some() {
+        report.certificates_unseen();
+    }
+    let Bind(bind) = bind?;
     Some(ListenerConfig {
         name,
         kind,

@@ -72,6 +72,10 @@ pub struct Config {
     pub auth: AuthConfig,
     /// The enabled listeners; never empty, no two on one address.
     pub listeners: Vec<ListenerConfig>,
+    /// What is written and may not be meant, one line each.
+    pub warnings: Vec<String>,
+    /// Whether mistakes keep the certificates of a listener from being known.
+    pub(crate) certificates_unseen: bool,
 }
 
 /// A configuration with the mistakes in it.
@@ -161,7 +165,9 @@ impl Config {
         tree::overlay(&mut root, environment, &mut errors);
         let base = path.parent().map(Path::to_owned).unwrap_or_default();
         let report = Report::new(base, errors);
-        let config = Config::read(Section::root(&report, &root));
+        let mut config = Config::read(Section::root(&report, &root));
+        config.warnings = report.warnings();
+        config.certificates_unseen = report.are_certificates_unseen();
         let written = earlier.map_or_else(|| Written::of(&root), |earlier| Written::of_as(&root, earlier));
         Examined { config: Some(config), errors: report.into_errors(), written }
     }
@@ -204,7 +210,20 @@ impl Config {
             root.report().push(error);
         }
         root.finish();
-        Config { node, crypto, log, metrics, mqtt, retainer, store, features, auth, listeners }
+        Config {
+            node,
+            crypto,
+            log,
+            metrics,
+            mqtt,
+            retainer,
+            store,
+            features,
+            auth,
+            listeners,
+            warnings: Vec::new(),
+            certificates_unseen: false,
+        }
     }
 }
 

@@ -132,6 +132,9 @@ impl MetricsConfig {
         let default = MetricsConfig::default();
         let enable = section.read("enable", default.enable);
         let Bind(bind) = section.read("bind", Bind(default.bind));
+        if section.has("bind") && !section.has("enable") {
+            section.warn("bind", "no metrics are served", "add enable = true");
+        }
         section.finish();
         MetricsConfig { enable, bind }
     }

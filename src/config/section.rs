@@ -3,7 +3,7 @@
 //! Reading never stops at a mistake. A bad value is reported and its default stands in, so that one run finds them all;
 //! the caller must discard the result when anything was reported.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
@@ -14,13 +14,17 @@ use super::value::{FromValue, Problem};
 #[derive(Debug)]
 pub(super) struct Report {
     errors: RefCell<Vec<ConfigError>>,
+    /// What may not be meant.
+    warnings: RefCell<Vec<ConfigError>>,
+    /// Whether mistakes keep the certificates of a listener from being known.
+    unseen: Cell<bool>,
     /// What relative paths in the file are relative to.
     base: PathBuf,
 }
 
 impl Report {
     pub(super) fn new(base: PathBuf, errors: Vec<ConfigError>) -> Report {
-        Report { errors: RefCell::new(errors), base }
+        Report { errors: RefCell::new(errors), warnings: RefCell::default(), unseen: Cell::default(), base }
     }
 
     pub(super) fn push(&self, error: ConfigError) {
@@ -30,6 +34,18 @@ impl Report {
     /// How many mistakes are known by now; two equal counts mean that nothing went wrong in between.
     pub(super) fn count(&self) -> usize {
         self.errors.borrow().len()
+    }
+
+    pub(super) fn certificates_unseen(&self) {
+        self.unseen.set(true);
+    }
+
+    pub(super) fn are_certificates_unseen(&self) -> bool {
+        self.unseen.get()
+    }
+
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.borrow().iter().map(ToString::to_string).collect()
     }
 
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
@@ -73,6 +89,12 @@ impl<'a> Section<'a> {
     /// The table itself, to keep for mistakes that are found later.
     pub(super) fn own_place(&self) -> Place {
         Place { key: self.path.clone(), origin: self.origin() }
+    }
+
+    /// Says that a key is written and may not do what was meant.
+    pub(super) fn warn(&self, key: &str, reason: &str, suggestion: &str) {
+        let warning = ConfigError::new(self.place(key), self.key(key), reason).suggest(suggestion);
+        self.report.warnings.borrow_mut().push(warning);
     }
 
     /// True when the table was written, be it empty.

@@ -411,6 +411,13 @@ fn client_auth(section: &mut Section<'_>) -> Option<ClientAuth> {
     if section.report().count() != mistakes_before {
         return None;
     }
+    if cacertfile.is_some() && !section.has("verify") {
+        section.warn(
+            "cacertfile",
+            "clients are not asked for certificates",
+            "add verify = \"verify_peer\" to ask for them",
+        );
+    }
     match (verify, cacertfile) {
         (Verify::None, _) if required => {
             let suggestion = "add verify = \"verify_peer\"".to_owned();

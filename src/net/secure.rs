@@ -9,7 +9,7 @@ use crate::dev_certs::now;
 use gm_tls::ContextError;
 use gm_tls::cert::{Certificate, CertificateChain, Source};
 use gm_tls::key::{Password, PrivateKey};
-use gm_tls::pair::{CertificatePair, check_pair, check_validity};
+use gm_tls::pair::{CertificatePair, check_pair, check_server_purpose, check_validity};
 use gm_tls::server::{
     self, AlpnPolicy, ClientAuth, ContextKind, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions,
     TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
@@ -153,6 +153,7 @@ impl Found {
         let chain = self.check(file, CertificateChain::from_file("", file.path()));
         if let Some(chain) = &chain {
             self.check(file, check_validity(&chain.leaf, &chain.origin, now()));
+            self.check(file, check_server_purpose(&chain.leaf, &chain.origin));
             let certificate = chain.leaf.clone();
             self.served.push(Served { kind, usage, file: file.path().to_owned(), certificate });
             self.read(std::iter::once(&chain.leaf).chain(&chain.intermediates));

@@ -260,7 +260,8 @@ pub(crate) fn set_tlcp_suites(
                     return Err(ContextError::SuiteNeedsClientCertificates { protocol, name: suite.name });
                 }
                 if suite.kind == SuiteKind::Rsa && !means.rsa {
-                    let why = "none is configured";
+                    let why =
+                        "the pair here is one of SM2: name ECC_SM4_* or, with client certificates, ECDHE_SM4_* suites";
                     return Err(ContextError::SuiteNeedsRsa { protocol, name: suite.name, why });
                 }
             }

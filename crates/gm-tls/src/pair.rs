@@ -4,7 +4,7 @@
 //! Source: GB/T 38636-2020 and its certificate message, GM/T 0015 (keyUsage of the two certificates).
 
 pub use crate::cert::Source;
-use crate::cert::{Certificate, CertificateChain, KeyKind, KeyUsage, same_name};
+use crate::cert::{Certificate, CertificateChain, ExtendedKeyUsage, KeyKind, KeyUsage, same_name};
 use crate::key::PrivateKey;
 
 /// Uses that belong to an encryption certificate alone.
@@ -61,6 +61,29 @@ pub enum ValidityError {
     Expired { certificate: Source, days: i64 },
     #[error("{certificate} is not valid yet; it will be in {seconds} seconds (is the clock right?)")]
     NotYet { certificate: Source, seconds: i64 },
+}
+
+/// A certificate that may not be a server's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{certificate} is not for a server: its extendedKeyUsage is {purposes}, and clients that check it refuse the broker; serverAuth is needed"
+)]
+pub struct PurposeError {
+    certificate: Source,
+    purposes: ExtendedKeyUsage,
+}
+
+/// Whether a certificate may be a server's (RFC 5280 section 4.2.1.12); one without the extension may.
+///
+/// # Errors
+/// It lists its purposes, and to be a server is none of them.
+pub fn check_server_purpose(certificate: &Certificate, origin: &Source) -> Result<(), PurposeError> {
+    match certificate.extended_key_usage() {
+        Some(purposes) if !purposes.server_auth && !purposes.any => {
+            Err(PurposeError { certificate: origin.clone(), purposes })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How long ago something was, in words.

@@ -1,8 +1,6 @@
 //! The shapes that libcrypto and a provider exchange, after its public `openssl/core.h`, `core_dispatch.h`, `provider.h` and `evp.h`,
 //! and the fence that no panic gets over.
 
-#![allow(dead_code, reason = "the ciphers and keys use the rest")]
-
 use std::{
     ffi::{c_char, c_int, c_uint, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -64,6 +62,7 @@ unsafe extern "C" {
     pub(super) fn OSSL_PROVIDER_unload(provider: *mut c_void) -> c_int;
     pub(super) fn OSSL_PROVIDER_get0_name(provider: *const c_void) -> *const c_char;
     pub(super) fn EVP_set_default_properties(library: *mut c_void, properties: *const c_char) -> c_int;
+    pub(super) fn RAND_bytes_ex(library: *mut c_void, bytes: *mut u8, count: usize, strength: c_uint) -> c_int;
     pub(super) fn RAND_priv_bytes_ex(library: *mut c_void, bytes: *mut u8, count: usize, strength: c_uint) -> c_int;
 
     pub(super) fn EVP_PKEY_CTX_new_from_pkey(
@@ -177,6 +176,13 @@ pub(super) unsafe fn bytes_mut<'a>(data: *mut u8, length: usize) -> Option<&'a m
 pub(super) fn random(bytes: &mut [u8]) -> Option<()> {
     // SAFETY: the slice is writable for its length; null stands for the default library context.
     let done = unsafe { RAND_priv_bytes_ex(std::ptr::null_mut(), bytes.as_mut_ptr(), bytes.len(), 0) };
+    (done == 1).then_some(())
+}
+
+/// Random bytes from libcrypto's generator for what others see.
+pub(super) fn random_nonce(bytes: &mut [u8]) -> Option<()> {
+    // SAFETY: the slice is writable for its length; null stands for the default library context.
+    let done = unsafe { RAND_bytes_ex(std::ptr::null_mut(), bytes.as_mut_ptr(), bytes.len(), 0) };
     (done == 1).then_some(())
 }
 

@@ -2,6 +2,7 @@
 //! provider. Chosen once for a process, before the first context; nothing above notices the difference. What the accelerated
 //! provider does not offer stays with the library's own.
 
+mod cipher;
 mod count;
 mod digest;
 mod encryption;

@@ -1,9 +1,7 @@
 //! `OSSL_PARAM`: the named values that libcrypto and a provider exchange. Lists end with a null name; what is in them is checked for
 //! its kind and size before it is touched.
 
-#![allow(dead_code, reason = "the ciphers and keys use the rest")]
-
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_uint, c_void};
 
 const INTEGER: c_uint = 1;
 const UNSIGNED: c_uint = 2;
@@ -76,10 +74,6 @@ impl Param {
     /// A place for the answer to a question for a pointer, which must outlive the list.
     pub(super) fn for_pointer(key: &'static CStr, place: &mut *const c_void) -> Param {
         Param::new(key.as_ptr(), OCTETS_POINTER, std::ptr::from_mut(place).cast(), 0)
-    }
-
-    pub(super) fn with_int(key: &'static CStr, value: &c_int) -> Param {
-        Param::new(key.as_ptr(), INTEGER, std::ptr::from_ref(value).cast_mut().cast(), size_of::<c_int>())
     }
 
     /// Whether it has this name.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    cipher::{block, ccm, ctr, gcm},
     digest, encryption, exchange,
     ffi::{Algorithm, Dispatch, dispatch, succeeds},
     key,
@@ -86,6 +87,15 @@ const fn with_properties(
 /// Names as Tongsuo's own provider has them, with their object identifiers.
 static DIGESTS: [Algorithm; 2] = [algorithm(c"SM3:1.2.156.10197.1.401", &digest::SM3), Algorithm::END];
 
+static CIPHERS: [Algorithm; 6] = [
+    algorithm(c"SM4-GCM:1.2.156.10197.1.104.8", &gcm::GCM),
+    algorithm(c"SM4-CCM:1.2.156.10197.1.104.9", &ccm::CCM),
+    algorithm(c"SM4-CBC:SM4:1.2.156.10197.1.104.2", &block::CBC),
+    algorithm(c"SM4-CTR:1.2.156.10197.1.104.7", &ctr::CTR),
+    algorithm(c"SM4-ECB:1.2.156.10197.1.104.1", &block::ECB),
+    Algorithm::END,
+];
+
 const SM2_NAMES: &CStr = c"SM2:1.2.156.10197.1.301";
 static SIGNATURES: [Algorithm; 2] = [algorithm(SM2_NAMES, &signature::SM2), Algorithm::END];
 static ENCRYPTION: [Algorithm; 2] = [algorithm(SM2_NAMES, &encryption::SM2), Algorithm::END];
@@ -117,6 +127,7 @@ unsafe extern "C" fn query(_provider: *mut c_void, operation: c_int, may_not_cac
     // Numbers of `core_dispatch.h`.
     match operation {
         1 => DIGESTS.as_ptr(),
+        2 => CIPHERS.as_ptr(),
         10 => KEYS.as_ptr(),
         11 => EXCHANGES.as_ptr(),
         12 => SIGNATURES.as_ptr(),

@@ -19,6 +19,7 @@ mod digest;
 mod evp;
 mod refusal;
 mod sm2;
+mod sm4;
 
 pub const PROVIDER: gm_tls::provider::Provider = gm_tls::provider::Provider::Accelerated;
 

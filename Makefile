@@ -47,6 +47,7 @@ soak: ## kill the broker 500 times and take its power 500 times under load, star
 bench: ## run the benchmarks and print the handshake table
 	@scripts/preflight build
 	cargo bench --locked --bench codec --bench router --bench handshake
+	cargo bench --locked --package gm-tls --bench sm2
 
 bench-brokers: ## compare with an installed mosquitto and write benches/results (ARGS="--rounds 5")
 	@scripts/preflight build brokers

@@ -6,6 +6,7 @@
 //! - [`net`] accepts connections and secures them; [`conn`] runs one task for each.
 //! - [`broker`] owns sessions and routes; [`session`] and [`router`] are its pure state.
 //! - [`store`] keeps sessions, messages under way and retained messages on disk.
+//! - [`bundle`] keeps certificates and keys under names.
 //! - [`client`] is the MQTT client of the command line.
 //! - [`auth`] decides who may connect, [`per_address`] how much of anything one address may have; [`operator`] is what they do to a running
 //!   broker, and [`admin`] and [`metrics`] let them look inside; [`causes`] shows errors.
@@ -13,6 +14,7 @@
 pub mod admin;
 pub mod auth;
 pub mod broker;
+pub mod bundle;
 pub mod causes;
 pub mod cli;
 pub mod client;

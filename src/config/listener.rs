@@ -1,6 +1,7 @@
 //! `[listeners.KIND.NAME]`: where clients connect, over what, and how many may.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::cidr::Cidr;
@@ -176,7 +177,12 @@ struct Taken {
 }
 
 /// Reads `[listeners]`. `metrics` is the address of the metrics endpoint when that is on.
-pub(super) fn read(mut section: Section<'_>, mqtt: &MqttConfig, metrics: Option<SocketAddr>) -> Vec<ListenerConfig> {
+pub(super) fn read(
+    mut section: Section<'_>,
+    mqtt: &MqttConfig,
+    metrics: Option<SocketAddr>,
+    data_dir: &Path,
+) -> Vec<ListenerConfig> {
     let mistakes_before = section.report().count();
     let mut listeners = Vec::new();
     let mut taken: Vec<Taken> =
@@ -186,7 +192,7 @@ pub(super) fn read(mut section: Section<'_>, mqtt: &MqttConfig, metrics: Option<
             check_name(&entry, &name);
             let (key, place) = (entry.key("bind"), entry.place("bind"));
             let report = entry.report();
-            let Some(listener) = read_one(entry, name, kind, mqtt) else { continue };
+            let Some(listener) = read_one(entry, name, kind, mqtt, data_dir) else { continue };
             if let Some(other) = taken.iter().find(|other| overlap(other.bind, listener.bind)) {
                 let reason = format!("{} is already taken by {}", listener.bind, other.key);
                 report.push(ConfigError::new(place, &*key, reason).suggest("give one of them another port"));
@@ -210,7 +216,13 @@ pub(super) fn read(mut section: Section<'_>, mqtt: &MqttConfig, metrics: Option<
     listeners
 }
 
-fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfig) -> Option<ListenerConfig> {
+fn read_one(
+    mut section: Section<'_>,
+    name: String,
+    kind: Kind,
+    mqtt: &MqttConfig,
+    data_dir: &Path,
+) -> Option<ListenerConfig> {
     let report = section.report();
     let enabled = section.read("enable", true);
     let bind = section.optional("bind");
@@ -234,11 +246,11 @@ fn read_one(mut section: Section<'_>, name: String, kind: Kind, mqtt: &MqttConfi
     let tcp = read_tcp(section.section("tcp_options"));
     let kind = match kind {
         Kind::Tcp => Some(ListenerKind::Tcp),
-        Kind::Ssl => TlsConfig::read(&mut section).map(ListenerKind::Ssl),
+        Kind::Ssl => TlsConfig::read(&mut section, data_dir).map(ListenerKind::Ssl),
         Kind::Ws => Some(ListenerKind::Ws(read_websocket(section.section("websocket"), mqtt))),
         Kind::Wss => {
             let websocket = read_websocket(section.section("websocket"), mqtt);
-            TlsConfig::read(&mut section).map(|tls| ListenerKind::Wss(tls, websocket))
+            TlsConfig::read(&mut section, data_dir).map(|tls| ListenerKind::Wss(tls, websocket))
         }
     };
     let kind = match kind {

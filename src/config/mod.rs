@@ -11,6 +11,7 @@ mod error;
 mod features;
 mod identity;
 mod listener;
+mod managed;
 mod mqtt;
 mod node;
 mod rate;
@@ -28,6 +29,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::bundle::BundleId;
+
 pub use acl::{load_acl, parse_acl};
 pub use auth::{AuthConfig, ClientIdBinding, DenyAction, JwtConfig, JwtKeys};
 pub use cidr::Cidr;
@@ -36,10 +39,11 @@ pub use error::{ConfigError, ConfigErrors, Origin};
 pub use features::{AutoSubscribe, DelayedConfig, Features, FlappingConfig, Pattern, RewriteAction, RewriteRule};
 pub use identity::{PeerCertAs, PeerNames};
 pub use listener::{ListenerConfig, ListenerKind, ProxyProtocolConfig, TcpConfig, TcpKeepalive, WsConfig};
+pub use managed::ServerName;
 pub use mqtt::{DefaultPriority, MaxQos, MqttConfig, Redirect, RetainerConfig, SharedStrategy};
 pub use node::{LogConfig, LogFormat, LogLevel, MetricsConfig, NodeConfig};
 pub use rate::{Rate, RateConfig};
-pub use section::{FileRef, Place};
+pub use section::{Contents, FileRef, Place};
 pub use store::{Durability, StoreConfig};
 pub use tls::{
     ClientAuth, IdentityFiles, Names, Rfc8998Options, TlcpOptions, TlsConfig, TlsOptions, TlsVersion, TlsVersions,
@@ -189,6 +193,13 @@ impl Config {
         refused.collect()
     }
 
+    /// Who refers to a bundle, in words for the operator.
+    pub fn users_of(&self, id: &BundleId) -> Vec<String> {
+        let uses = |tls: &TlsConfig| tls.bundles().any(|used| used == id);
+        let users = self.listeners.iter().filter(|listener| listener.kind.tls().is_some_and(uses));
+        users.map(|listener| format!("listeners.{}.{}", listener.kind.as_str(), listener.name)).collect()
+    }
+
     fn faultless(config: Option<Config>, errors: Vec<ConfigError>) -> Result<Config, ConfigErrors> {
         ConfigErrors::check(errors)?;
         // Without a configuration there is at least one error.
@@ -205,7 +216,8 @@ impl Config {
         let store = StoreConfig::read(root.section("store"), mqtt.max_inflight);
         let features = Features::read(&mut root);
         let auth = AuthConfig::read(root.section("auth"));
-        let listeners = listener::read(root.section("listeners"), &mqtt, metrics.enable.then_some(metrics.bind));
+        let metrics_at = metrics.enable.then_some(metrics.bind);
+        let listeners = listener::read(root.section("listeners"), &mqtt, metrics_at, &node.data_dir);
         if let Some(error) = mqtt.peer_names.useless(&listeners) {
             root.report().push(error);
         }

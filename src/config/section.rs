@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
 use super::tree::{Node, Table, Value};
-use super::value::{FromValue, Problem};
+use super::value::{FromValue, Problem, Secret};
+use crate::bundle::{BundleId, Bundles, Part};
 
 /// What all sections of one configuration share.
 #[derive(Debug)]
@@ -107,6 +108,11 @@ impl<'a> Section<'a> {
         self.node(key).is_some()
     }
 
+    /// True when the key was written with a table as its value.
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        self.node(key).is_some_and(|node| matches!(node.value, Value::Table(_)))
+    }
+
     /// True when the key was written with a text as its value.
     pub(super) fn is_text(&self, key: &str) -> bool {
         self.node(key).is_some_and(|node| matches!(node.value, Value::String(_) | Value::Untyped(_)))
@@ -168,7 +174,23 @@ impl<'a> Section<'a> {
             self.error(key, "an empty path", Some("remove the key, or name a file".to_owned()));
             return None;
         }
-        Some(FileRef { path: self.resolve(&origin, path), place: Place { key: self.key(key), origin } })
+        let place = Place { key: self.key(key), origin: origin.clone() };
+        Some(FileRef { path: self.resolve(&origin, path), place, contents: Contents::File })
+    }
+
+    /// As [`file`](Self::file), where the text of the file may stand instead of its path.
+    pub(super) fn pem(&mut self, key: &'static str) -> Option<FileRef> {
+        let is_text = |text: &str| text.trim_start().starts_with("-----BEGIN ");
+        let inline = self
+            .node(key)
+            .is_some_and(|node| matches!(&node.value, Value::String(text) | Value::Untyped(text) if is_text(text)));
+        if !inline {
+            return self.file(key);
+        }
+        let text: Secret = self.optional(key)?;
+        let origin = self.node(key).map(|node| node.origin.clone()).unwrap_or_default();
+        let place = Place { key: self.key(key), origin };
+        Some(FileRef { path: PathBuf::from(INLINE), place, contents: Contents::Inline(text) })
     }
 
     fn resolve(&self, origin: &Origin, path: PathBuf) -> PathBuf {
@@ -297,9 +319,42 @@ impl Place {
 pub struct FileRef {
     path: PathBuf,
     place: Place,
+    contents: Contents,
+}
+
+/// What errors call a text that stands in the configuration itself.
+const INLINE: &str = "(in the configuration)";
+
+/// Where the contents of a file are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contents {
+    /// In the file at the path.
+    File,
+    /// In the configuration.
+    Inline(Secret),
+    /// In a bundle of this data directory; the path is the bundle's directory, which changes when the bundle does.
+    Managed { data_dir: PathBuf, id: BundleId, part: Part },
 }
 
 impl FileRef {
+    /// A part of a bundle.
+    pub(super) fn managed(data_dir: &Path, id: &BundleId, part: Part, place: Place) -> FileRef {
+        let path = Bundles::in_data_dir(data_dir).directory(id);
+        FileRef { path, place, contents: Contents::Managed { data_dir: data_dir.to_owned(), id: id.clone(), part } }
+    }
+
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// The mode of the file that the text itself stands in, if others than its owner can read that.
+    pub(super) fn open_to_others(&self) -> Option<u32> {
+        use std::os::unix::fs::PermissionsExt;
+        let Origin::File { path, .. } = &self.place.origin else { return None };
+        let mode = path.metadata().ok()?.permissions().mode() & 0o7777;
+        (mode & 0o077 != 0).then_some(mode)
+    }
+
     /// The path to open: absolute, or relative to the working directory.
     pub fn path(&self) -> &Path {
         &self.path

@@ -2,12 +2,14 @@
 //!
 //! Only paths and options are here. Certificates and keys are opened by `gm-tls` when the listener starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::managed::{self, ServerName};
 use super::mqtt::{deadline, word};
-use super::section::{FileRef, Place, Section};
+use super::section::{Contents, FileRef, Place, Section};
 use super::value::{Choice, Secret};
+use crate::bundle::Part;
 
 const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 const DEFAULT_CONCURRENT_HANDSHAKES: usize = 256;
@@ -31,6 +33,8 @@ pub struct TlsConfig {
     pub max_concurrent_handshakes: usize,
     /// Handshakes of one address under way at once; further ones wait within their deadline.
     pub max_handshakes_per_address: usize,
+    /// Whether a client that asks for a name which no bundle is for is refused, instead of being shown the block's own certificate.
+    pub refuse_unknown_names: bool,
 }
 
 /// `ssl_options`.
@@ -40,6 +44,8 @@ pub struct TlsOptions {
     pub place: Place,
     /// Never empty; several when a listener has both an ECDSA and an RSA certificate.
     pub identities: Vec<IdentityFiles>,
+    /// Others for clients that ask for these names.
+    pub by_name: Vec<(ServerName, IdentityFiles)>,
     pub client_auth: ClientAuth,
     pub versions: TlsVersions,
     /// OpenSSL or IANA names in order of preference; empty means the built-in choice.
@@ -60,6 +66,8 @@ pub struct Rfc8998Options {
     pub place: Place,
     /// A single SM2 certificate.
     pub identity: IdentityFiles,
+    /// Others for clients that ask for these names.
+    pub by_name: Vec<(ServerName, IdentityFiles)>,
     pub client_auth: ClientAuth,
     /// `TLS_SM4_GCM_SM3` and `TLS_SM4_CCM_SM3` in order of preference; empty means both.
     pub ciphers: Names,
@@ -73,6 +81,8 @@ pub struct TlcpOptions {
     pub place: Place,
     pub sign: IdentityFiles,
     pub enc: IdentityFiles,
+    /// Other pairs for clients that ask for these names.
+    pub by_name: Vec<(ServerName, [IdentityFiles; 2])>,
     pub client_auth: ClientAuth,
     /// Names of GB/T 38636-2020 in order of preference; empty means the built-in choice.
     pub ciphers: Names,
@@ -205,6 +215,17 @@ impl Choice for Tickets {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UnknownName {
+    Default,
+    Refuse,
+}
+
+impl Choice for UnknownName {
+    const WORDS: &'static [(&'static str, UnknownName)] =
+        &[("default", UnknownName::Default), ("refuse", UnknownName::Refuse)];
+}
+
 impl TlsConfig {
     /// What each block asks of clients.
     pub fn client_auth(&self) -> Vec<(&'static str, &ClientAuth)> {
@@ -214,8 +235,8 @@ impl TlsConfig {
         tls.into_iter().chain(rfc8998).chain(tlcp).collect()
     }
 
-    /// Every file that is named, of passwords too.
-    pub fn files(&self) -> Vec<PathBuf> {
+    /// Every file of the blocks' own certificates, of passwords too, and the directories of their bundles.
+    pub(super) fn own_files(&self) -> Vec<PathBuf> {
         let tls = self.tls.iter().flat_map(|block| &block.identities);
         let rfc8998 = self.rfc8998.iter().map(|block| &block.identity);
         let tlcp = self.tlcp.iter().flat_map(|block| [&block.sign, &block.enc]);
@@ -230,7 +251,7 @@ impl TlsConfig {
     }
 
     /// Reads the keys of an `ssl` or `wss` listener; `None` after a mistake was reported.
-    pub(super) fn read(section: &mut Section<'_>) -> Option<TlsConfig> {
+    pub(super) fn read(section: &mut Section<'_>, data_dir: &Path) -> Option<TlsConfig> {
         let mistakes_before = section.report().count();
         let protocols = read_protocols(section);
         let max_concurrent_handshakes =
@@ -248,9 +269,10 @@ impl TlsConfig {
             ssl_options.error("handshake_timeout", reason, Some("keep one of the two".to_owned()));
         }
         handshake_timeout = timeout_in_options;
-        let tls = TlsOptions::read(ssl_options);
-        let rfc8998 = Rfc8998Options::read(section.section("rfc8998_options"));
-        let tlcp = TlcpOptions::read(section.section("tlcp_options"));
+        let tls = TlsOptions::read(ssl_options, data_dir);
+        let rfc8998 = Rfc8998Options::read(section.section("rfc8998_options"), data_dir);
+        let tlcp = TlcpOptions::read(section.section("tlcp_options"), data_dir);
+        let refuse_unknown_names = word(section, "unknown_sni", UnknownName::Default) == UnknownName::Refuse;
 
         let has = |protocol| protocols.contains(&protocol);
         let config = TlsConfig {
@@ -260,7 +282,12 @@ impl TlsConfig {
             handshake_timeout,
             max_concurrent_handshakes,
             max_handshakes_per_address,
+            refuse_unknown_names,
         };
+        if refuse_unknown_names && config.server_names().is_empty() {
+            let reason = "no bundle has a name, so that every client that asks for one would be refused";
+            section.error("unknown_sni", reason, Some("give bundles in managed_certs an sni, or remove it".to_owned()));
+        }
         (section.report().count() == mistakes_before).then_some(config)
     }
 }
@@ -302,7 +329,7 @@ fn read_protocols(section: &mut Section<'_>) -> Vec<Protocol> {
 }
 
 impl TlsOptions {
-    fn read(mut section: Section<'_>) -> Option<TlsOptions> {
+    fn read(mut section: Section<'_>, data_dir: &Path) -> Option<TlsOptions> {
         if !section.exists() {
             return None;
         }
@@ -312,9 +339,19 @@ impl TlsOptions {
             section.error("certificates", format!("more than {MAX_CERTIFICATES} certificates"), None);
             further.truncate(MAX_CERTIFICATES);
         }
-        let first = (single || further.is_empty()).then(|| identity(&mut section, "certfile", "keyfile", "password"));
+        let own = single || !further.is_empty();
+        let managed = managed::read(&mut section, own);
+        let chosen = managed.as_ref().and_then(|managed| managed.default.clone());
+        let first = if let Some(managed) = &chosen {
+            Some(Some(managed.identity(data_dir, Part::Chain, Part::Key)))
+        } else if managed.is_none() && !own {
+            // What is wrong with the bundles was said; files are not missed besides.
+            Some(None)
+        } else {
+            (single || further.is_empty()).then(|| identity(&mut section, "certfile", "keyfile", "password"))
+        };
         // The keys are known even when the list alone is used.
-        if first.is_none() {
+        if first.is_none() || !single {
             let _: [Option<String>; 3] = ["certfile", "keyfile", "password"].map(|key| section.optional(key));
         }
         let further = further.into_iter().map(|mut entry| {
@@ -323,7 +360,8 @@ impl TlsOptions {
             files
         });
         let identities: Option<Vec<IdentityFiles>> = first.into_iter().chain(further).collect();
-        let client_auth = client_auth(&mut section);
+        let client_auth = client_auth(&mut section, chosen.map(|managed| managed.file(data_dir, Part::Ca)));
+        let by_name = named(managed, |managed| managed.identity(data_dir, Part::Chain, Part::Key));
         let versions = versions(&mut section);
         let ciphers = names(&mut section, "ciphers");
         let groups = names(&mut section, "groups");
@@ -335,6 +373,7 @@ impl TlsOptions {
         Some(TlsOptions {
             place,
             identities: identities?,
+            by_name,
             client_auth: client_auth?,
             versions,
             ciphers,
@@ -347,28 +386,47 @@ impl TlsOptions {
 }
 
 impl Rfc8998Options {
-    fn read(mut section: Section<'_>) -> Option<Rfc8998Options> {
+    fn read(mut section: Section<'_>, data_dir: &Path) -> Option<Rfc8998Options> {
         if !section.exists() {
             return None;
         }
-        let identity = identity(&mut section, "certfile", "keyfile", "password");
-        let client_auth = client_auth(&mut section);
+        let own = ["certfile", "keyfile", "password"].into_iter().any(|key| section.has(key));
+        let managed = managed::read(&mut section, own)?;
+        let chosen = managed.default.clone();
+        let of_bundle = chosen.as_ref().map(|managed| managed.identity(data_dir, Part::Sm2Chain, Part::Sm2Key));
+        let files = of_bundle.or_else(|| identity(&mut section, "certfile", "keyfile", "password"));
+        let client_auth = client_auth(&mut section, chosen.map(|managed| managed.file(data_dir, Part::Ca)));
+        let by_name = named(Some(managed), |managed| managed.identity(data_dir, Part::Sm2Chain, Part::Sm2Key));
         let ciphers = names(&mut section, "ciphers");
         let session_tickets = word(&mut section, "session_tickets", Tickets::Disabled) == Tickets::Stateless;
         let place = section.own_place();
         section.finish();
-        Some(Rfc8998Options { place, identity: identity?, client_auth: client_auth?, ciphers, session_tickets })
+        Some(Rfc8998Options { place, identity: files?, by_name, client_auth: client_auth?, ciphers, session_tickets })
     }
 }
 
 impl TlcpOptions {
-    fn read(mut section: Section<'_>) -> Option<TlcpOptions> {
+    fn read(mut section: Section<'_>, data_dir: &Path) -> Option<TlcpOptions> {
         if !section.exists() {
             return None;
         }
-        let sign = identity(&mut section, "sign_certfile", "sign_keyfile", "sign_password");
-        let enc = identity(&mut section, "enc_certfile", "enc_keyfile", "enc_password");
-        let client_auth = client_auth(&mut section);
+        let keys = ["sign_certfile", "sign_keyfile", "sign_password", "enc_certfile", "enc_keyfile", "enc_password"];
+        let own = keys.into_iter().any(|key| section.has(key));
+        let managed = managed::read(&mut section, own)?;
+        let chosen = managed.default.clone();
+        let pair = |managed: &managed::Managed| {
+            [(Part::SignChain, Part::SignKey), (Part::EncChain, Part::EncKey)]
+                .map(|(chain, key)| managed.identity(data_dir, chain, key))
+        };
+        let (sign, enc) = match chosen.as_ref().map(pair) {
+            Some([sign, enc]) => (Some(sign), Some(enc)),
+            None => (
+                identity(&mut section, "sign_certfile", "sign_keyfile", "sign_password"),
+                identity(&mut section, "enc_certfile", "enc_keyfile", "enc_password"),
+            ),
+        };
+        let client_auth = client_auth(&mut section, chosen.map(|managed| managed.file(data_dir, Part::Ca)));
+        let by_name = named(Some(managed), pair);
         let ciphers = names(&mut section, "ciphers");
         let reuse_sessions = section.read("reuse_sessions", false);
         for key in ["certfile", "keyfile"] {
@@ -380,8 +438,14 @@ impl TlcpOptions {
         }
         let place = section.own_place();
         section.finish();
-        Some(TlcpOptions { place, sign: sign?, enc: enc?, client_auth: client_auth?, ciphers, reuse_sessions })
+        Some(TlcpOptions { place, sign: sign?, enc: enc?, by_name, client_auth: client_auth?, ciphers, reuse_sessions })
     }
+}
+
+/// What is served by name.
+fn named<T>(managed: Option<managed::Served>, read: impl Fn(&managed::Managed) -> T) -> Vec<(ServerName, T)> {
+    let by_name = managed.map(|managed| managed.by_name).unwrap_or_default();
+    by_name.iter().filter_map(|managed| Some((managed.sni.clone()?, read(managed)))).collect()
 }
 
 /// Reads a certificate and its key; reports the half that is missing.
@@ -391,8 +455,15 @@ fn identity(
     keyfile_key: &'static str,
     password_key: &'static str,
 ) -> Option<IdentityFiles> {
-    let certfile = section.file(certfile_key);
-    let keyfile = section.file(keyfile_key);
+    let certfile = section.pem(certfile_key);
+    let keyfile = section.pem(keyfile_key);
+    if let Some(file) = &keyfile
+        && matches!(file.contents(), Contents::Inline(_))
+        && let Some(mode) = file.open_to_others()
+    {
+        let reason = format!("the private key stands in a file that others can read (mode {mode:04o})");
+        section.error(keyfile_key, reason, Some("run `chmod 600` on the configuration file".to_owned()));
+    }
     let password = section.optional::<Secret>(password_key);
     for (key, what) in [(certfile_key, "certificate"), (keyfile_key, "private key")] {
         if !section.has(key) {
@@ -402,12 +473,13 @@ fn identity(
     Some(IdentityFiles { certfile: certfile?, keyfile: keyfile?, password })
 }
 
-fn client_auth(section: &mut Section<'_>) -> Option<ClientAuth> {
+/// `managed`: the authorities of the block's bundle, where it has some and no file is named.
+fn client_auth(section: &mut Section<'_>, managed: Option<FileRef>) -> Option<ClientAuth> {
     let mistakes_before = section.report().count();
     let verify = word(section, "verify", Verify::None);
     let required = section.read("fail_if_no_peer_cert", false);
     let depth = section.within("depth", DEFAULT_DEPTH, 0, 100);
-    let cacertfile = section.file("cacertfile");
+    let cacertfile = section.pem("cacertfile").or(managed);
     if section.report().count() != mistakes_before {
         return None;
     }

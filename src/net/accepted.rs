@@ -35,6 +35,9 @@ const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
 /// First read of a hello: most fit in it.
 const HELLO_CHUNK: usize = 1024;
 
+/// RFC 6066 section 3.
+const UNRECOGNIZED_NAME: u8 = 112;
+
 type Stream = Prefixed<TcpStream>;
 type Secured = (TlsStream<TcpStream>, Arc<PeerIdentity>);
 
@@ -55,6 +58,8 @@ enum Refused {
     Hello(#[from] hello::HelloError),
     #[error("{0}")]
     Policy(Refusal),
+    #[error("the client asks for a server name that no certificate here is for, and unknown_sni = \"refuse\"")]
+    UnknownName,
     #[error("no complete handshake within handshake_timeout")]
     HandshakeTimeout,
     #[error("handshake: {0}")]
@@ -82,6 +87,7 @@ impl Refused {
             Refused::FirstBytes(detected, _) => detected.label(),
             Refused::Hello(_) => "hello_malformed",
             Refused::Policy(refusal) => refusal.kind.label(),
+            Refused::UnknownName => "unknown_name",
             Refused::HandshakeTimeout => "handshake_timeout",
             Refused::Handshake(error) => error.reason().label(),
             Refused::WebSocket(_) => "websocket",
@@ -264,7 +270,11 @@ async fn secure(stream: Stream, peer: &mut Peer, listener: &Listener, security: 
             return Err(refused);
         }
     };
-    let context = match security.contexts.select(&hello) {
+    let Ok(contexts) = security.contexts.select(hello.sni.as_deref()) else {
+        alert(&mut inner, hello::alert_record(&read, UNRECOGNIZED_NAME)).await;
+        return Err(Refused::UnknownName);
+    };
+    let context = match contexts.select(&hello) {
         Ok(context) => context,
         Err(refusal) => {
             alert(&mut inner, refusal.alert_record()).await;

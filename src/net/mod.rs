@@ -9,6 +9,7 @@ mod prefixed;
 pub mod proxy;
 mod secure;
 mod security;
+mod sites;
 mod stamp;
 pub mod websocket;
 

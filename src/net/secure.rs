@@ -3,8 +3,10 @@
 //! Nothing stops at the first mistake: an operator who brings new certificates to a machine learns of all of them in one run.
 
 use super::security::{Served, Usage};
+use super::sites::Sites;
+use crate::bundle::Bundles;
 use crate::causes::Causes;
-use crate::config::{self, ConfigError, FileRef, IdentityFiles, Names, Place, TlsConfig};
+use crate::config::{self, ConfigError, Contents, FileRef, IdentityFiles, Names, Place, TlsConfig};
 use crate::dev_certs::now;
 use gm_tls::ContextError;
 use gm_tls::cert::{Certificate, CertificateChain, Source};
@@ -18,8 +20,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 /// What was read and built.
-pub(super) struct Loaded {
-    pub(super) contexts: ServerContexts,
+pub(super) struct Loaded<C> {
+    pub(super) contexts: C,
     pub(super) served: Vec<Served>,
     /// Every certificate that was read: those shown with their chains, and those trusted.
     pub(super) material: Vec<Arc<[u8]>>,
@@ -31,7 +33,44 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// Every mistake there is, each with the key that is at fault or that names the file which is.
-pub(super) fn load(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Loaded, Vec<ConfigError>> {
+pub(super) fn load(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Loaded<Sites>, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let own = load_site(config, alpn).map_err(|found| errors.extend(found));
+    let mut named = Vec::new();
+    for name in config.server_names() {
+        match load_site(&config.for_name(&name), alpn) {
+            Ok(loaded) => named.push((name, loaded)),
+            // What all of them have in common is wrong once.
+            Err(found) => found.into_iter().for_each(|error| {
+                if !errors.contains(&error) {
+                    errors.push(error);
+                }
+            }),
+        }
+    }
+    let Ok(own) = own else { return Err(errors) };
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let Loaded { contexts, mut served, mut material } = own;
+    let mut by_name = Vec::with_capacity(named.len());
+    for (name, loaded) in named {
+        served.extend(loaded.served);
+        material.extend(loaded.material);
+        by_name.push((name, loaded.contexts));
+    }
+    let mut shown: Vec<Served> = Vec::with_capacity(served.len());
+    for one in served {
+        if !shown.iter().any(|other| other.is_same(&one)) {
+            shown.push(one);
+        }
+    }
+    let contexts = Sites { default: contexts, by_name, refuse_unknown: config.refuse_unknown_names };
+    Ok(Loaded { contexts, served: shown, material })
+}
+
+/// The contexts for clients that ask for one name.
+fn load_site(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Loaded<ServerContexts>, Vec<ConfigError>> {
     let mut found = Found::default();
     let mut options = ServerOptions {
         alpn: AlpnPolicy { protocols: alpn.iter().map(|name| name.to_vec()).collect(), strict: false },
@@ -150,7 +189,7 @@ impl Found {
     /// A certificate, which must be valid now, and its key.
     fn files(&mut self, kind: ContextKind, usage: Usage, files: &IdentityFiles) -> Half {
         let file = &files.certfile;
-        let chain = self.check(file, CertificateChain::from_file("", file.path()));
+        let chain = self.chain(file);
         if let Some(chain) = &chain {
             self.check(file, check_validity(&chain.leaf, &chain.origin, now()));
             self.check(file, check_server_purpose(&chain.leaf, &chain.origin));
@@ -169,14 +208,48 @@ impl Found {
             },
             None => None,
         };
-        let key = self.check(file, PrivateKey::from_file("", file.path(), password.as_ref()));
+        let key = self.key(file, password.as_ref());
         Half { chain, key: key.map(|key| key.with_origin(named(file))) }
+    }
+
+    fn chain(&mut self, file: &FileRef) -> Option<CertificateChain> {
+        match file.contents() {
+            Contents::File => self.check(file, CertificateChain::from_file("", file.path())),
+            Contents::Inline(text) => {
+                self.check(file, CertificateChain::from_pem(Source::new(file.field()), text.expose().as_bytes()))
+            }
+            Contents::Managed { data_dir, id, part } => {
+                let text = self.check(file, Bundles::in_data_dir(data_dir).part(id, *part))?;
+                self.check(file, CertificateChain::from_pem(Source::new(format!("{part} of the bundle {id}")), &text))
+            }
+        }
+    }
+
+    fn key(&mut self, file: &FileRef, password: Option<&Password>) -> Option<PrivateKey> {
+        match file.contents() {
+            Contents::File => self.check(file, PrivateKey::from_file("", file.path(), password)),
+            Contents::Inline(text) => {
+                self.check(file, PrivateKey::from_pem(Source::new(file.field()), text.expose().as_bytes(), password))
+            }
+            Contents::Managed { data_dir, id, part } => {
+                self.check(file, Bundles::in_data_dir(data_dir).private_key(id, *part))
+            }
+        }
     }
 
     fn client_auth(&mut self, config: &config::ClientAuth) -> Option<ClientAuth> {
         let Some(trust) = config.trust() else { return Some(ClientAuth::default()) };
         let file = &trust.cacertfile;
-        let ca = self.check(file, Certificate::anchors_from_file("", file.path()))?;
+        let ca = match file.contents() {
+            Contents::File => self.check(file, Certificate::anchors_from_file("", file.path()))?,
+            Contents::Inline(text) => {
+                self.check(file, Certificate::anchors_from_pem(&Source::new(""), text.expose().as_bytes()))?
+            }
+            Contents::Managed { data_dir, id, part } => {
+                let text = self.check(file, Bundles::in_data_dir(data_dir).part(id, *part))?;
+                self.check(file, Certificate::anchors_from_pem(&Source::new(id.to_string()), &text))?
+            }
+        };
         self.read(&ca);
         Some(ClientAuth { verify: verify_mode(config), ca, depth: trust.depth, ..ClientAuth::default() })
     }

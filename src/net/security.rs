@@ -2,10 +2,11 @@
 //! handshakes that begin from there.
 
 use super::secure;
+use super::sites::Sites;
 use super::stamp::Stamped;
 use crate::config::{ConfigError, TlsConfig};
 use gm_tls::cert::Certificate;
-use gm_tls::server::{ContextKind, ServerContexts};
+use gm_tls::server::ContextKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct Security {
     pub(super) config: TlsConfig,
-    pub(super) contexts: Arc<ServerContexts>,
+    pub(super) contexts: Arc<Sites>,
     served: Vec<Served>,
     /// The certificates that were read, to tell whether others are there now. A key that fits the same certificate is the same key.
     material: Vec<Arc<[u8]>>,
@@ -27,6 +28,15 @@ pub struct Served {
     pub usage: Usage,
     pub file: PathBuf,
     pub certificate: Certificate,
+}
+
+impl Served {
+    /// Whether it is the same certificate for the same use.
+    pub(super) fn is_same(&self, other: &Served) -> bool {
+        (self.kind, self.usage) == (other.kind, other.usage)
+            && self.file == other.file
+            && self.certificate == other.certificate
+    }
 }
 
 /// What a certificate is there for.

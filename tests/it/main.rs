@@ -14,6 +14,7 @@ mod access;
 mod addresses;
 mod bench;
 mod broker;
+mod bundles;
 mod check_config;
 mod client_ids;
 mod command_line;

@@ -263,6 +263,11 @@ impl Certificate {
         decode_all(&origin, &read(&origin, path)?, MAX_ANCHORS)
     }
 
+    /// Every certificate of a text of trust anchors, in any order, at most [`MAX_ANCHORS`].
+    pub fn anchors_from_pem(origin: &Source, text: &[u8]) -> Result<Vec<Certificate>, CertError> {
+        decode_all(origin, text, MAX_ANCHORS)
+    }
+
     /// The DER encoding; empty only if the library is out of memory.
     pub fn to_der(&self) -> Vec<u8> {
         self.x509.to_der().unwrap_or_default()

@@ -3,7 +3,7 @@
 //!
 //! - [`hello`] reads a ClientHello without the library, to choose a context before anything is committed.
 //! - [`cert`], [`key`], [`pair`] and [`pki`] are certificates, keys, the dual pair of TLCP, and a small authority; [`public`] checks
-//!   signatures over data.
+//!   signatures over data, [`seal`] keeps secrets at rest.
 //! - [`provider`] chooses who computes SM2, SM3 and SM4: the library, or the accelerated provider that is added to it.
 //! - [`revocation`] reads revocation lists and OCSP answers and checks who signed them.
 //! - [`suites`] names the cipher suites; [`server`] and [`client`] build contexts that accept exactly what was configured.
@@ -41,6 +41,8 @@ pub mod pki;
 pub mod provider;
 #[cfg(feature = "tongsuo")]
 pub mod public;
+#[cfg(feature = "tongsuo")]
+pub mod seal;
 #[cfg(feature = "tongsuo")]
 pub mod server;
 #[cfg(feature = "tongsuo")]

@@ -1,6 +1,7 @@
 //! `shangmq certs`: makes authorities, certificates, TLCP pairs and requests, and explains those that exist.
 
 mod authority;
+mod bundle;
 mod describe;
 mod inspect;
 mod issue;
@@ -19,6 +20,8 @@ use gm_tls::key::{KeyError, Password, PasswordError};
 use gm_tls::pair::PairError;
 use gm_tls::pki::{AlternativeNames, PkiError, Subject};
 
+use crate::bundle::BundleError;
+use crate::config::ConfigErrors;
 use crate::dev_certs::{self, DevelopmentError};
 
 pub(super) use describe::utc;
@@ -38,6 +41,8 @@ pub enum CertsCommand {
     Inspect(inspect::Arguments),
     /// Verify certificates, and TLCP pairs, up to an authority.
     Verify(verify::Arguments),
+    /// Keep certificates and keys under names in the broker's data directory, for listeners to refer to.
+    Bundle(bundle::Arguments),
 }
 
 /// Why a command did not do what was asked; the text is for the operator.
@@ -75,6 +80,10 @@ pub enum CertsError {
     Pki(#[from] PkiError),
     #[error(transparent)]
     Development(#[from] DevelopmentError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Configuration(#[from] ConfigErrors),
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
     #[error("cannot encode the answer")]
@@ -95,6 +104,7 @@ impl CertsCommand {
             CertsCommand::Csr(arguments) => arguments.run(&mut out),
             CertsCommand::Inspect(arguments) => arguments.run(&mut out),
             CertsCommand::Verify(arguments) => arguments.run(&mut out),
+            CertsCommand::Bundle(arguments) => arguments.run(&mut out),
         }
     }
 }

@@ -25,6 +25,7 @@ fn run(dir: &Path, line: &str) -> (String, Result<(), CertsError>) {
         CertsCommand::Csr(arguments) => arguments.run(&mut out),
         CertsCommand::Inspect(arguments) => arguments.run(&mut out),
         CertsCommand::Verify(arguments) => arguments.run(&mut out),
+        CertsCommand::Bundle(arguments) => arguments.run(&mut out),
     };
     (String::from_utf8(out).unwrap(), outcome)
 }

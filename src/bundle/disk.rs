@@ -1,0 +1,419 @@
+//! Bundles on the disk. A version is one file, written whole under another name and then renamed, so that a crash leaves the versions
+//! that were there, and perhaps the new one. Nothing that is in force is ever changed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use base64ct::{Base64, Encoding};
+use gm_tls::key::PrivateKey;
+use gm_tls::seal::{KEY_BYTES, SealKey};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::check::{certificates, check, key};
+use super::{BundleError, BundleId, BundleInfo, Part, Parts};
+
+/// Bundles of a node, in all namespaces.
+pub const MAX_BUNDLES: usize = 10_000;
+/// Versions kept of a bundle, the one in force among them.
+pub const MAX_VERSIONS: usize = 8;
+/// Largest file of a version.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// What is known of a version that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VersionInfo {
+    pub version: u32,
+    /// When it was put there, unix seconds.
+    pub created: i64,
+    pub in_force: bool,
+}
+
+/// The contents of a version's file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    format: u32,
+    created: i64,
+    certificates: BTreeMap<String, String>,
+    /// Secrets by part, sealed; absent without any.
+    sealed: Option<String>,
+}
+
+const FORMAT: u32 = 1;
+
+/// The bundles of a node.
+#[derive(Debug, Clone)]
+pub struct Bundles {
+    root: PathBuf,
+}
+
+impl Bundles {
+    /// Those in a data directory. Nothing is read or made yet.
+    pub fn in_data_dir(data_dir: &Path) -> Bundles {
+        Bundles { root: data_dir.join("bundles") }
+    }
+
+    /// The directory of a bundle, which changes when the bundle does.
+    pub fn directory(&self, id: &BundleId) -> PathBuf {
+        match id.namespace() {
+            Some(namespace) => self.root.join("ns").join(namespace).join(id.name()),
+            None => self.root.join("global").join(id.name()),
+        }
+    }
+
+    /// Puts a bundle there, or a new version in the place of the one in force.
+    ///
+    /// # Errors
+    /// [`BundleError::Faulty`] with everything that is wrong with it, or what kept it from being written.
+    pub fn put(&self, id: &BundleId, parts: &Parts, now: i64) -> Result<BundleInfo, BundleError> {
+        check(parts, now).map_err(BundleError::Faulty)?;
+        let _lock = self.lock()?;
+        let versions = self.numbers(id)?;
+        if versions.is_empty() && self.all()?.len() >= MAX_BUNDLES {
+            return Err(BundleError::TooMany);
+        }
+        self.write(id, versions.last().map_or(1, |last| last.saturating_add(1)), parts, now)?;
+        self.show(id)
+    }
+
+    /// Puts an earlier version in force again, as a new one. It must be good today.
+    ///
+    /// # Errors
+    /// There is none such, or as for [`put`](Self::put).
+    pub fn restore(&self, id: &BundleId, version: u32, now: i64) -> Result<BundleInfo, BundleError> {
+        let parts = {
+            let _lock = self.lock()?;
+            if !self.numbers(id)?.contains(&version) {
+                return Err(BundleError::NoVersion { id: id.clone(), version });
+            }
+            self.read(id, version)?.1
+        };
+        self.put(id, &parts, now)
+    }
+
+    /// The bundle in force, without its secrets.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn show(&self, id: &BundleId) -> Result<BundleInfo, BundleError> {
+        let version = self.current(id)?;
+        let (created, parts) = self.read(id, version)?;
+        let mut info = BundleInfo {
+            id: id.clone(),
+            version,
+            created,
+            certificates: Vec::new(),
+            secrets: parts.iter().map(|(part, _)| part).filter(|part| part.is_secret()).collect(),
+        };
+        for (part, text) in parts.iter().filter(|(part, _)| !part.is_secret()) {
+            let damaged = |reason| BundleError::Damaged { path: self.file(id, version), reason };
+            info.certificates.push((part, certificates(part, text).map_err(damaged)?));
+        }
+        Ok(info)
+    }
+
+    /// The names of all bundles, in order.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub fn all(&self) -> Result<Vec<BundleId>, BundleError> {
+        let mut found = Vec::new();
+        for name in names_in(&self.root.join("global"))? {
+            found.extend(BundleId::new(None, &name).ok());
+        }
+        for namespace in names_in(&self.root.join("ns"))? {
+            for name in names_in(&self.root.join("ns").join(&namespace))? {
+                found.extend(BundleId::new(Some(&namespace), &name).ok());
+            }
+        }
+        // A directory without a version is what a crash left of a bundle's first.
+        found.retain(|id| self.numbers(id).is_ok_and(|versions| !versions.is_empty()));
+        found.sort();
+        Ok(found)
+    }
+
+    /// The versions that are kept of a bundle, the oldest first.
+    ///
+    /// # Errors
+    /// There is no such bundle, or it cannot be read.
+    pub fn versions(&self, id: &BundleId) -> Result<Vec<VersionInfo>, BundleError> {
+        let current = self.current(id)?;
+        let mut found = Vec::new();
+        for version in self.numbers(id)? {
+            let created = self.stored(&self.file(id, version))?.created;
+            found.push(VersionInfo { version, created, in_force: version == current });
+        }
+        Ok(found)
+    }
+
+    /// Deletes a bundle with all its versions. `users` are those who refer to it, in words for the operator.
+    ///
+    /// # Errors
+    /// [`BundleError::InUse`] while there are any.
+    pub fn delete(&self, id: &BundleId, users: Vec<String>) -> Result<(), BundleError> {
+        let _lock = self.lock()?;
+        self.current(id)?;
+        if !users.is_empty() {
+            return Err(BundleError::InUse { id: id.clone(), users });
+        }
+        let directory = self.directory(id);
+        // The newest last: whatever stops this, what is left is not an older version in force.
+        for version in self.numbers(id)? {
+            let file = self.file(id, version);
+            fs::remove_file(&file).map_err(failed(&file))?;
+        }
+        fs::remove_dir_all(&directory).map_err(failed(&directory))?;
+        directory.parent().map_or(Ok(()), sync_directory)
+    }
+
+    /// The text of a part of the bundle in force; secrets too, for whoever serves connections with them.
+    pub(crate) fn part(&self, id: &BundleId, part: Part) -> Result<Zeroizing<Vec<u8>>, BundleError> {
+        let parts = self.load(id)?;
+        match parts.get(part) {
+            Some(text) => Ok(Zeroizing::new(text.to_vec())),
+            None => Err(BundleError::NoPart { id: id.clone(), part, has: parts.names() }),
+        }
+    }
+
+    /// A private key of the bundle in force.
+    pub(crate) fn private_key(&self, id: &BundleId, part: Part) -> Result<PrivateKey, BundleError> {
+        let parts = self.load(id)?;
+        if parts.get(part).is_none() {
+            return Err(BundleError::NoPart { id: id.clone(), part, has: parts.names() });
+        }
+        key(&parts, part).map_err(|reason| BundleError::Damaged { path: self.directory(id), reason })
+    }
+
+    /// All parts of the bundle in force.
+    pub(crate) fn load(&self, id: &BundleId) -> Result<Parts, BundleError> {
+        Ok(self.read(id, self.current(id)?)?.1)
+    }
+
+    #[cfg(test)]
+    pub(super) fn read_version(&self, id: &BundleId, version: u32) -> Parts {
+        self.read(id, version).unwrap().1
+    }
+
+    fn current(&self, id: &BundleId) -> Result<u32, BundleError> {
+        self.numbers(id)?.last().copied().ok_or_else(|| BundleError::Missing(id.clone()))
+    }
+
+    /// Versions there are, in order.
+    fn numbers(&self, id: &BundleId) -> Result<Vec<u32>, BundleError> {
+        let mut numbers: Vec<u32> = names_in(&self.directory(id))?
+            .iter()
+            .filter(|name| name.len() == 8)
+            .filter_map(|name| name.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn file(&self, id: &BundleId, version: u32) -> PathBuf {
+        self.directory(id).join(format!("{version:08}"))
+    }
+
+    fn stored(&self, file: &Path) -> Result<Stored, BundleError> {
+        let bytes = read_bounded(file, MAX_FILE_BYTES).map_err(failed(file))?;
+        let damaged = |reason: String| BundleError::Damaged { path: file.to_owned(), reason };
+        let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if stored.format != FORMAT {
+            return Err(damaged(format!(
+                "its format {} is not one that this version of the broker knows",
+                stored.format
+            )));
+        }
+        Ok(stored)
+    }
+
+    fn read(&self, id: &BundleId, version: u32) -> Result<(i64, Parts), BundleError> {
+        let file = self.file(id, version);
+        let stored = self.stored(&file)?;
+        let damaged = |reason: &str| BundleError::Damaged { path: file.clone(), reason: reason.to_owned() };
+        let mut parts = Parts::default();
+        for (name, text) in stored.certificates {
+            let part =
+                Part::from_name(&name).filter(|part| !part.is_secret()).ok_or_else(|| damaged("an unknown part"))?;
+            parts.insert(part, Zeroizing::new(text.into_bytes()));
+        }
+        if let Some(sealed) = stored.sealed {
+            let sealed = Base64::decode_vec(&sealed).map_err(|_| damaged("its secrets are not Base64"))?;
+            let opened = self.node_key()?.open(context(id).as_bytes(), &sealed);
+            let opened = opened.map_err(|cause| damaged(&format!("its secrets cannot be decrypted: {cause}")))?;
+            unpack(&opened, &mut parts).ok_or_else(|| damaged("its secrets are not what they should be"))?;
+        }
+        Ok((stored.created, parts))
+    }
+
+    fn write(&self, id: &BundleId, version: u32, parts: &Parts, now: i64) -> Result<(), BundleError> {
+        let mut stored = Stored { format: FORMAT, created: now, certificates: BTreeMap::new(), sealed: None };
+        let mut secrets = Zeroizing::new(Vec::with_capacity(packed_len(parts)));
+        for (part, text) in parts.iter() {
+            let text = std::str::from_utf8(text)
+                .map_err(|_| BundleError::Faulty(vec![super::Fault { part, reason: "is not text".to_owned() }]))?;
+            match part.is_secret() {
+                true => pack(&mut secrets, part, text),
+                false => drop(stored.certificates.insert(part.name().to_owned(), text.to_owned())),
+            }
+        }
+        let library = |cause: &dyn std::fmt::Display| BundleError::Library(cause.to_string());
+        if !secrets.is_empty() {
+            let sealed = self.node_key()?.seal(context(id).as_bytes(), &secrets).map_err(|cause| library(&cause))?;
+            stored.sealed = Some(Base64::encode_string(&sealed));
+        }
+        let bytes = serde_json::to_vec(&stored).map_err(|cause| library(&cause))?;
+        let (directory, file) = (self.directory(id), self.file(id, version));
+        make_directory(&directory).map_err(failed(&directory))?;
+        // The parents are new with the first bundle.
+        for parent in directory.ancestors().skip(1).take(3) {
+            sync_directory(parent)?;
+        }
+        let unfinished = directory.join("new");
+        replace(&unfinished, &file, &bytes).map_err(failed(&file))?;
+        sync_directory(&directory)?;
+        self.forget_oldest(id)
+    }
+
+    /// Deletes the versions beyond those that are kept.
+    fn forget_oldest(&self, id: &BundleId) -> Result<(), BundleError> {
+        let numbers = self.numbers(id)?;
+        for version in numbers.iter().take(numbers.len().saturating_sub(MAX_VERSIONS)) {
+            let file = self.file(id, *version);
+            fs::remove_file(&file).map_err(failed(&file))?;
+        }
+        Ok(())
+    }
+
+    /// The key of this node, made when there is none.
+    fn node_key(&self) -> Result<SealKey, BundleError> {
+        let path = self.root.join("node.key");
+        let refused = |reason: String| BundleError::NodeKey { path: path.clone(), reason };
+        match File::open(&path) {
+            Ok(file) => {
+                let metadata = file.metadata().map_err(failed(&path))?;
+                if let Some(owner) = gm_tls::stranger(&metadata) {
+                    return Err(refused(format!(
+                        "belongs to user {owner}, who is neither the user of this process nor root"
+                    )));
+                }
+                let mode = metadata.permissions().mode() & 0o7777;
+                if mode & 0o077 != 0 {
+                    return Err(refused(format!("can be read by others (mode {mode:04o}); run `chmod 600` on it")));
+                }
+                let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+                let mut file = file;
+                file.read_exact(&mut *bytes)
+                    .map_err(|_| refused("is not a key of a node; was it damaged?".to_owned()))?;
+                Ok(SealKey::from_bytes(*bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !self.all()?.is_empty() {
+                    let reason = "is missing, and without it the keys of the bundles that are there cannot be read; \
+                                  bring it back from a backup, or delete the directory and put the bundles there again";
+                    return Err(refused(reason.to_owned()));
+                }
+                let key = SealKey::generate().map_err(|cause| BundleError::Library(cause.to_string()))?;
+                make_directory(&self.root).map_err(failed(&self.root))?;
+                replace(&self.root.join("node.key.new"), &path, key.as_bytes()).map_err(failed(&path))?;
+                sync_directory(&self.root)?;
+                Ok(key)
+            }
+            Err(error) => Err(failed(&path)(error)),
+        }
+    }
+
+    /// Keeps two programs from changing bundles at once, for as long as it is held.
+    fn lock(&self) -> Result<File, BundleError> {
+        let path = self.root.join("lock");
+        make_directory(&self.root).map_err(failed(&self.root))?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(failed(&path))?;
+        file.lock().map_err(failed(&path))?;
+        Ok(file)
+    }
+}
+
+/// Secrets one after the other: length and name of the part, length and text. No encoder that leaves copies in memory has part in it.
+fn pack(out: &mut Vec<u8>, part: Part, text: &str) {
+    let name = part.name().as_bytes();
+    out.push(u8::try_from(name.len()).unwrap_or_default());
+    out.extend_from_slice(name);
+    out.extend_from_slice(&u32::try_from(text.len()).unwrap_or_default().to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// No less than all secrets take, so that the buffer never moves.
+fn packed_len(parts: &Parts) -> usize {
+    parts.iter().map(|(part, text)| 5 + part.name().len() + text.len()).sum()
+}
+
+fn unpack(mut packed: &[u8], parts: &mut Parts) -> Option<()> {
+    while let Some((&name_len, rest)) = packed.split_first() {
+        let (name, rest) = rest.split_at_checked(name_len.into())?;
+        let part = Part::from_name(std::str::from_utf8(name).ok()?).filter(|part| part.is_secret())?;
+        let (len, rest) = rest.split_first_chunk()?;
+        let (text, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*len)).ok()?)?;
+        parts.insert(part, Zeroizing::new(text.to_vec()));
+        packed = rest;
+    }
+    Some(())
+}
+
+/// What sealed secrets are bound to: those of one bundle are no use in the file of another.
+fn context(id: &BundleId) -> String {
+    format!("bundle {}\0{}", id.namespace().unwrap_or_default(), id.name())
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> BundleError + use<> {
+    let path = path.to_owned();
+    move |error| BundleError::Io { path: path.clone(), error }
+}
+
+fn names_in(directory: &Path) -> Result<Vec<String>, BundleError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(directory)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(failed(directory))?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+/// A file that is whole under its name, or not there. Readable by its owner only.
+fn replace(unfinished: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(unfinished).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+    let written = written.and_then(|()| fs::rename(unfinished, path));
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(unfinished);
+    }
+    written
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn sync_directory(path: &Path) -> Result<(), BundleError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(failed(path))
+}
+
+fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than any bundle"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,257 @@
+//! `shangmq certs bundle`: the certificate bundles of a node.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{CertsError, describe};
+use crate::bundle::{BundleId, BundleInfo, Bundles, Part, Parts};
+use crate::config::Config;
+use crate::dev_certs::now;
+
+/// Largest file that is taken for a part.
+const MAX_FILE_BYTES: usize = 1 << 20;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Put a bundle there, or a new version in the place of the one in force, once everything in it was checked.
+    Put(Box<Put>),
+    /// Name all bundles, with what they hold and when they expire.
+    List(Common),
+    /// Say what a bundle holds. Keys and passwords are never shown.
+    Show(One),
+    /// Delete a bundle with all its versions; refused while the configuration refers to it.
+    Delete(One),
+    /// Name the versions that are kept of a bundle.
+    Versions(One),
+    /// Put an earlier version in force again.
+    Restore(Restore),
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The broker's configuration: it says where the data directory is, and who uses which bundle.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct One {
+    /// NAME, or NAMESPACE/NAME.
+    bundle: BundleId,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Restore {
+    #[command(flatten)]
+    one: One,
+    /// The version to go back to.
+    #[arg(long, value_name = "NUMBER")]
+    version: u32,
+}
+
+#[derive(Debug, Args)]
+struct Put {
+    #[command(flatten)]
+    one: One,
+    /// Certificate for TLS (ECDSA, RSA, Ed25519), with the issuers above it.
+    #[arg(long, value_name = "FILE")]
+    chain: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// File with the password of the key; so for the others below.
+    #[arg(long, value_name = "FILE")]
+    key_password_file: Option<PathBuf>,
+    /// Single SM2 certificate, for RFC 8998.
+    #[arg(long, value_name = "FILE")]
+    sm2_chain: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    sm2_key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    sm2_key_password_file: Option<PathBuf>,
+    /// Signing certificate of a TLCP pair.
+    #[arg(long, value_name = "FILE")]
+    sign_chain: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    sign_key_password_file: Option<PathBuf>,
+    /// Encryption certificate of a TLCP pair.
+    #[arg(long, value_name = "FILE")]
+    enc_chain: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    enc_key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    enc_key_password_file: Option<PathBuf>,
+    /// Authorities of clients.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl Arguments {
+    pub(super) fn run(self, out: &mut impl Write) -> Result<(), CertsError> {
+        match self.command {
+            Command::Put(put) => {
+                let (bundles, _) = put.one.common.open()?;
+                let info = bundles.put(&put.one.bundle, &put.parts()?, now())?;
+                put.one.common.say(out, &info)
+            }
+            Command::List(common) => {
+                let (bundles, _) = common.open()?;
+                let all = bundles.all()?.iter().map(|id| bundles.show(id)).collect::<Result<Vec<_>, _>>()?;
+                if common.json {
+                    let all: Vec<Value> = all.iter().map(|info| to_json(info, now())).collect();
+                    return write_json(out, &json!({ "bundles": all }));
+                }
+                for info in &all {
+                    writeln!(out, "{}", summary(info))?;
+                }
+                Ok(())
+            }
+            Command::Show(one) => {
+                let (bundles, _) = one.common.open()?;
+                one.common.say(out, &bundles.show(&one.bundle)?)
+            }
+            Command::Delete(one) => {
+                let (bundles, config) = one.common.open()?;
+                bundles.delete(&one.bundle, config.users_of(&one.bundle))?;
+                if one.common.json {
+                    return write_json(out, &json!({ "deleted": one.bundle.to_string() }));
+                }
+                Ok(writeln!(out, "deleted {}", one.bundle)?)
+            }
+            Command::Versions(one) => {
+                let (bundles, _) = one.common.open()?;
+                let versions = bundles.versions(&one.bundle)?;
+                if one.common.json {
+                    let versions = versions.iter().map(|version| {
+                        json!({ "version": version.version, "created": version.created, "in_force": version.in_force })
+                    });
+                    return write_json(out, &json!({ "versions": versions.collect::<Vec<_>>() }));
+                }
+                for version in versions {
+                    let note = if version.in_force { "  in force" } else { "" };
+                    writeln!(out, "{:>5}  {}{note}", version.version, describe::utc(version.created))?;
+                }
+                Ok(())
+            }
+            Command::Restore(Restore { one, version }) => {
+                let (bundles, _) = one.common.open()?;
+                let info = bundles.restore(&one.bundle, version, now())?;
+                one.common.say(out, &info)
+            }
+        }
+    }
+}
+
+impl Common {
+    fn open(&self) -> Result<(Bundles, Config), CertsError> {
+        let config = Config::load(Some(&self.config), std::env::vars())?;
+        Ok((Bundles::in_data_dir(&config.node.data_dir), config))
+    }
+
+    fn say(&self, out: &mut impl Write, info: &BundleInfo) -> Result<(), CertsError> {
+        let now = now();
+        if self.json {
+            return write_json(out, &to_json(info, now));
+        }
+        writeln!(out, "{}", summary(info))?;
+        for (part, certificates) in &info.certificates {
+            writeln!(out, "{part}")?;
+            let all = if *part == Part::Ca { certificates.len() } else { 1 };
+            for certificate in certificates.iter().take(all) {
+                describe::certificate(out, certificate, now)?;
+            }
+            for above in certificates.iter().skip(all) {
+                writeln!(out, "  sent with     {}", above.subject())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Put {
+    fn parts(&self) -> Result<Parts, CertsError> {
+        let files = [
+            (Part::Chain, &self.chain),
+            (Part::Key, &self.key),
+            (Part::KeyPassword, &self.key_password_file),
+            (Part::Sm2Chain, &self.sm2_chain),
+            (Part::Sm2Key, &self.sm2_key),
+            (Part::Sm2KeyPassword, &self.sm2_key_password_file),
+            (Part::SignChain, &self.sign_chain),
+            (Part::SignKey, &self.sign_key),
+            (Part::SignKeyPassword, &self.sign_key_password_file),
+            (Part::EncChain, &self.enc_chain),
+            (Part::EncKey, &self.enc_key),
+            (Part::EncKeyPassword, &self.enc_key_password_file),
+            (Part::Ca, &self.ca),
+        ];
+        let mut parts = Parts::default();
+        for (part, path) in files {
+            let Some(path) = path else { continue };
+            let unreadable = |error| CertsError::Unreadable { path: path.clone(), error };
+            let length = fs::metadata(path).map_err(unreadable)?.len();
+            if length > MAX_FILE_BYTES as u64 {
+                let error = std::io::Error::other("larger than any certificate or key");
+                return Err(unreadable(error));
+            }
+            let mut text = Zeroizing::new(fs::read(path).map_err(unreadable)?);
+            // A line end is no part of a password.
+            if part.name().ends_with("password") {
+                while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+                    text.pop();
+                }
+            }
+            parts.insert(part, text);
+        }
+        Ok(parts)
+    }
+}
+
+fn summary(info: &BundleInfo) -> String {
+    let parts = info.certificates.iter().map(|(part, _)| *part).chain(info.secrets.iter().copied());
+    let parts: Vec<&str> = parts.map(Part::name).collect();
+    let expires = info.expires().map_or_else(String::new, |at| format!(", expires {}", describe::utc(at)));
+    format!("{}  version {}{expires}: {}", info.id, info.version, parts.join(", "))
+}
+
+fn to_json(info: &BundleInfo, now: i64) -> Value {
+    let parts: serde_json::Map<String, Value> = info
+        .certificates
+        .iter()
+        .map(|(part, all)| {
+            let all: Vec<Value> = all.iter().map(|certificate| describe::json(certificate, now)).collect();
+            (part.name().to_owned(), Value::from(all))
+        })
+        .collect();
+    json!({
+        "name": info.id.name(),
+        "namespace": info.id.namespace(),
+        "version": info.version,
+        "created": info.created,
+        "expires": info.expires(),
+        "certificates": parts,
+        "secrets": info.secrets.iter().map(|part| part.name()).collect::<Vec<_>>(),
+    })
+}
+
+fn write_json(out: &mut impl Write, answer: &Value) -> Result<(), CertsError> {
+    serde_json::to_writer_pretty(&mut *out, answer)?;
+    Ok(writeln!(out)?)
+}

@@ -25,11 +25,17 @@ struct Authorities {
     trusted: CertificateAuthority,
     other: CertificateAuthority,
     second_trusted: CertificateAuthority,
+    /// Not trusted, and of another kind.
+    ecdsa: CertificateAuthority,
 }
 
 fn authority(name: &str) -> CertificateAuthority {
+    authority_of(KeyKind::Sm2, name)
+}
+
+fn authority_of(kind: KeyKind, name: &str) -> CertificateAuthority {
     let profile = AuthorityProfile::new(1000, None);
-    CertificateAuthority::create(&Subject::common_name(name), KeyKind::Sm2, &profile, now() - 100 * DAY_SECS).unwrap()
+    CertificateAuthority::create(&Subject::common_name(name), kind, &profile, now() - 100 * DAY_SECS).unwrap()
 }
 
 fn authorities() -> &'static Authorities {
@@ -38,6 +44,7 @@ fn authorities() -> &'static Authorities {
         trusted: authority("clients"),
         other: authority("clients"),
         second_trusted: authority("other clients"),
+        ecdsa: authority_of(KeyKind::EcP256, "clients"),
     })
 }
 
@@ -204,6 +211,50 @@ async fn refuses_other_keys_than_sm2_in_either_place() {
         refused(&[other(sign()).der(), enc().der()], "wrong_pair", BAD_CERTIFICATE).await;
         refused(&[sign().der(), other(enc()).der()], "wrong_pair", BAD_CERTIFICATE).await;
     }
+}
+
+#[tokio::test]
+async fn refuses_certificates_that_are_for_neither_use() {
+    let silent = |leaf: Leaf| Leaf { usage: KeyUsage::CRL_SIGN, ..leaf };
+    refused(&[silent(sign()).der(), enc().der()], "bad_certificate", UNSUPPORTED_CERTIFICATE).await;
+    refused(&[sign().der(), silent(enc()).der()], "wrong_pair", BAD_CERTIFICATE).await;
+}
+
+#[tokio::test]
+async fn refuses_a_pair_below_an_authority_of_another_kind() {
+    let below = |leaf: Leaf| Leaf { authority: &authorities().ecdsa, ..leaf };
+    refused(&[below(sign()).der(), below(enc()).der()], "unknown_ca", UNKNOWN_CA).await;
+}
+
+#[tokio::test]
+async fn refuses_chains_that_are_deeper_than_allowed() {
+    let mut profile = Profile::client(10);
+    let mut authority = &authorities().trusted;
+    let mut above: Vec<CertificateAuthority> = Vec::new();
+    for depth in 0..15 {
+        let subject = Subject::common_name(format!("authority {depth}"));
+        let next = authority.issue_authority(&subject, KeyKind::Sm2, &AuthorityProfile::new(100, None), now()).unwrap();
+        above.push(next);
+        authority = Box::leak(Box::new(above.pop().unwrap()));
+        above.clear();
+    }
+    let (subject, names) = (Subject::common_name("client"), AlternativeNames::default());
+    profile.purposes = sign().purposes;
+    let pair = authority.issue_pair(&subject, &names, KeyKind::Sm2, &profile, now()).unwrap();
+    let leaves = [&pair.sign.chain.leaf, &pair.enc.chain.leaf].map(gm_tls::cert::Certificate::to_der);
+    let chain = pair.sign.chain.intermediates.iter().map(gm_tls::cert::Certificate::to_der);
+    let all: Vec<Vec<u8>> = leaves.into_iter().chain(chain).collect();
+    assert_eq!(all.len(), 17);
+    refused(&all, "unknown_ca", UNKNOWN_CA).await;
+}
+
+// GmSSL 1919: what comes after the pair is its chain, in whatever order libraries send it; it is never a third certificate of the client.
+#[tokio::test]
+async fn what_follows_the_pair_counts_for_nothing_by_itself() {
+    let other = Leaf { authority: &authorities().other, ..sign() }.der();
+    refused(&[other.clone(), sign().der(), enc().der()], "unknown_ca", UNKNOWN_CA).await;
+    let long: Vec<Vec<u8>> = std::iter::once(other).chain((0..16).map(|_| enc().der())).collect();
+    refused(&long, "unknown_ca", UNKNOWN_CA).await;
 }
 
 /// What a client gets for a key exchange that need not show certificates.

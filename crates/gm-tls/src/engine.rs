@@ -20,6 +20,7 @@ use openssl::{
 };
 
 use crate::{
+    after::Records,
     client::Session,
     error::{HandshakeError, HandshakeFailure, alert_name},
     forget,
@@ -99,6 +100,10 @@ struct Buffers {
     answers: u8,
     /// Whether what is written now is such an answer.
     answering: bool,
+    /// The records of a TLCP client after its handshake.
+    after: Option<Records>,
+    /// Another handshake began among them.
+    second_hello: bool,
 }
 
 impl Engine {
@@ -167,6 +172,9 @@ impl Engine {
             forget::peer_certificates(self.stream.ssl_mut()).map_err(HandshakeError::setup)?;
         }
         self.chains = chain::take(self.stream.ssl());
+        if self.role == Role::Server && identity.protocol == Protocol::Tlcp {
+            self.stream.get_mut().after = Some(Records::default());
+        }
         self.identity = Some(Arc::new(identity));
         Ok(Progress::Done)
     }
@@ -195,6 +203,10 @@ impl Engine {
         let outcome = self.stream.ssl_read_uninit(into);
         let buffers = self.stream.get_mut();
         buffers.answering = false;
+        if buffers.second_hello {
+            let message = "the client sent a second hello, which TLCP does not have";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         if buffers.answers > MAX_ANSWERS {
             let message = "the peer made the connection answer again and again without sending data";
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -354,6 +366,16 @@ impl Buffers {
 
 impl Read for Buffers {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.give(into)?;
+        if let Some(records) = &mut self.after {
+            self.second_hello |= records.begin_handshake(into.get(..count).unwrap_or_default());
+        }
+        if self.second_hello { Err(io::ErrorKind::InvalidData.into()) } else { Ok(count) }
+    }
+}
+
+impl Buffers {
+    fn give(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if !self.prefix.is_empty() {
             let count = self.prefix.len().min(into.len());
             let head = self.prefix.split_to(count);

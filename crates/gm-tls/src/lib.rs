@@ -14,6 +14,8 @@ pub mod revocation;
 pub mod suites;
 
 #[cfg(feature = "tongsuo")]
+mod after;
+#[cfg(feature = "tongsuo")]
 pub mod cert;
 #[cfg(feature = "tongsuo")]
 pub mod client;

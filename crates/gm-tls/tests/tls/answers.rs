@@ -8,7 +8,7 @@ use std::{
 
 use gm_tls::server::VerifyMode;
 use openssl::foreign_types::ForeignTypeRef;
-use openssl::ssl::{ErrorCode, Ssl, SslContextBuilder, SslMethod, SslStream, SslVerifyMode};
+use openssl::ssl::{ErrorCode, Ssl, SslContextBuilder, SslMethod, SslOptions, SslStream, SslVerifyMode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, join, simplex};
 
 use crate::harness::{serve, server};
@@ -16,6 +16,7 @@ use crate::harness::{serve, server};
 const SSL_KEY_UPDATE_REQUESTED: c_int = 1;
 
 unsafe extern "C" {
+    fn SSL_renegotiate(ssl: *mut openssl_sys::SSL) -> c_int;
     fn SSL_key_update(ssl: *mut openssl_sys::SSL, kind: c_int) -> c_int;
 }
 
@@ -49,12 +50,22 @@ impl Write for Memory {
     }
 }
 
-/// A client of TLS 1.3 that may ask its peer for new keys at any time.
+/// A client of TLS 1.3 that may ask its peer for new keys at any time, or of TLCP that may begin anew.
 struct Nagging(SslStream<Memory>);
 
 impl Nagging {
     fn new() -> Nagging {
-        let mut builder = SslContextBuilder::new(SslMethod::tls_client()).unwrap();
+        Nagging::with(SslContextBuilder::new(SslMethod::tls_client()).unwrap())
+    }
+
+    fn tlcp() -> Nagging {
+        let mut builder = SslContextBuilder::new(SslMethod::ntls_client()).unwrap();
+        builder.enable_ntls();
+        builder.set_options(SslOptions::DONT_INSERT_EMPTY_FRAGMENTS);
+        Nagging::with(builder)
+    }
+
+    fn with(mut builder: SslContextBuilder) -> Nagging {
         builder.set_verify(SslVerifyMode::NONE);
         let mut stream = SslStream::new(Ssl::new(&builder.build()).unwrap(), Memory::default()).unwrap();
         stream.ssl_mut().set_connect_state();
@@ -77,19 +88,27 @@ impl Nagging {
         assert!(self.step());
     }
 
+    /// A second hello; what comes of it is not waited for.
+    fn begin_anew(&mut self) {
+        // SAFETY: as above.
+        assert_eq!(unsafe { SSL_renegotiate(self.0.ssl().as_ptr()) }, 1);
+        assert!(!self.step(), "the server has not answered yet");
+    }
+
     fn sent(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.0.get_mut().outgoing)
     }
 }
 
 /// A server and a connected client; what the server has to read comes by `to_server`, and it can write 4 KiB before it has to wait.
-async fn connected()
--> (gm_tls::TlsStream<impl AsyncRead + AsyncWrite + Unpin>, impl AsyncWrite + Unpin, impl AsyncRead + Unpin, Nagging) {
+async fn connected(
+    mut client: Nagging,
+) -> (gm_tls::TlsStream<impl AsyncRead + AsyncWrite + Unpin>, impl AsyncWrite + Unpin, impl AsyncRead + Unpin, Nagging)
+{
     let (from_client, mut to_server) = simplex(1 << 20);
     let (mut from_server, to_client) = simplex(4096);
     let contexts = server(VerifyMode::None);
     let accepting = tokio::spawn(async move { serve(&contexts, join(from_client, to_client)).await.unwrap().unwrap() });
-    let mut client = Nagging::new();
     loop {
         let complete = client.step();
         to_server.write_all(&client.sent()).await.unwrap();
@@ -125,7 +144,7 @@ async fn read_on<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut gm_tls::TlsStre
 // Each request was answered without end: the answers grew with what a peer sent that never read them.
 #[tokio::test]
 async fn a_peer_that_asks_for_keys_again_and_again_is_given_up() {
-    let (mut server, mut to_server, _from_server, mut client) = connected().await;
+    let (mut server, mut to_server, _from_server, mut client) = connected(Nagging::new()).await;
     // One more than are answered, and one whose answer would wait for the next write.
     for _ in 0..34 {
         client.ask_for_keys();
@@ -138,7 +157,7 @@ async fn a_peer_that_asks_for_keys_again_and_again_is_given_up() {
 
 #[tokio::test]
 async fn new_keys_now_and_then_are_welcome() {
-    let (mut server, mut to_server, mut from_server, mut client) = connected().await;
+    let (mut server, mut to_server, mut from_server, mut client) = connected(Nagging::new()).await;
     for _ in 0..100 {
         client.ask_for_keys();
         client.0.write_all(b"data").unwrap();
@@ -158,7 +177,7 @@ async fn new_keys_now_and_then_are_welcome() {
 #[tokio::test]
 async fn a_peer_that_does_not_read_its_answers_is_not_read() {
     const ROUNDS: usize = 4000;
-    let (mut server, mut to_server, mut from_server, mut client) = connected().await;
+    let (mut server, mut to_server, mut from_server, mut client) = connected(Nagging::new()).await;
     for _ in 0..ROUNDS {
         client.ask_for_keys();
         client.0.write_all(b"x").unwrap();
@@ -174,4 +193,19 @@ async fn a_peer_that_does_not_read_its_answers_is_not_read() {
         assert!(count > 0);
         read += read_on(&mut server).await.unwrap();
     }
+}
+
+// TLCP has no HelloRequest and no second handshake. The library swallows a second hello and goes on.
+#[tokio::test]
+async fn a_second_hello_ends_a_tlcp_connection() {
+    let (mut server, mut to_server, _from_server, mut client) = connected(Nagging::tlcp()).await;
+    client.0.write_all(b"data").unwrap();
+    to_server.write_all(&client.sent()).await.unwrap();
+    assert_eq!(read_on(&mut server).await.unwrap(), 4);
+    client.begin_anew();
+    let hello = client.sent();
+    assert!(hello.len() > 50, "{} bytes", hello.len());
+    to_server.write_all(&hello).await.unwrap();
+    let error = read_on(&mut server).await.unwrap_err();
+    assert!(error.to_string().contains("a second hello"), "{error}");
 }

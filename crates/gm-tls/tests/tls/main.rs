@@ -18,6 +18,7 @@ mod forget;
 mod harness;
 mod port;
 mod raw;
+mod records;
 mod resumption;
 mod status;
 mod transport;

@@ -2,6 +2,13 @@
 
 mod block;
 mod hmac;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod lanes256;
+#[cfg(target_arch = "x86_64")]
+mod lanes512;
+mod many;
 
 use std::fmt;
 
@@ -10,6 +17,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::cpu::features;
 use block::{BLOCK, State};
 pub use hmac::HmacSm3;
+pub use many::{Lanes, many, many_on};
 
 /// Bytes of a digest.
 pub const DIGEST_LENGTH: usize = 32;
@@ -34,9 +42,10 @@ impl Backend {
 
     /// Whether this machine can run it.
     pub fn is_available(self) -> bool {
+        let has = features();
         match self {
             Backend::Portable => true,
-            Backend::Bmi2 => features().bmi2,
+            Backend::Bmi2 => has.bmi2,
         }
     }
 
@@ -106,7 +115,7 @@ impl Sm3 {
             if !whole {
                 return;
             }
-            self.backend.compress(&mut self.state, &[self.buffer]);
+            self.backend.compress(&mut self.state, std::slice::from_ref(&self.buffer));
             data = later;
         }
         let (blocks, rest) = data.as_chunks::<BLOCK>();
@@ -123,20 +132,16 @@ impl Sm3 {
     /// The digest; what is left is of no use but to be dropped or [`reset`](Sm3::reset).
     fn finish(&mut self) -> [u8; DIGEST_LENGTH] {
         let filled = self.filled();
-        let mut padded = [[0u8; BLOCK]; 2];
+        let bits = self.length.wrapping_mul(8).to_be_bytes();
         let free = self.buffer.split_at_mut(filled).1;
         free.fill(0);
-        if let Some(mark) = free.first_mut() {
-            *mark = 0x80;
+        free.first_mut().into_iter().for_each(|mark| *mark = 0x80);
+        if filled >= BLOCK - bits.len() {
+            self.backend.compress(&mut self.state, std::slice::from_ref(&self.buffer));
+            self.buffer = [0; BLOCK];
         }
-        let bits = self.length.wrapping_mul(8).to_be_bytes();
-        padded[0] = self.buffer;
-        let count = if filled < BLOCK - bits.len() { 1 } else { 2 };
-        if let Some(last) = padded.get_mut(count - 1) {
-            last.split_at_mut(BLOCK - bits.len()).1.copy_from_slice(&bits);
-        }
-        self.backend.compress(&mut self.state, padded.split_at(count).0);
-        padded.zeroize();
+        self.buffer.split_at_mut(BLOCK - bits.len()).1.copy_from_slice(&bits);
+        self.backend.compress(&mut self.state, std::slice::from_ref(&self.buffer));
         to_bytes(&self.state)
     }
 
@@ -173,9 +178,10 @@ impl fmt::Debug for Sm3 {
 
 impl Zeroize for Sm3 {
     fn zeroize(&mut self) {
-        self.state.zeroize();
-        self.buffer.zeroize();
-        self.length.zeroize();
+        self.state = [0; 8];
+        self.buffer = [0; BLOCK];
+        self.length = 0;
+        zeroize::optimization_barrier(self);
     }
 }
 

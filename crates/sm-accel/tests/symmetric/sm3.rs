@@ -1,7 +1,7 @@
 //! SM3 and HMAC-SM3.
 
 use ::sm3::Digest;
-use sm_accel::sm3::{Backend, HmacSm3, Sm3, digest};
+use sm_accel::sm3::{Backend, HmacSm3, Lanes, Sm3, digest, many_on};
 
 use crate::{Noise, hex, lengths};
 
@@ -100,6 +100,34 @@ fn hmac_takes_keys_of_any_length_and_data_in_pieces() {
                 hmac_by_definition(&key, b""),
                 "a clone keeps what its original took"
             );
+        }
+    }
+}
+
+#[test]
+fn several_messages_at_once_have_the_digests_of_each() {
+    let mut noise = Noise(10);
+    let text = noise.bytes(5000);
+    for round in 0..60 {
+        let count = noise.below(40);
+        let spread = [1, 30, 200, 3000][noise.below(4)];
+        let base = noise.below(1500);
+        let messages: Vec<&[u8]> = (0..count).map(|at| &text[at..][..base + noise.below(spread)]).collect();
+        let expected: Vec<[u8; 32]> = messages.iter().map(|message| ::sm3::Sm3::digest(message).into()).collect();
+        for lanes in Lanes::available() {
+            let mut digests = vec![[7; 32]; count + 1];
+            many_on(lanes, &messages, &mut digests);
+            assert_eq!(digests[..count], expected, "{lanes:?}, round {round}");
+            assert_eq!(digests[count], [7; 32], "a place without a message");
+        }
+    }
+    for length in (0..300).chain([1000, 4096]) {
+        let messages: Vec<&[u8]> = (0..20).map(|at| &text[at..][..length]).collect();
+        let expected: Vec<[u8; 32]> = messages.iter().map(|message| ::sm3::Sm3::digest(message).into()).collect();
+        for lanes in Lanes::available() {
+            let mut digests = [[0; 32]; 20];
+            many_on(lanes, &messages, &mut digests);
+            assert_eq!(digests.to_vec(), expected, "{lanes:?}, {length} bytes");
         }
     }
 }

@@ -43,6 +43,8 @@ soak: ## kill the broker 500 times and take its power 500 times under load, star
 	CRASH_KILLS=500 START_SESSIONS=100000 START_RETAINED=1000000 cargo test --locked --release --test crash -- --nocapture --test-threads 1
 	SM_ACCEL_TIMING=100 cargo test --locked --release --package sm-accel --lib timing -- --nocapture --test-threads 1
 	SM_ACCEL_ROUNDS=100000 cargo test --locked --release --package sm-accel --lib -- --nocapture
+	SM_ACCEL_TIMING=1 cargo test --locked --release --package sm-accel --test timing -- --nocapture --test-threads 1
+	SM_ACCEL_ROUNDS=long cargo test --locked --release --package sm-accel --test symmetric
 
 bench: ## run the benchmarks and print the handshake table
 	@scripts/preflight build

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod corpus;
 mod sm3;
 mod sm4;
 

@@ -7,6 +7,7 @@
 //! - [`broker`] owns sessions and routes; [`session`] and [`router`] are its pure state.
 //! - [`store`] keeps sessions, messages under way and retained messages on disk.
 //! - [`bundle`] keeps certificates and keys under names.
+//! - [`revocation`] knows which certificates were revoked, and what is stapled to those of this server.
 //! - [`client`] is the MQTT client of the command line.
 //! - [`auth`] decides who may connect, [`per_address`] how much of anything one address may have; [`operator`] is what they do to a running
 //!   broker, and [`admin`] and [`metrics`] let them look inside; [`causes`] shows errors.
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod net;
 pub mod operator;
 pub mod per_address;
+pub mod revocation;
 pub mod router;
 pub mod server;
 pub mod session;

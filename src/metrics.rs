@@ -7,11 +7,12 @@
 mod authorization;
 mod limits;
 mod operations;
+mod revocation;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use limits::LimitCounters;
@@ -29,6 +30,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub use authorization::{AuthorizationCounters, Checked};
 pub use limits::LIMITS;
 pub use operations::Operations;
+pub use revocation::{Held, HeldCounts, RevocationCounters};
 
 /// The media type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,6 +61,8 @@ pub struct Metrics {
     sessions_ended: AtomicU64,
     limits_hit: LimitCounters,
     listeners: Mutex<Vec<Arc<ListenerMetrics>>>,
+    /// Of the node's service, once there is one.
+    revocation: OnceLock<Arc<RevocationCounters>>,
 }
 
 /// What the durable store counts.
@@ -228,6 +232,12 @@ impl Metrics {
         self.listeners.lock().iter().map(|listener| listener.connections.load(Ordering::Relaxed)).sum()
     }
 
+    /// Lets the counters of revocation be read with these.
+    pub fn show_revocation(&self, counters: Arc<RevocationCounters>) {
+        // A second service would be that of a second node in one process, which has counters of its own.
+        let _ = self.revocation.set(counters);
+    }
+
     /// Everything in the OpenMetrics 1.0 text format, with `gauges` as they are now.
     pub fn encode(self: &Arc<Self>, gauges: Gauges) -> String {
         let mut registry = Registry::with_prefix("shangmq");
@@ -362,7 +372,8 @@ impl Collector for Scrape {
         encode_traffic(&mut encoder, &listeners)?;
         authorization::encode(&mut encoder, &listeners)?;
         encode_connections(&mut encoder, &listeners)?;
-        encode_handshakes(&mut encoder, &listeners)
+        encode_handshakes(&mut encoder, &listeners)?;
+        self.metrics.revocation.get().map_or(Ok(()), |counters| revocation::encode(&mut encoder, counters))
     }
 }
 

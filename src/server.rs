@@ -7,6 +7,7 @@ use crate::config::{Config, ConfigError, ConfigErrors, CryptoConfig, Durability,
 use crate::metrics::Metrics;
 use crate::net::{BindError, PreparedListener};
 use crate::operator::{Channel, ChannelError, Operator, Source};
+use crate::revocation::Revocation;
 use crate::router::Stored;
 use crate::session::millis;
 use crate::store::{Directory, Loaded, LoadedRetained, Medium, Recovery, Store, StoreError, WallClock};
@@ -57,6 +58,7 @@ pub struct Prepared {
     /// Without its listeners.
     config: Config,
     auth: Arc<Auth>,
+    revocation: Arc<Revocation>,
     listeners: Vec<PreparedListener>,
     /// Instead of the data directory.
     medium: Option<Arc<dyn Medium>>,
@@ -103,15 +105,17 @@ impl Prepared {
         }
         let auth = Auth::new(&config.auth);
         errors.extend(auth.as_ref().err().into_iter().flat_map(|found| found.as_slice().iter().cloned()));
+        let (revocation, wrong) = Revocation::new(&config.revocation, &config.node.data_dir);
+        errors.extend(wrong);
         let mut listeners = Vec::new();
         for listener in std::mem::take(&mut config.listeners) {
-            match PreparedListener::new(listener) {
+            match PreparedListener::new(listener, &revocation) {
                 Ok(listener) => listeners.push(listener),
                 Err(found) => errors.extend(found),
             }
         }
         ConfigErrors::check(errors)?;
-        Ok(Prepared { config, auth: Arc::new(auth?), listeners, medium: None, source })
+        Ok(Prepared { config, auth: Arc::new(auth?), revocation, listeners, medium: None, source })
     }
 
     /// Keeps durable state somewhere else than in the data directory.
@@ -178,8 +182,9 @@ impl Server {
     /// # Errors
     /// Every address that the system does not give.
     pub async fn run(prepared: Prepared) -> Result<Server, StartError> {
-        let Prepared { config, auth, listeners, medium, source } = prepared;
+        let Prepared { config, auth, revocation, listeners, medium, source } = prepared;
         let metrics = Arc::new(Metrics::new());
+        metrics.show_revocation(Arc::clone(revocation.counters()));
         let broker = open_broker(&config, &auth, medium, Arc::clone(&metrics)).await?;
         let mut opened = Vec::new();
         let mut errors = Vec::new();
@@ -203,8 +208,9 @@ impl Server {
         }
         helpers.spawn(Arc::clone(&broker).run_janitor());
         helpers.spawn(Arc::clone(&broker).run_sys());
+        helpers.spawn(Arc::clone(&revocation).run());
         let all = opened.iter().map(|(listener, ..)| Arc::clone(listener)).collect();
-        let operator = Arc::new(Operator::new(source, all, auth, Arc::clone(broker.metrics())));
+        let operator = Arc::new(Operator::new(source, all, auth, Arc::clone(broker.metrics()), revocation));
         helpers.spawn(Arc::clone(&operator).watch(stopped.clone()));
         let mut listeners = JoinSet::new();
         let mut addresses = Vec::new();
@@ -223,6 +229,11 @@ impl Server {
 
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// The service that knows which certificates were revoked.
+    pub fn revocation(&self) -> &Arc<Revocation> {
+        self.operator.revocation()
     }
 
     pub fn broker(&self) -> &Arc<Broker> {

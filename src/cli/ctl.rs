@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::certs::utc;
 use super::{ConfigArguments, Outcome};
 use crate::operator::{CertificateReport, Client, ClientError, Reloaded, Request};
+use crate::revocation::report::{Report, SourceKind};
 
 const DAY: i64 = 86_400;
 
@@ -33,6 +34,20 @@ enum Command {
     Reload,
     /// List the certificates that the listeners show, and how long they are still valid.
     Certs,
+    /// List revocation lists, OCSP answers and what is stapled: where each comes from, its state, age, next update and error. With
+    /// `add` or `remove`, take revocation lists of a file for all listeners, or give them up.
+    Crl {
+        #[command(subcommand)]
+        change: Option<CrlChange>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CrlChange {
+    /// Take the lists of a file, DER or PEM, under a name; they replace those that had it, and stay over restarts.
+    Add { name: String, file: PathBuf },
+    /// Give up the lists under a name.
+    Remove { name: String },
 }
 
 impl Arguments {
@@ -52,6 +67,17 @@ impl Arguments {
                 Ok(found) => return done(certificates(&found, self.json, out)),
                 Err(refused) => refused,
             },
+            Command::Crl { change } => {
+                let request = match change {
+                    None => Request::Crl,
+                    Some(CrlChange::Add { name, file }) => Request::CrlAdd { name, path: std::path::absolute(file)? },
+                    Some(CrlChange::Remove { name }) => Request::CrlRemove { name },
+                };
+                match client.ask::<Report>(request) {
+                    Ok(found) => return done(revocation(&found, self.json, out)),
+                    Err(refused) => refused,
+                }
+            }
         };
         match refused {
             ClientError::Refused { message, mistakes } if !mistakes.is_empty() => {
@@ -135,5 +161,69 @@ fn left(seconds: i64) -> String {
         ..0 => format!("EXPIRED {} days ago", seconds.saturating_neg() / DAY),
         0..DAY => format!("{} hours left", seconds / 3600),
         _ => format!("{} days left", seconds / DAY),
+    }
+}
+
+fn revocation(found: &Report, json: bool, out: &mut impl Write) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{}", serde_json::to_string(found)?);
+    }
+    if found.crls.is_empty() && found.ocsp_answers.is_empty() && found.staples.is_empty() {
+        return writeln!(out, "no revocation list was needed yet, and nothing is asked of an OCSP responder");
+    }
+    for list in &found.crls {
+        let kind = match list.kind {
+            SourceKind::Url => "crl",
+            SourceKind::File => "crl file",
+            SourceKind::Upload => "crl added",
+        };
+        writeln!(out, "{kind} {}: {}", list.source, list.state)?;
+        if let Some(this_update) = list.this_update {
+            writeln!(out, "  issuer        {}", list.issuer)?;
+            writeln!(out, "  entries       {}", list.entries)?;
+            writeln!(out, "  issued        {}: {} ago", utc(this_update), span(found.now.saturating_sub(this_update)))?;
+        }
+        times(found.now, list.next_update, list.next_fetch, list.error.as_deref(), out)?;
+    }
+    for answer in &found.ocsp_answers {
+        writeln!(out, "ocsp {} serial {}: {}", answer.responder, answer.serial, answer.state)?;
+        if let Some(status) = &answer.status {
+            writeln!(out, "  status        {status}")?;
+        }
+        times(found.now, answer.next_update, None, answer.error.as_deref(), out)?;
+    }
+    for staple in &found.staples {
+        let must = if staple.must_staple { ", must-staple" } else { "" };
+        writeln!(out, "staple {}{must}: {}", staple.subject, staple.state)?;
+        writeln!(out, "  responder     {}", staple.responder)?;
+        times(found.now, staple.next_update, staple.next_fetch, staple.error.as_deref(), out)?;
+    }
+    Ok(())
+}
+
+fn times(
+    now: i64,
+    next_update: Option<i64>,
+    next_fetch: Option<i64>,
+    error: Option<&str>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    if let Some(next) = next_update {
+        let left = next.saturating_sub(now);
+        let left = if left < 0 { format!("STALE for {}", span(-left)) } else { format!("in {}", span(left)) };
+        writeln!(out, "  next update   {}: {left}", utc(next))?;
+    }
+    if let Some(next) = next_fetch {
+        writeln!(out, "  next fetch    in {}", span(next.saturating_sub(now).max(0)))?;
+    }
+    error.map_or(Ok(()), |error| writeln!(out, "  error         {error}"))
+}
+
+fn span(seconds: i64) -> String {
+    match seconds {
+        DAY.. => format!("{} days", seconds / DAY),
+        3600..DAY => format!("{} hours", seconds / 3600),
+        60..3600 => format!("{} minutes", seconds / 60),
+        _ => format!("{seconds} seconds"),
     }
 }

@@ -15,6 +15,7 @@ mod managed;
 mod mqtt;
 mod node;
 mod rate;
+mod revocation;
 mod section;
 mod store;
 mod tls;
@@ -43,6 +44,7 @@ pub use managed::ServerName;
 pub use mqtt::{DefaultPriority, MaxQos, MqttConfig, Redirect, RetainerConfig, SharedStrategy};
 pub use node::{LogConfig, LogFormat, LogLevel, MetricsConfig, NodeConfig};
 pub use rate::{Rate, RateConfig};
+pub use revocation::{CheckDepth, ClientStatus, CrlCheck, FailMode, OcspCheck, RevocationConfig, Stapling};
 pub use section::{Contents, FileRef, Place};
 pub use store::{Durability, StoreConfig};
 pub use tls::{
@@ -72,6 +74,7 @@ pub struct Config {
     pub mqtt: MqttConfig,
     pub retainer: RetainerConfig,
     pub store: StoreConfig,
+    pub revocation: RevocationConfig,
     pub features: Features,
     pub auth: AuthConfig,
     /// The enabled listeners; never empty, no two on one address.
@@ -214,6 +217,7 @@ impl Config {
         let mqtt = MqttConfig::read(root.section("mqtt"));
         let retainer = RetainerConfig::read(root.section("retainer"));
         let store = StoreConfig::read(root.section("store"), mqtt.max_inflight);
+        let revocation = RevocationConfig::read(root.section("revocation"));
         let features = Features::read(&mut root);
         let auth = AuthConfig::read(root.section("auth"));
         let metrics_at = metrics.enable.then_some(metrics.bind);
@@ -230,6 +234,7 @@ impl Config {
             mqtt,
             retainer,
             store,
+            revocation,
             features,
             auth,
             listeners,

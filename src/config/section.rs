@@ -193,6 +193,20 @@ impl<'a> Section<'a> {
         Some(FileRef { path: PathBuf::from(INLINE), place, contents: Contents::Inline(text) })
     }
 
+    /// Reads a list of paths, each as [`file`](Self::file) does.
+    pub(super) fn files(&mut self, key: &'static str) -> Vec<FileRef> {
+        let paths: Vec<PathBuf> = self.one_or_more(key);
+        let origin = self.node(key).map(|node| node.origin.clone()).unwrap_or_default();
+        if paths.iter().any(|path| path.as_os_str().is_empty()) {
+            self.error(key, "an empty path", Some("remove it, or name a file".to_owned()));
+        }
+        let place = Place { key: self.key(key), origin: origin.clone() };
+        paths
+            .into_iter()
+            .map(|path| FileRef { path: self.resolve(&origin, path), place: place.clone(), contents: Contents::File })
+            .collect()
+    }
+
     fn resolve(&self, origin: &Origin, path: PathBuf) -> PathBuf {
         match origin {
             Origin::File { .. } | Origin::Default => self.report.base.join(path),

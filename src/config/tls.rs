@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::managed::{self, ServerName};
 use super::mqtt::{deadline, word};
+use super::revocation::{ClientStatus, Stapling, client_status, stapling};
 use super::section::{Contents, FileRef, Place, Section};
 use super::value::{Choice, Secret};
 use crate::bundle::Part;
@@ -42,6 +43,8 @@ pub struct TlsConfig {
 pub struct TlsOptions {
     /// The block itself, for what concerns no single key of it.
     pub place: Place,
+    /// Stapling of OCSP answers.
+    pub stapling: Option<Stapling>,
     /// Never empty; several when a listener has both an ECDSA and an RSA certificate.
     pub identities: Vec<IdentityFiles>,
     /// Others for clients that ask for these names.
@@ -64,6 +67,8 @@ pub struct TlsOptions {
 pub struct Rfc8998Options {
     /// The block itself, for what concerns no single key of it.
     pub place: Place,
+    /// Stapling of OCSP answers.
+    pub stapling: Option<Stapling>,
     /// A single SM2 certificate.
     pub identity: IdentityFiles,
     /// Others for clients that ask for these names.
@@ -79,6 +84,8 @@ pub struct Rfc8998Options {
 pub struct TlcpOptions {
     /// The block itself, for what concerns no single key of it.
     pub place: Place,
+    /// Stapling of OCSP answers.
+    pub stapling: Option<Stapling>,
     pub sign: IdentityFiles,
     pub enc: IdentityFiles,
     /// Other pairs for clients that ask for these names.
@@ -133,6 +140,8 @@ pub struct TrustFiles {
     pub cacertfile: FileRef,
     /// Intermediate certificates allowed between a client's certificate and a trusted one.
     pub depth: u32,
+    /// What is asked about certificates that lead there.
+    pub status: ClientStatus,
 }
 
 /// The TLS versions a listener speaks.
@@ -362,6 +371,7 @@ impl TlsOptions {
         let identities: Option<Vec<IdentityFiles>> = first.into_iter().chain(further).collect();
         let client_auth = client_auth(&mut section, chosen.map(|managed| managed.file(data_dir, Part::Ca)));
         let by_name = named(managed, |managed| managed.identity(data_dir, Part::Chain, Part::Key));
+        let stapling = stapling(&mut section);
         let versions = versions(&mut section);
         let ciphers = names(&mut section, "ciphers");
         let groups = names(&mut section, "groups");
@@ -372,6 +382,7 @@ impl TlsOptions {
         section.finish();
         Some(TlsOptions {
             place,
+            stapling,
             identities: identities?,
             by_name,
             client_auth: client_auth?,
@@ -397,11 +408,20 @@ impl Rfc8998Options {
         let files = of_bundle.or_else(|| identity(&mut section, "certfile", "keyfile", "password"));
         let client_auth = client_auth(&mut section, chosen.map(|managed| managed.file(data_dir, Part::Ca)));
         let by_name = named(Some(managed), |managed| managed.identity(data_dir, Part::Sm2Chain, Part::Sm2Key));
+        let stapling = stapling(&mut section);
         let ciphers = names(&mut section, "ciphers");
         let session_tickets = word(&mut section, "session_tickets", Tickets::Disabled) == Tickets::Stateless;
         let place = section.own_place();
         section.finish();
-        Some(Rfc8998Options { place, identity: files?, by_name, client_auth: client_auth?, ciphers, session_tickets })
+        Some(Rfc8998Options {
+            place,
+            identity: files?,
+            by_name,
+            stapling,
+            client_auth: client_auth?,
+            ciphers,
+            session_tickets,
+        })
     }
 }
 
@@ -427,6 +447,7 @@ impl TlcpOptions {
         };
         let client_auth = client_auth(&mut section, chosen.map(|managed| managed.file(data_dir, Part::Ca)));
         let by_name = named(Some(managed), pair);
+        let stapling = stapling(&mut section);
         let ciphers = names(&mut section, "ciphers");
         let reuse_sessions = section.read("reuse_sessions", false);
         for key in ["certfile", "keyfile"] {
@@ -438,7 +459,16 @@ impl TlcpOptions {
         }
         let place = section.own_place();
         section.finish();
-        Some(TlcpOptions { place, sign: sign?, enc: enc?, by_name, client_auth: client_auth?, ciphers, reuse_sessions })
+        Some(TlcpOptions {
+            place,
+            sign: sign?,
+            enc: enc?,
+            by_name,
+            stapling,
+            client_auth: client_auth?,
+            ciphers,
+            reuse_sessions,
+        })
     }
 }
 
@@ -480,6 +510,7 @@ fn client_auth(section: &mut Section<'_>, managed: Option<FileRef>) -> Option<Cl
     let required = section.read("fail_if_no_peer_cert", false);
     let depth = section.within("depth", DEFAULT_DEPTH, 0, 100);
     let cacertfile = section.pem("cacertfile").or(managed);
+    let status = client_status(section);
     if section.report().count() != mistakes_before {
         return None;
     }
@@ -496,6 +527,17 @@ fn client_auth(section: &mut Section<'_>, managed: Option<FileRef>) -> Option<Cl
             section.error("fail_if_no_peer_cert", "needs verify = \"verify_peer\"", Some(suggestion));
             None
         }
+        (Verify::None, _) if status != ClientStatus::default() => {
+            let key =
+                ["crl", "enable_crl_check", "ocsp_check"].into_iter().find(|key| section.has(key)).unwrap_or("crl");
+            let suggestion = "add verify = \"verify_peer\"".to_owned();
+            section.error(
+                key,
+                "needs verify = \"verify_peer\": without it there are no certificates to check",
+                Some(suggestion),
+            );
+            None
+        }
         (Verify::None, _) => Some(ClientAuth::None),
         (Verify::Peer, None) => {
             let suggestion = "add cacertfile = \"PATH\" with the CA of the clients".to_owned();
@@ -503,7 +545,7 @@ fn client_auth(section: &mut Section<'_>, managed: Option<FileRef>) -> Option<Cl
             None
         }
         (Verify::Peer, Some(cacertfile)) => {
-            let trust = TrustFiles { cacertfile, depth };
+            let trust = TrustFiles { cacertfile, depth, status };
             Some(if required { ClientAuth::Required(trust) } else { ClientAuth::Optional(trust) })
         }
     }

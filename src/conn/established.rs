@@ -11,6 +11,7 @@ use super::replies::{Audience, Replies};
 use super::stored::StoredSide;
 use super::{Context, Io};
 use crate::auth::Access;
+use crate::broker::Subscriber;
 use crate::broker::{Cache, Lease, Publisher, RetainedScan, Scanned};
 use crate::metrics::Traffic;
 use crate::session::{Delivery, Held, InboundAliases, Millis, OutboundAliases, Resend, Sending, TopicAs, Wire};
@@ -20,6 +21,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -170,6 +172,11 @@ impl Established {
 
     pub fn client_id(&self) -> &ByteString {
         self.state.lease.subscriber().client_id()
+    }
+
+    /// What others reach the session by.
+    pub fn subscriber(&self) -> &Arc<Subscriber> {
+        self.state.lease.subscriber()
     }
 
     pub fn auto_subscribe(&mut self, names: &ClientNames) {

@@ -33,7 +33,9 @@ use crate::metrics::ListenerMetrics;
 use crate::telemetry::Reports;
 use connect::AwaitConnect;
 use gm_tls::identity::PeerIdentity;
+use mqtt_codec::ReasonCode;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -89,4 +91,33 @@ pub async fn serve(io: Box<dyn Io>, context: Context) {
     let client_id = established.client_id().clone();
     let close = established.run().await;
     debug!(%remote, listener = &*listener, client_id = &*client_id, cause = %close, "connection ended");
+}
+
+/// As [`serve`], for a client whose right to be here may be withdrawn: it is then told to go, `reason`, and its session lets go of it.
+pub async fn serve_until(io: Box<dyn Io>, context: Context, withdrawn: impl Future<Output = ()>, reason: ReasonCode) {
+    let remote = context.remote;
+    let listener = Arc::clone(&context.listener);
+    let mut withdrawn = pin!(withdrawn);
+    // Cancel safe: what is dropped has not been accepted, and is dropped in any case.
+    let outcome = tokio::select! {
+        outcome = Box::pin(AwaitConnect::new(io, context).establish()) => outcome,
+        () = &mut withdrawn => return,
+    };
+    let established = match outcome {
+        Ok(established) => established,
+        Err(close) => {
+            debug!(%remote, listener = &*listener, cause = %close, "connection ended before CONNECT was accepted");
+            return;
+        }
+    };
+    let subscriber = Arc::clone(established.subscriber());
+    let mut run = pin!(established.run());
+    let close = tokio::select! {
+        close = &mut run => close,
+        () = withdrawn => {
+            subscriber.kick(reason);
+            run.await
+        }
+    };
+    debug!(%remote, listener = &*listener, client_id = &**subscriber.client_id(), cause = %close, "connection ended");
 }

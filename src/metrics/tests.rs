@@ -76,6 +76,12 @@ fn families_are_described_once_stand_together_and_are_those_of_the_page() {
         listener.connect_result(ReasonCode::Success);
         listener.handshake("tls1.3", "TLS_AES_128_GCM_SHA256", false, Duration::ZERO);
     }
+    let revocation = RevocationCounters::default();
+    revocation.checked("crl", "good");
+    revocation.fetched("crl", "ok");
+    revocation.stapled("sent");
+    revocation.event("capacity");
+    metrics.show_revocation(Arc::new(revocation));
     let lines = lines(&metrics);
     assert_eq!(lines.last().map(String::as_str), Some("# EOF"));
     let mut described = Vec::new();

@@ -10,6 +10,7 @@ use super::listener::Listener;
 use super::prefixed::Prefixed;
 use super::proxy::{self, ProxyParse};
 use super::security::Security;
+use super::status;
 use super::websocket::{self, WebSocketOptions};
 use crate::auth::Proxied;
 use crate::broker::Subject;
@@ -19,6 +20,7 @@ use crate::per_address::Place;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use gm_tls::hello::{self, Parse};
+use gm_tls::revocation::{Admission, NotAdmitted, Reason};
 use gm_tls::server::Refusal;
 use gm_tls::{HandshakeError, PeerIdentity, TlsStream};
 use std::io;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 
@@ -39,7 +42,7 @@ const HELLO_CHUNK: usize = 1024;
 const UNRECOGNIZED_NAME: u8 = 112;
 
 type Stream = Prefixed<TcpStream>;
-type Secured = (TlsStream<TcpStream>, Arc<PeerIdentity>);
+type Secured = (TlsStream<TcpStream>, Arc<PeerIdentity>, Admission);
 
 /// Why a connection ended before MQTT began.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,8 @@ enum Refused {
     HandshakeTimeout,
     #[error("handshake: {0}")]
     Handshake(HandshakeError),
+    #[error("{}", .0.detail)]
+    NotAdmitted(NotAdmitted),
     #[error("WebSocket upgrade: {0}")]
     WebSocket(#[from] websocket::WsError),
     #[error("no complete WebSocket upgrade within connect_timeout")]
@@ -90,6 +95,7 @@ impl Refused {
             Refused::UnknownName => "unknown_name",
             Refused::HandshakeTimeout => "handshake_timeout",
             Refused::Handshake(error) => error.reason().label(),
+            Refused::NotAdmitted(refused) => refused.label,
             Refused::WebSocket(_) => "websocket",
             Refused::WebSocketTimeout => "websocket_timeout",
             Refused::Banned => "banned",
@@ -138,7 +144,7 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<L
     let prepared = Box::pin(prepare(stream, &mut peer, &listener)).await;
     let Peer { remote, protocol } = peer;
     match prepared {
-        Ok(Prepared { io, identity, proxied, place: _place }) => {
+        Ok(Prepared { io, identity, proxied, place: _place, revoked }) => {
             let context = conn::Context {
                 broker: Arc::clone(&listener.broker),
                 auth: Arc::clone(&listener.auth),
@@ -151,7 +157,7 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<L
                 connect_timeout: listener.config.connect_timeout,
                 policy: Arc::clone(&listener.policy),
             };
-            conn::serve(io, context).await;
+            status::serve(io, context, revoked).await;
         }
         Err(refused) => {
             listener.metrics.refused(refused.label(), protocol);
@@ -173,6 +179,8 @@ struct Prepared {
     identity: Option<Arc<PeerIdentity>>,
     proxied: Option<Box<Proxied>>,
     place: Place,
+    /// Tells that a certificate of the client was revoked.
+    revoked: Option<oneshot::Receiver<Reason>>,
 }
 
 async fn prepare(stream: TcpStream, peer: &mut Peer, listener: &Listener) -> Result<Prepared, Refused> {
@@ -188,18 +196,22 @@ async fn prepare(stream: TcpStream, peer: &mut Peer, listener: &Listener) -> Res
     let websocket = listener.config.kind.websocket();
     match listener.security() {
         Some(security) => {
-            let (stream, identity) = secure(stream, peer, listener, &security).await?;
+            let (stream, identity, admission) = secure(stream, peer, listener, &security).await?;
             let io: Box<dyn Io> = match websocket {
                 Some(config) => upgrade(stream, listener, config).await?,
                 None => Box::new(stream),
             };
-            Ok(Prepared { io, identity: Some(identity), proxied, place })
+            Ok(Prepared { io, identity: Some(identity), proxied, place, revoked: admission.revoked })
         }
         None => match websocket {
-            Some(config) => {
-                Ok(Prepared { io: upgrade(stream, listener, config).await?, identity: None, proxied, place })
-            }
-            None => Ok(Prepared { io: plain(stream), identity: None, proxied, place }),
+            Some(config) => Ok(Prepared {
+                io: upgrade(stream, listener, config).await?,
+                identity: None,
+                proxied,
+                place,
+                revoked: None,
+            }),
+            None => Ok(Prepared { io: plain(stream), identity: None, proxied, place, revoked: None }),
         },
     }
 }
@@ -252,7 +264,7 @@ async fn secure(stream: Stream, peer: &mut Peer, listener: &Listener, security: 
     // Of the client's address, so that whoever lets handshakes hang keeps waiting none but the neighbours behind that address.
     let waits = || listener.broker.metrics().limit_hit("max_handshakes_per_address");
     let turn = listener.handshakes_by_address.turn(peer.remote.ip(), waits);
-    let _turn = timeout_at(deadline, turn).await.map_err(|_| Refused::HandshakeTimeout)?;
+    let turn = timeout_at(deadline, turn).await.map_err(|_| Refused::HandshakeTimeout)?;
     let (mut inner, prefix) = stream.into_parts();
     let mut read = BytesMut::from(&*prefix);
     let outcome = timeout_at(deadline, read_hello(&mut inner, &mut read)).await;
@@ -284,7 +296,7 @@ async fn secure(stream: Stream, peer: &mut Peer, listener: &Listener, security: 
     peer.protocol = context.kind().name();
     let handshake = Box::pin(context.accept_in_turn(inner, read.freeze(), &listener.handshakes));
     let outcome = timeout_at(deadline, handshake).await.map_err(|_| Refused::HandshakeTimeout)?;
-    let stream = match outcome {
+    let mut stream = match outcome {
         Ok(stream) => stream,
         Err(mut failed) => {
             conn::linger(&mut failed.io).await;
@@ -293,7 +305,10 @@ async fn secure(stream: Stream, peer: &mut Peer, listener: &Listener, security: 
     };
     let identity = stream.peer_identity();
     listener.metrics.handshake(identity.protocol.name(), identity.suite, identity.resumed, started.elapsed());
-    Ok((stream, identity))
+    // Whoever waits for others from here keeps no neighbour waiting.
+    drop(turn);
+    let admission = status::admit(context, &mut stream, deadline).await.map_err(Refused::NotAdmitted)?;
+    Ok((stream, identity, admission))
 }
 
 async fn read_hello(io: &mut TcpStream, read: &mut BytesMut) -> Result<hello::ClientHello, Refused> {

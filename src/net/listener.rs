@@ -8,6 +8,7 @@ use crate::config::{ConfigError, ListenerConfig, LogConfig, TcpConfig, TlsConfig
 use crate::conn::Policy;
 use crate::metrics::ListenerMetrics;
 use crate::per_address::{Lines, Place, Places, Rates};
+use crate::revocation::Revocation;
 use crate::session::{TokenBucket, millis};
 use crate::telemetry::Reports;
 use parking_lot::{Mutex, RwLock};
@@ -55,8 +56,8 @@ impl PreparedListener {
     ///
     /// # Errors
     /// Every mistake in them and in the options that go with them.
-    pub fn new(config: ListenerConfig) -> Result<PreparedListener, Vec<ConfigError>> {
-        let security = config.kind.tls().map(|tls| Security::load(tls, alpn(&config))).transpose()?;
+    pub fn new(config: ListenerConfig, revocation: &Arc<Revocation>) -> Result<PreparedListener, Vec<ConfigError>> {
+        let security = config.kind.tls().map(|tls| Security::load(tls, alpn(&config), revocation)).transpose()?;
         Ok(PreparedListener { config, security })
     }
 
@@ -153,7 +154,7 @@ impl Listener {
     /// Every mistake in the files and in the options that go with them.
     pub fn read_security(&self, config: Option<&TlsConfig>) -> Result<Option<Security>, Vec<ConfigError>> {
         let Some(running) = self.security() else { return Ok(None) };
-        Security::load(config.unwrap_or(&running.config), alpn(&self.config)).map(Some)
+        Security::load(config.unwrap_or(&running.config), alpn(&self.config), &running.revocation).map(Some)
     }
 
     /// Secures connections by `security` from their next handshake on; whether that changes anything.

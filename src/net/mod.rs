@@ -11,6 +11,7 @@ mod secure;
 mod security;
 mod sites;
 mod stamp;
+mod status;
 pub mod websocket;
 
 pub use listener::{BindError, Listener, PreparedListener};

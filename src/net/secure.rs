@@ -4,10 +4,12 @@
 
 use super::security::{Served, Usage};
 use super::sites::Sites;
+use super::status::Status;
 use crate::bundle::Bundles;
 use crate::causes::Causes;
 use crate::config::{self, ConfigError, Contents, FileRef, IdentityFiles, Names, Place, TlsConfig};
 use crate::dev_certs::now;
+use crate::revocation::Revocation;
 use gm_tls::ContextError;
 use gm_tls::cert::{Certificate, CertificateChain, Source};
 use gm_tls::key::{Password, PrivateKey};
@@ -33,12 +35,16 @@ pub(super) struct Loaded<C> {
 ///
 /// # Errors
 /// Every mistake there is, each with the key that is at fault or that names the file which is.
-pub(super) fn load(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Loaded<Sites>, Vec<ConfigError>> {
+pub(super) fn load(
+    config: &TlsConfig,
+    alpn: &[&[u8]],
+    revocation: &Arc<Revocation>,
+) -> Result<Loaded<Sites>, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let own = load_site(config, alpn).map_err(|found| errors.extend(found));
+    let own = load_site(config, alpn, revocation).map_err(|found| errors.extend(found));
     let mut named = Vec::new();
     for name in config.server_names() {
-        match load_site(&config.for_name(&name), alpn) {
+        match load_site(&config.for_name(&name), alpn, revocation) {
             Ok(loaded) => named.push((name, loaded)),
             // What all of them have in common is wrong once.
             Err(found) => found.into_iter().for_each(|error| {
@@ -70,8 +76,13 @@ pub(super) fn load(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Loaded<Sites>, 
 }
 
 /// The contexts for clients that ask for one name.
-fn load_site(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Loaded<ServerContexts>, Vec<ConfigError>> {
-    let mut found = Found::default();
+fn load_site(
+    config: &TlsConfig,
+    alpn: &[&[u8]],
+    revocation: &Arc<Revocation>,
+) -> Result<Loaded<ServerContexts>, Vec<ConfigError>> {
+    let status = Status::new(revocation);
+    let mut found = Found { errors: Vec::new(), served: Vec::new(), material: Vec::new(), status };
     let mut options = ServerOptions {
         alpn: AlpnPolicy { protocols: alpn.iter().map(|name| name.to_vec()).collect(), strict: false },
         ..ServerOptions::default()
@@ -89,6 +100,7 @@ fn load_site(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Loaded<ServerContexts
         options.tlcp = found.tlcp_options(tlcp);
         blocks.push((ContextKind::Tlcp, &tlcp.place));
     }
+    options.staples = found.status.staples();
     // A block with mistakes is left out above; the others are still built, to know whether they can be.
     let whole = found.errors.is_empty();
     match ServerContexts::new(&options) {
@@ -104,17 +116,20 @@ fn load_site(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Loaded<ServerContexts
 }
 
 /// What was found of a listener so far. Its methods return `None` after they have added a mistake.
-#[derive(Default)]
 struct Found {
     errors: Vec<ConfigError>,
     served: Vec<Served>,
     material: Vec<Arc<[u8]>>,
+    status: Status,
 }
 
 impl Found {
     fn tls_options(&mut self, config: &config::TlsOptions) -> Option<TlsOptions> {
         let identities: Vec<Option<Identity>> =
             config.identities.iter().map(|files| self.identity(ContextKind::Tls, files)).collect();
+        for (files, identity) in config.identities.iter().zip(&identities) {
+            self.staple(&files.certfile, config.stapling.as_ref(), identity.as_ref().map(|one| &one.chain));
+        }
         let client_auth = self.client_auth(&config.client_auth);
         let ciphers = self.ciphers(ContextKind::Tls, &config.ciphers, &config.client_auth);
         let groups = self.names(&config.groups, server::check_groups(&config.groups.names));
@@ -136,6 +151,8 @@ impl Found {
 
     fn rfc8998_options(&mut self, config: &config::Rfc8998Options) -> Option<Rfc8998Options> {
         let identity = self.identity(ContextKind::Rfc8998, &config.identity);
+        let chain = identity.as_ref().map(|one| &one.chain);
+        self.staple(&config.identity.certfile, config.stapling.as_ref(), chain);
         let client_auth = self.client_auth(&config.client_auth);
         let ciphers = self.ciphers(ContextKind::Rfc8998, &config.ciphers, &config.client_auth);
         Some(Rfc8998Options {
@@ -149,6 +166,7 @@ impl Found {
     fn tlcp_options(&mut self, config: &config::TlcpOptions) -> Option<TlcpOptions> {
         let sign = self.files(ContextKind::Tlcp, Usage::Signing, &config.sign);
         let enc = self.files(ContextKind::Tlcp, Usage::Encryption, &config.enc);
+        self.staple(&config.sign.certfile, config.stapling.as_ref(), sign.chain.as_ref());
         let pair = self.pair(config, sign, enc);
         let client_auth = self.client_auth(&config.client_auth);
         let ciphers = self.ciphers(ContextKind::Tlcp, &config.ciphers, &config.client_auth);
@@ -237,6 +255,13 @@ impl Found {
         }
     }
 
+    /// Makes a place for the OCSP answer about a certificate.
+    fn staple(&mut self, file: &FileRef, config: Option<&config::Stapling>, chain: Option<&CertificateChain>) {
+        if let Some(chain) = chain {
+            self.errors.extend(self.status.add(file, config, chain));
+        }
+    }
+
     fn client_auth(&mut self, config: &config::ClientAuth) -> Option<ClientAuth> {
         let Some(trust) = config.trust() else { return Some(ClientAuth::default()) };
         let file = &trust.cacertfile;
@@ -251,7 +276,8 @@ impl Found {
             }
         };
         self.read(&ca);
-        Some(ClientAuth { verify: verify_mode(config), ca, depth: trust.depth, ..ClientAuth::default() })
+        let inspector = self.status.inspector(&trust.status, &ca).map_err(|found| self.errors.extend(found)).ok()?;
+        Some(ClientAuth { verify: verify_mode(config), ca, depth: trust.depth, inspector, ..ClientAuth::default() })
     }
 
     fn ciphers(&mut self, kind: ContextKind, names: &Names, auth: &config::ClientAuth) -> Option<Vec<String>> {

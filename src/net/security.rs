@@ -5,6 +5,7 @@ use super::secure;
 use super::sites::Sites;
 use super::stamp::Stamped;
 use crate::config::{ConfigError, TlsConfig};
+use crate::revocation::Revocation;
 use gm_tls::cert::Certificate;
 use gm_tls::server::ContextKind;
 use std::path::PathBuf;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct Security {
     pub(super) config: TlsConfig,
+    /// Whom the contexts ask what was revoked.
+    pub(super) revocation: Arc<Revocation>,
     pub(super) contexts: Arc<Sites>,
     served: Vec<Served>,
     /// The certificates that were read, to tell whether others are there now. A key that fits the same certificate is the same key.
@@ -65,11 +68,16 @@ impl Security {
     ///
     /// # Errors
     /// Every mistake there is, each with the key that is at fault or that names the file which is.
-    pub fn load(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Security, Vec<ConfigError>> {
+    pub fn load(
+        config: &TlsConfig,
+        alpn: &[&[u8]],
+        revocation: &Arc<Revocation>,
+    ) -> Result<Security, Vec<ConfigError>> {
         // Before the files are read: one that changes meanwhile has another stamp afterwards, and is read again.
         let files = Stamped::take(config.files());
-        let secure::Loaded { contexts, served, material } = secure::load(config, alpn)?;
-        Ok(Security { config: config.clone(), contexts: Arc::new(contexts), served, material, files })
+        let secure::Loaded { contexts, served, material } = secure::load(config, alpn, revocation)?;
+        let (config, revocation) = (config.clone(), Arc::clone(revocation));
+        Ok(Security { config, revocation, contexts: Arc::new(contexts), served, material, files })
     }
 
     /// The certificates shown to clients.

@@ -9,6 +9,7 @@ pub use client::{Client, ClientError};
 use super::{Operator, Trigger};
 use crate::config::ConfigError;
 use crate::dev_certs::now;
+use crate::revocation::{Revocation, UploadError};
 use serde::{Deserialize, Serialize};
 use std::fs::Permissions;
 use std::io;
@@ -39,13 +40,19 @@ pub fn socket_path(data_dir: &Path) -> PathBuf {
 }
 
 /// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Takes changed files and options into the running broker.
     Reload,
     /// Lists the certificates that clients are shown.
     Certs,
+    /// Lists revocation lists, OCSP answers and what is stapled, with their states.
+    Crl,
+    /// Takes a file of revocation lists, by its absolute path, under a name.
+    CrlAdd { name: String, path: PathBuf },
+    /// Gives up what was taken under a name.
+    CrlRemove { name: String },
 }
 
 /// An answer: what was asked for, or why not.
@@ -179,6 +186,23 @@ async fn answer(line: &[u8], operator: &Arc<Operator>) -> Response {
             },
         },
         Ok(Request::Certs) => Response::of(&operator.certificates(now())),
+        Ok(Request::Crl) => Response::of(&operator.revocation().report()),
+        Ok(Request::CrlAdd { name, path }) => aside(operator, move |all| all.upload_file(&name, &path)).await,
+        Ok(Request::CrlRemove { name }) => aside(operator, move |all| all.remove(&name)).await,
         Err(cause) => Response::refusal(format!("not a request: {cause}")),
+    }
+}
+
+/// Does what may wait for a disk on a thread that may, and answers with all that there is then.
+async fn aside<F>(operator: &Arc<Operator>, change: F) -> Response
+where
+    F: FnOnce(&Revocation) -> Result<(), UploadError> + Send + 'static,
+{
+    let revocation = Arc::clone(operator.revocation());
+    let changed = tokio::task::spawn_blocking(move || change(&revocation).map(|()| revocation.report()));
+    match changed.await {
+        Ok(Ok(report)) => Response::of(&report),
+        Ok(Err(refused)) => Response::refusal(refused.to_string()),
+        Err(_) => Response::refusal("a bug of the broker; please report it with the panic message in its log"),
     }
 }

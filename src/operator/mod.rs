@@ -13,6 +13,7 @@ pub use reload::{Reloaded, Source, Trigger};
 use crate::auth::Auth;
 use crate::metrics::Metrics;
 use crate::net::Listener;
+use crate::revocation::Revocation;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -23,12 +24,24 @@ pub struct Operator {
     listeners: Vec<Arc<Listener>>,
     auth: Arc<Auth>,
     metrics: Arc<Metrics>,
+    revocation: Arc<Revocation>,
     /// Held by the reload that runs: two at once could each put half of theirs in force.
     reloading: Mutex<()>,
 }
 
 impl Operator {
-    pub fn new(source: Source, listeners: Vec<Arc<Listener>>, auth: Arc<Auth>, metrics: Arc<Metrics>) -> Operator {
-        Operator { source, listeners, auth, metrics, reloading: Mutex::new(()) }
+    pub fn new(
+        source: Source,
+        listeners: Vec<Arc<Listener>>,
+        auth: Arc<Auth>,
+        metrics: Arc<Metrics>,
+        revocation: Arc<Revocation>,
+    ) -> Operator {
+        Operator { source, listeners, auth, metrics, revocation, reloading: Mutex::new(()) }
+    }
+
+    /// The service that knows which certificates were revoked.
+    pub fn revocation(&self) -> &Arc<Revocation> {
+        &self.revocation
     }
 }

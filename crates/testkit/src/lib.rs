@@ -3,6 +3,7 @@
 //!
 //! It knows nothing of the broker: a test hands it an address or a stream. Failures panic with the packets that differ.
 
+mod ca_service;
 mod client;
 mod faulty_disk;
 mod packets;
@@ -11,6 +12,7 @@ pub mod raw;
 pub mod raw_tlcp;
 mod transport;
 
+pub use ca_service::{Behaviour, CaService};
 pub use client::{AnyStream, Client, Stream};
 pub use faulty_disk::{Dice, FaultyDisk, FaultyFile};
 pub use mqtt_codec::{

@@ -3,7 +3,10 @@
 
 use std::{
     fmt,
+    future::Future,
+    pin::Pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use openssl::{
@@ -12,14 +15,52 @@ use openssl::{
     ssl::{Ssl, SslContext, SslContextBuilder, SslRef},
 };
 
+use tokio::sync::oneshot;
+
 use super::Reason;
-use crate::cert::Certificate;
+use crate::{
+    cert::{Certificate, same_name},
+    identity::PeerIdentity,
+};
 
 /// Asked about each chain of a client inside its handshake, on the thread that computes it: it answers from what it knows, at once.
 pub trait Inspector: Send + Sync + fmt::Debug {
     /// The certificate of `chain` that is known to be revoked. The chain is verified, the client's certificate first, and ends in a
     /// trust anchor.
     fn revoked(&self, chain: &[Certificate]) -> Option<(usize, Reason)>;
+
+    /// Asked once when the handshake is over, a resumed one as well, before anything that the client says is heard: what has to be asked
+    /// of others is asked now, and not longer than `wait`.
+    fn admit(
+        self: Arc<Self>,
+        peer: Arc<PeerIdentity>,
+        chains: PeerChains,
+        wait: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Admission, NotAdmitted>> + Send>>;
+}
+
+/// A client that may come in.
+#[derive(Debug, Default)]
+pub struct Admission {
+    /// Tells that a certificate of the client was revoked since. Nobody watches when it is dropped.
+    pub revoked: Option<oneshot::Receiver<Reason>>,
+}
+
+/// Why a client may not come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAdmitted {
+    /// A stable name in snake case, for metrics and logs.
+    pub label: &'static str,
+    pub detail: String,
+}
+
+/// Whether the key of `issuer` signed `certificate`, and the names fit.
+pub fn is_issued_by(certificate: &Certificate, issuer: &Certificate) -> bool {
+    let names = same_name(certificate.x509().issuer_name(), issuer.x509().subject_name());
+    let signed = names && issuer.x509().public_key().and_then(|key| certificate.x509().verify(&key)).unwrap_or(false);
+    // What was found wrong with a signature must not be taken for an error of the next TLS call.
+    let _ = ErrorStack::get();
+    signed
 }
 
 /// The verified chains of a peer, each with its own certificate first and the trust anchor last: one, or over TLCP that of the

@@ -19,10 +19,10 @@ pub(crate) mod staple;
 
 #[cfg(feature = "tongsuo")]
 pub use self::{
-    chain::{Inspector, PeerChains},
+    chain::{Admission, Inspector, NotAdmitted, PeerChains, is_issued_by},
     ocsp::{CertIdHash, OcspAnswer, OcspError, OcspState, ocsp_request},
     signature::{CrlFileError, read_lists},
-    staple::{Fingerprint, Staple, StapleSource},
+    staple::{Fingerprint, Staple, StapleSource, fingerprint},
 };
 pub use self::{
     crl::{Crl, CrlError, Reason, Scope},

@@ -8,10 +8,22 @@ use openssl::{
     error::ErrorStack,
     hash::MessageDigest,
     ssl::{SslContextBuilder, SslRef},
+    x509::X509Ref,
 };
+
+use crate::cert::Certificate;
 
 /// SHA-256 of a certificate.
 pub type Fingerprint = [u8; 32];
+
+/// The fingerprint of a certificate.
+pub fn fingerprint(certificate: &Certificate) -> Fingerprint {
+    digest(certificate.x509()).unwrap_or_default()
+}
+
+fn digest(certificate: &X509Ref) -> Option<Fingerprint> {
+    certificate.digest(MessageDigest::sha256()).ok().and_then(|digest| Fingerprint::try_from(&*digest).ok())
+}
 
 /// What becomes of a client that asked for the status of the server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +53,7 @@ pub(crate) fn install(context: &mut SslContextBuilder, source: &Arc<dyn StapleSo
 }
 
 fn answer(ssl: &SslRef, source: &dyn StapleSource) -> Staple {
-    let fingerprint = ssl.certificate().and_then(|certificate| certificate.digest(MessageDigest::sha256()).ok());
-    match fingerprint.and_then(|digest| Fingerprint::try_from(&*digest).ok()) {
+    match ssl.certificate().and_then(digest) {
         Some(fingerprint) => source.staple(&fingerprint),
         None => Staple::Nothing,
     }

@@ -142,7 +142,9 @@ fn finish(
     let context = builder.build();
     let suites = suites.unwrap_or_else(|| context::suite_ids(&context));
     let sessions = if resumption.ids { Sessions::Kept } else { Sessions::Private };
-    Ok(ServerContext { context, kind, suites, sessions })
+    let verifies = client_auth.verify != VerifyMode::None;
+    let inspector = client_auth.inspector.clone().filter(|_| verifies);
+    Ok(ServerContext { context, kind, suites, sessions, inspector })
 }
 
 fn set_client_auth(

@@ -234,6 +234,7 @@ pub struct ServerContext {
     kind: ContextKind,
     suites: Vec<u16>,
     sessions: Sessions,
+    inspector: Option<Arc<dyn Inspector>>,
 }
 
 impl ServerContexts {
@@ -271,6 +272,11 @@ impl ServerContext {
     /// Code points of the suites that this context accepts.
     pub fn suites(&self) -> &[u16] {
         &self.suites
+    }
+
+    /// Whom the certificates of clients are shown to; it is to be asked to admit each when its handshake is over.
+    pub fn inspector(&self) -> Option<&Arc<dyn Inspector>> {
+        self.inspector.as_ref()
     }
 
     /// A new connection without IO. `prefix` holds bytes of the client that were read already, such as its hello.

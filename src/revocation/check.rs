@@ -1,0 +1,330 @@
+//! What a listener asks about the certificates of its clients. Inside the handshake only what is at hand is looked at, so that a client
+//! that is known to be revoked gets its alert; what has to be fetched is waited for after the handshake and before CONNECT is read, by
+//! that client alone.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gm_tls::PeerIdentity;
+use gm_tls::cert::Certificate;
+use gm_tls::revocation::{
+    Admission, CrlError, Facts, Fingerprint, Inspector, NotAdmitted, OcspState, PeerChains, Reason, is_issued_by,
+};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use super::answers::Asked;
+use super::files::File;
+use super::held::{Held, Issuer, Subject};
+use super::points::not_current;
+use super::{Revocation, fingerprint_of};
+use crate::config::{CheckDepth, ClientStatus, CrlCheck, FailMode, OcspCheck};
+
+/// Issuers that are remembered for sessions that are resumed, which come without their chains.
+const MAX_ISSUERS: usize = 256;
+/// Addresses of one certificate that are tried.
+const MAX_URLS: usize = 4;
+
+/// The checks of one protocol of a listener.
+#[derive(Debug)]
+pub(super) struct Policy {
+    service: Arc<Revocation>,
+    crl: Option<(CrlCheck, Vec<Arc<File>>)>,
+    ocsp: Option<OcspCheck>,
+    issuers: Mutex<HashMap<Fingerprint, Arc<Issuer>>>,
+}
+
+/// What one source says of a certificate.
+#[derive(Debug)]
+enum Verdict {
+    Good,
+    Revoked(Reason),
+    /// Why nothing could be learned.
+    Unknown(String),
+}
+
+/// A certificate of a client and the one above it.
+struct Link<'a> {
+    certificate: &'a Certificate,
+    issuer: Arc<Issuer>,
+    facts: Facts,
+}
+
+impl Link<'_> {
+    fn subject(&self) -> Subject {
+        Subject {
+            issuer: self.issuer.fingerprint,
+            serial: self.facts.serial.clone(),
+            is_authority: self.facts.is_authority,
+            points: self.facts.points.clone(),
+        }
+    }
+}
+
+impl Policy {
+    pub(super) fn new(
+        service: &Arc<Revocation>,
+        status: &ClientStatus,
+        files: Vec<Arc<File>>,
+        anchors: &[Certificate],
+    ) -> Policy {
+        let policy = Policy {
+            service: Arc::clone(service),
+            crl: status.crl.clone().map(|crl| (crl, files)),
+            ocsp: status.ocsp.clone(),
+            issuers: Mutex::default(),
+        };
+        for anchor in anchors {
+            policy.issuer(anchor);
+        }
+        policy
+    }
+
+    /// An issuer, remembered.
+    fn issuer(&self, certificate: &Certificate) -> Arc<Issuer> {
+        let fingerprint = fingerprint_of(certificate);
+        let mut issuers = self.issuers.lock();
+        if let Some(known) = issuers.get(&fingerprint) {
+            return Arc::clone(known);
+        }
+        let issuer = Arc::new(Issuer::new(certificate));
+        if issuers.len() < MAX_ISSUERS {
+            issuers.insert(fingerprint, Arc::clone(&issuer));
+        }
+        issuer
+    }
+
+    /// How many certificates of a chain are asked about.
+    fn checked(depth: CheckDepth, length: usize) -> usize {
+        let below_anchor = length.saturating_sub(1);
+        match depth {
+            CheckDepth::Leaf => below_anchor.min(1),
+            CheckDepth::Chain => below_anchor,
+        }
+    }
+
+    fn links<'a>(&self, chain: &'a [Certificate]) -> Result<Vec<Link<'a>>, NotAdmitted> {
+        let deepest = [self.crl.as_ref().map(|(crl, _)| crl.depth), self.ocsp.as_ref().map(|ocsp| ocsp.depth)];
+        let count = deepest.into_iter().flatten().map(|depth| Policy::checked(depth, chain.len())).max().unwrap_or(0);
+        let pairs = chain.iter().zip(chain.iter().skip(1)).take(count);
+        pairs
+            .map(|(certificate, issuer)| {
+                let facts = Facts::of_der(&certificate.to_der()).map_err(|cause| NotAdmitted {
+                    label: "bad_certificate",
+                    detail: format!("\"{}\": {cause}", certificate.subject()),
+                })?;
+                Ok(Link { certificate, issuer: self.issuer(issuer), facts })
+            })
+            .collect()
+    }
+
+    /// Lists that the operator brought.
+    fn brought(&self) -> Vec<Arc<Held>> {
+        let files = self.crl.iter().flat_map(|(_, files)| files).flat_map(|file| file.lists());
+        files.chain(self.service.files.uploads()).collect()
+    }
+
+    /// What is known of a certificate without asking anybody.
+    fn at_hand(&self, link: &Link<'_>) -> Option<Reason> {
+        let points = link.facts.crl_urls.iter().take(MAX_URLS);
+        let points = points.filter_map(|url| self.service.points.at_hand(url, &link.issuer.fingerprint));
+        let lists = self.crl.iter().flat_map(|_| self.brought().into_iter().chain(points.clone()));
+        let subject = link.subject();
+        let revoked = lists.filter(|held| held.verify(&link.issuer).is_ok()).find_map(|held| held.revokes(&subject));
+        revoked.or_else(|| {
+            match self.ocsp.as_ref().map(|_| self.service.answers.at_hand(&subject.issuer, &subject.serial)) {
+                Some(Some(OcspState::Revoked(reason))) => Some(reason),
+                _ => None,
+            }
+        })
+    }
+
+    async fn by_lists(&self, check: &CrlCheck, link: &Link<'_>, deadline: Instant) -> Verdict {
+        let facts = &link.facts;
+        let mut current = false;
+        let mut why = None;
+        for held in self.brought() {
+            match held.verify(&link.issuer) {
+                Err(CrlError::OtherIssuer { .. }) => {}
+                Err(cause) => why = Some(format!("a list from a file was refused: {cause}")),
+                Ok(()) if !held.crl.covers(facts.is_authority, &facts.points) => {}
+                Ok(()) => match held.crl.revoked(&facts.serial) {
+                    Some(reason) => return Verdict::Revoked(reason),
+                    None if held.crl.is_current(crate::dev_certs::now()) => current = true,
+                    None => why = Some(not_current(&held.crl)),
+                },
+            }
+        }
+        // Also one that is stale: what was revoked stays so.
+        if let Some(reason) = self.at_hand(link) {
+            return Verdict::Revoked(reason);
+        }
+        if current {
+            return Verdict::Good;
+        }
+        if !check.distribution_points || facts.crl_urls.is_empty() {
+            let missing = match check.distribution_points {
+                true => "no file has a list of its issuer, and it names no distribution point by http or https",
+                false => "no file has a list of its issuer, and distribution_points is false",
+            };
+            return Verdict::Unknown(why.unwrap_or_else(|| missing.to_owned()));
+        }
+        for url in facts.crl_urls.iter().take(MAX_URLS) {
+            match timeout_at(deadline, self.service.points.list(url, &link.issuer)).await {
+                Ok(Ok(held)) if held.crl.covers(facts.is_authority, &facts.points) => {
+                    return held.crl.revoked(&facts.serial).map_or(Verdict::Good, Verdict::Revoked);
+                }
+                Ok(Ok(_)) => why = Some(format!("{url}: the list is about other certificates")),
+                Ok(Err(cause)) => why = Some(format!("{url}: {cause}")),
+                Err(_) => why = Some(format!("{url}: not fetched in time for this handshake")),
+            }
+        }
+        Verdict::Unknown(why.unwrap_or_default())
+    }
+
+    async fn by_ocsp(&self, check: &OcspCheck, link: &Link<'_>, deadline: Instant) -> Verdict {
+        let Some(responder) = check.responder_url.as_ref().or(link.facts.ocsp_urls.first()) else {
+            return Verdict::Unknown("it names no OCSP responder, and none is configured".to_owned());
+        };
+        let asked = Asked {
+            certificate: link.certificate.clone(),
+            serial: link.facts.serial.clone(),
+            issuer: (*link.issuer).clone(),
+            responder: responder.clone(),
+        };
+        match timeout_at(deadline, self.service.answers.state(&asked)).await {
+            Ok(Ok(OcspState::Good)) => Verdict::Good,
+            Ok(Ok(OcspState::Revoked(reason))) => Verdict::Revoked(reason),
+            Ok(Ok(OcspState::Unknown)) => Verdict::Unknown(format!("{responder}: the responder does not know it")),
+            Ok(Err(cause)) => Verdict::Unknown(format!("{responder}: {cause}")),
+            Err(_) => Verdict::Unknown(format!("{responder}: no answer in time for this handshake")),
+        }
+    }
+
+    /// What follows from a verdict.
+    fn conclude(
+        &self,
+        source: &'static str,
+        mode: FailMode,
+        verdict: Verdict,
+        link: &Link<'_>,
+    ) -> Result<(), NotAdmitted> {
+        let counters = &self.service.counters;
+        let subject = || link.certificate.subject();
+        match verdict {
+            Verdict::Good => counters.checked(source, "good"),
+            Verdict::Revoked(reason) => {
+                counters.checked(source, "revoked");
+                let detail = format!("\"{}\" is revoked ({reason}), says {source}", subject());
+                return Err(NotAdmitted { label: "revoked", detail });
+            }
+            Verdict::Unknown(why) if mode == FailMode::Hard => {
+                counters.checked(source, "unknown");
+                let detail = format!("whether \"{}\" is revoked cannot be learned by {source}: {why}", subject());
+                return Err(NotAdmitted { label: "revocation_unknown", detail });
+            }
+            Verdict::Unknown(why) => {
+                counters.checked(source, "unknown_accepted");
+                debug!(subject = subject(), source, why, "let in by soft-fail");
+            }
+        }
+        Ok(())
+    }
+
+    async fn judge(&self, chains: &[Vec<Certificate>], deadline: Instant) -> Result<Vec<Subject>, NotAdmitted> {
+        let mut subjects = Vec::new();
+        for chain in chains {
+            for (at, link) in self.links(chain)?.iter().enumerate() {
+                if let Some((check, _)) =
+                    self.crl.as_ref().filter(|(check, _)| at < Policy::checked(check.depth, chain.len()))
+                {
+                    let verdict = self.by_lists(check, link, deadline).await;
+                    self.conclude("crl", check.mode, verdict, link)?;
+                    subjects.push(link.subject());
+                }
+                if let Some(check) = self.ocsp.as_ref().filter(|check| at < Policy::checked(check.depth, chain.len())) {
+                    let verdict = self.by_ocsp(check, link, deadline).await;
+                    self.conclude("ocsp", check.mode, verdict, link)?;
+                }
+            }
+        }
+        Ok(subjects)
+    }
+
+    /// The chain of a certificate of a resumed session, by the issuers that are known.
+    fn rebuild(&self, leaf: Certificate) -> Result<Vec<Certificate>, NotAdmitted> {
+        let mut chain = vec![leaf];
+        while let Some(last) = chain.last() {
+            // The root needs no issuer, and no chain is longer than the table.
+            if (last.is_self_issued() && chain.len() > 1) || chain.len() > MAX_ISSUERS {
+                break;
+            }
+            let known: Vec<Arc<Issuer>> = self.issuers.lock().values().cloned().collect();
+            match known.iter().find(|issuer| is_issued_by(last, &issuer.certificate)) {
+                Some(issuer) => chain.push(issuer.certificate.clone()),
+                None => break,
+            }
+        }
+        let hard = [self.crl.as_ref().map(|(crl, _)| crl.mode), self.ocsp.as_ref().map(|ocsp| ocsp.mode)];
+        if chain.len() < 2 && hard.contains(&Some(FailMode::Hard)) {
+            let detail = "a session was resumed whose issuer is not known here, so that its revocation cannot be \
+                          checked; have the intermediate authorities in cacertfile";
+            return Err(NotAdmitted { label: "revocation_unknown", detail: detail.to_owned() });
+        }
+        Ok(chain)
+    }
+
+    async fn admit_peer(
+        &self,
+        peer: &PeerIdentity,
+        chains: PeerChains,
+        wait: Duration,
+    ) -> Result<Admission, NotAdmitted> {
+        let deadline = Instant::now() + wait;
+        let mut chains = chains.0;
+        if chains.is_empty() {
+            for kept in [&peer.encryption, &peer.signing].into_iter().flatten() {
+                let leaf = kept
+                    .decode()
+                    .map_err(|cause| NotAdmitted { label: "bad_certificate", detail: cause.to_string() })?;
+                chains.push(self.rebuild(leaf)?);
+            }
+        }
+        let subjects = self.judge(&chains, deadline).await?;
+        let close = self.crl.as_ref().is_some_and(|(check, _)| check.close_revoked);
+        if !close || subjects.is_empty() {
+            return Ok(Admission::default());
+        }
+        let issuers = self.issuers.lock();
+        let watched = subjects.into_iter().filter_map(|subject| {
+            let issuer = issuers.get(&subject.issuer).cloned()?;
+            Some((subject, issuer))
+        });
+        Ok(Admission { revoked: Some(self.service.watches.add(watched.collect())) })
+    }
+}
+
+impl Inspector for Policy {
+    fn revoked(&self, chain: &[Certificate]) -> Option<(usize, Reason)> {
+        // What cannot be read is refused after the handshake, with its reason.
+        let links = self.links(chain).ok()?;
+        links.iter().enumerate().find_map(|(depth, link)| {
+            let reason = self.at_hand(link)?;
+            self.service.counters.checked("at_hand", "revoked");
+            Some((depth, reason))
+        })
+    }
+
+    fn admit(
+        self: Arc<Self>,
+        peer: Arc<PeerIdentity>,
+        chains: PeerChains,
+        wait: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Admission, NotAdmitted>> + Send>> {
+        Box::pin(async move { self.admit_peer(&peer, chains, wait).await })
+    }
+}

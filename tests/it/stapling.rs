@@ -1,0 +1,196 @@
+//! What a client that asks gets to know about the server's own certificate, over every protocol.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gm_tls::cert::{Certificate, KeyKind};
+use gm_tls::client::{ClientOptions, Connector};
+use gm_tls::pki::{AlternativeNames, Profile, StatusServices, Subject};
+use gm_tls::revocation::{CertIdHash, OcspAnswer, OcspState};
+use shangmq::operator::Trigger;
+use shangmq::server::Server;
+use testkit::{Behaviour, Transport};
+use tokio::net::TcpStream;
+
+use crate::broker::{Setup, TestBroker, eventually};
+use crate::revocation::{World, enter, now, responder};
+
+const PROTOCOLS: [Transport; 5] =
+    [Transport::Tls12, Transport::Tls13, Transport::Rfc8998, Transport::Tlcp, Transport::WssTlcp];
+const OCSP: &str = "/ocsp";
+
+/// A server with certificates of a world, for one protocol.
+struct Scene {
+    world: World,
+    transport: Transport,
+    leaf: Certificate,
+}
+
+impl Scene {
+    async fn new(transport: Transport, must_staple: bool) -> Scene {
+        let world = World::new(transport).await;
+        let ocsp_urls = vec![world.service.url(OCSP)];
+        let services = StatusServices { ocsp_urls, must_staple, ..StatusServices::default() };
+        let profile = Profile { services, ..Profile::server(10) };
+        let names = AlternativeNames { dns: vec!["localhost".to_owned()], ..AlternativeNames::default() };
+        let subject = Subject::common_name("localhost");
+        let save = |name: &str, issued: &gm_tls::pki::Issued| {
+            std::fs::write(world.path(&format!("{name}.crt")), issued.chain.to_pem()).unwrap();
+            issued.key.write_new(&world.path(&format!("{name}.key")), None).unwrap();
+        };
+        let leaf = if matches!(transport, Transport::Tlcp | Transport::WssTlcp) {
+            let pair = world.ca.issue_pair(&subject, &names, KeyKind::Sm2, &profile, now()).unwrap();
+            save("sign", &pair.sign);
+            save("enc", &pair.enc);
+            pair.sign.chain.leaf
+        } else {
+            let kind = world.ca.key().kind();
+            let issued = world.ca.issue_single(&subject, &names, kind, &profile, now()).unwrap();
+            save("server", &issued);
+            issued.chain.leaf
+        };
+        Scene { world, transport, leaf }
+    }
+
+    fn setup(&self, lines: &str) -> Setup {
+        let path = |name: &str| self.world.path(name);
+        let (block, files) = match self.transport {
+            Transport::Tlcp | Transport::WssTlcp => (
+                "tlcp_options",
+                format!(
+                    "sign_certfile = {:?}\nsign_keyfile = {:?}\nenc_certfile = {:?}\nenc_keyfile = {:?}\n",
+                    path("sign.crt"),
+                    path("sign.key"),
+                    path("enc.crt"),
+                    path("enc.key")
+                ),
+            ),
+            other => {
+                let block = if other == Transport::Rfc8998 { "rfc8998_options" } else { "ssl_options" };
+                let files = format!("certfile = {:?}\nkeyfile = {:?}\n", path("server.crt"), path("server.key"));
+                (block, files)
+            }
+        };
+        let kind = self.transport.listener();
+        Setup::new().listeners(&[]).sections(&format!(
+            "[listeners.{kind}.default]\nbind = \"127.0.0.1:0\"\n[listeners.{kind}.default.{block}]\n{files}\
+             verify = \"verify_peer\"\ncacertfile = {:?}\n{lines}\n[revocation]\nallowed_hosts = [\"127.0.0.1\"]\n",
+            path("root.pem")
+        ))
+    }
+
+    /// The answer that a client gets which asks, without a server name; `Err` when its handshake fails.
+    async fn ask(&self, broker: &TestBroker) -> Result<Option<Vec<u8>>, String> {
+        let options = ClientOptions {
+            ca: Certificate::anchors_from_file("", &self.world.path("root.pem")).unwrap(),
+            verify_hostname: false,
+            ask_status: true,
+            ..ClientOptions::new(self.transport.protocol().unwrap(), "")
+        };
+        let stream = TcpStream::connect(broker.address(self.transport)).await.unwrap();
+        let secured = Connector::new(&options).unwrap().connect(stream).await.map_err(|error| error.to_string())?;
+        let answer = secured.stapled_answer();
+        if !self.transport.is_websocket() {
+            enter(Box::new(secured)).await.unwrap();
+        }
+        Ok(answer)
+    }
+
+    /// Waits until the answer is in this state.
+    async fn reaches(&self, broker: &TestBroker, state: &str) {
+        let report = || broker.server.revocation().report().staples.remove(0).state;
+        eventually(state, || report() == state).await;
+    }
+
+    fn good(&self) -> Behaviour {
+        responder(&self.world, Vec::new(), 600)
+    }
+}
+
+#[tokio::test]
+async fn staples_a_verified_answer_without_a_server_name() {
+    for transport in PROTOCOLS {
+        let scene = Scene::new(transport, false).await;
+        scene.world.service.set(OCSP, scene.good());
+        let broker = scene.setup("ocsp = { enable_ocsp_stapling = true }").start().await;
+        scene.reaches(&broker, "current").await;
+        let answer = scene.ask(&broker).await.unwrap().unwrap_or_else(|| panic!("{transport:?}: nothing"));
+        let issuer = scene.world.ca.certificate();
+        let verified = OcspAnswer::verify(&answer, &scene.leaf, issuer, CertIdHash::ByIssuer, now()).unwrap();
+        assert_eq!(verified.state, OcspState::Good);
+        assert_eq!(scene.world.service.requests(OCSP), 1);
+        assert_eq!(broker.sample("shangmq_ocsp_staples_total{outcome=\"sent\"}"), 1);
+    }
+}
+
+/// Neither what is revoked nor what is stale or of another signer is given to anybody; without must-staple, handshakes go on.
+#[tokio::test]
+async fn staples_nothing_but_a_good_answer() {
+    for transport in [Transport::Tls12, Transport::Tlcp] {
+        let scene = Scene::new(transport, false).await;
+        let stranger = World::new(transport).await;
+        let behaviours = [
+            responder(&scene.world, vec![scene.leaf.clone()], 600),
+            responder(&scene.world, Vec::new(), -1),
+            responder(&stranger, Vec::new(), 600),
+            Behaviour::Serve(Bytes::from_static(b"<html>")),
+            Behaviour::Down,
+        ];
+        for behaviour in behaviours {
+            scene.world.service.set(OCSP, behaviour);
+            let broker = scene.setup("ocsp = { enable_ocsp_stapling = true }").start().await;
+            scene.reaches(&broker, "failing").await;
+            assert_eq!(scene.ask(&broker).await, Ok(None));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_must_staple_certificate_without_an_answer_refuses_those_who_ask() {
+    for transport in PROTOCOLS {
+        let scene = Scene::new(transport, true).await;
+        scene.world.service.set(OCSP, Behaviour::Status(500));
+        let broker = scene.setup("ocsp = { enable_ocsp_stapling = true }").start().await;
+        scene.reaches(&broker, "failing").await;
+        scene.ask(&broker).await.expect_err("a handshake without the answer that was promised");
+        assert_eq!(broker.sample("shangmq_ocsp_staples_total{outcome=\"refused\"}"), 1);
+        scene.world.service.set(OCSP, scene.good());
+        scene.reaches(&broker, "current").await;
+        assert!(scene.ask(&broker).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_must_staple_certificate_without_stapling_keeps_the_broker_from_starting() {
+    let scene = Scene::new(Transport::Tlcp, true).await;
+    let errors = Server::start(scene.setup("").config()).await.expect_err("started").to_string();
+    assert!(errors.contains("must-staple") && errors.contains("sign.crt"), "{errors}");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_asked_for_keeps_the_broker_from_starting() {
+    let scene = Scene::new(Transport::Tls13, false).await;
+    // Without its issuer the certificate's answers cannot be verified.
+    std::fs::write(scene.world.path("server.crt"), scene.leaf.to_pem()).unwrap();
+    let errors = Server::start(scene.setup("ocsp = {}").config()).await.expect_err("started").to_string();
+    assert!(errors.contains("issuer_pem"), "{errors}");
+    std::fs::write(scene.world.path("ca.pem"), scene.world.ca.certificate().to_pem()).unwrap();
+    let lines = format!("ocsp = {{ issuer_pem = {:?} }}", scene.world.path("ca.pem"));
+    Server::start(scene.setup(&lines).config()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_survives_a_reload() {
+    let scene = Scene::new(Transport::Tlcp, true).await;
+    scene.world.service.set(OCSP, scene.good());
+    let broker = scene.setup("ocsp = { enable_ocsp_stapling = true }").start().await;
+    scene.reaches(&broker, "current").await;
+    scene.world.service.set(OCSP, Behaviour::Down);
+    let stranger = World::new(Transport::Tlcp).await;
+    let both = [std::fs::read(scene.world.path("root.pem")).unwrap(), stranger.ca.certificate().to_pem()].concat();
+    std::fs::write(scene.world.path("root.pem"), both).unwrap();
+    let operator = Arc::clone(broker.server.operator());
+    let outcome = operator.reload_aside(Trigger::Command).await.unwrap();
+    assert_eq!(outcome.listeners.len(), 1, "{outcome:?}");
+    assert!(scene.ask(&broker).await.unwrap().is_some());
+}

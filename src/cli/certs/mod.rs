@@ -8,6 +8,7 @@ mod issue;
 mod output;
 mod profile;
 mod request;
+mod revoke;
 mod verify;
 
 use std::io::{self, Write};
@@ -37,6 +38,8 @@ pub enum CertsCommand {
     Issue(issue::Arguments),
     /// Make keys and certificate requests to send to an authority; for a TLCP pair two of each.
     Csr(request::Arguments),
+    /// Sign the revocation list of an authority, with what was revoked before and the certificates that are given.
+    Crl(revoke::Arguments),
     /// Say in plain words what certificates, requests and keys are, and whether they belong together.
     Inspect(inspect::Arguments),
     /// Verify certificates, and TLCP pairs, up to an authority.
@@ -61,6 +64,10 @@ pub enum CertsError {
          or --email", path.display()
     )]
     Names { path: PathBuf, names: String },
+    #[error("{} was issued by \"{issuer}\" and not by this authority, which cannot revoke it", path.display())]
+    NotIssued { path: PathBuf, issuer: String },
+    #[error("{} is there and is no revocation list of this authority that could be continued: {reason}", path.display())]
+    BadList { path: PathBuf, reason: String },
     #[error("{0}")]
     Usage(&'static str),
     #[error("{} is neither a certificate, a certificate request nor a private key in PEM", path.display())]
@@ -102,6 +109,7 @@ impl CertsCommand {
             CertsCommand::Ca(arguments) => arguments.run(&mut out),
             CertsCommand::Issue(arguments) => arguments.run(&mut out),
             CertsCommand::Csr(arguments) => arguments.run(&mut out),
+            CertsCommand::Crl(arguments) => arguments.run(&mut out),
             CertsCommand::Inspect(arguments) => arguments.run(&mut out),
             CertsCommand::Verify(arguments) => arguments.run(&mut out),
             CertsCommand::Bundle(arguments) => arguments.run(&mut out),

@@ -23,6 +23,7 @@ fn run(dir: &Path, line: &str) -> (String, Result<(), CertsError>) {
         CertsCommand::Ca(arguments) => arguments.run(&mut out),
         CertsCommand::Issue(arguments) => arguments.run(&mut out),
         CertsCommand::Csr(arguments) => arguments.run(&mut out),
+        CertsCommand::Crl(arguments) => arguments.run(&mut out),
         CertsCommand::Inspect(arguments) => arguments.run(&mut out),
         CertsCommand::Verify(arguments) => arguments.run(&mut out),
         CertsCommand::Bundle(arguments) => arguments.run(&mut out),
@@ -187,4 +188,28 @@ fn file_names_stay_in_their_directory() {
         assert!(issue::file_name(name).is_err(), "{name}");
     }
     assert!(issue::file_name("broker-1.test").is_ok());
+}
+
+#[test]
+fn a_revocation_list_goes_on_from_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for name in ["ca", "other"] {
+        good(dir, &format!("ca --out @/{name} --cn CA"));
+    }
+    good(dir, "issue --ca @/ca --cn a --out @ --name a --profile client");
+    good(dir, "issue --ca @/other --cn b --out @ --name b --profile client --kind single");
+    let list = || {
+        let contents = fs::read(dir.join("list.crl")).unwrap();
+        gm_tls::revocation::read_lists(&contents.into(), 1 << 20).unwrap().remove(0)
+    };
+    good(dir, "crl --ca @/ca --out @/list.crl --revoke @/a-sign.crt");
+    let first: Vec<(Vec<u8>, i64)> = list().entries().map(|(serial, since, _)| (serial.to_vec(), since)).collect();
+    let out = good(dir, "crl --ca @/ca --out @/list.crl --revoke @/a-enc.crt --revoke @/a-sign.crt");
+    assert!(out.contains("list 2 of CN=CA") && out.contains("2 certificates"), "{out}");
+    let second = list();
+    assert!(first.iter().all(|(serial, since)| second.entries().any(|one| one.0 == serial && one.1 == *since)));
+    assert!(bad(dir, "crl --ca @/ca --out @/list.crl --revoke @/b.crt").contains("cannot revoke it"));
+    assert!(bad(dir, "crl --ca @/other --out @/list.crl").contains("no revocation list of this authority"));
+    assert_eq!(list().as_der(), second.as_der());
 }

@@ -73,6 +73,11 @@ impl Reason {
         Reason(code)
     }
 
+    /// The value of CRLReason.
+    pub fn code(self) -> u8 {
+        self.0
+    }
+
     /// Its name in RFC 5280.
     pub fn name(self) -> &'static str {
         match self.0 {
@@ -202,6 +207,15 @@ impl Crl {
     /// The serial numbers of the certificates that it lists, without leading zeros.
     pub fn serials(&self) -> impl Iterator<Item = &[u8]> {
         self.entries.iter().map(|entry| self.serial(entry))
+    }
+
+    /// As [`serials`](Self::serials), with the time of each revocation in unix seconds and its reason.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], i64, Reason)> {
+        self.entries.iter().map(|entry| {
+            let after = (entry.at as usize).saturating_add(usize::from(entry.length));
+            let since = self.der.get(after..).and_then(time).map_or(0, |(since, _)| since);
+            (self.serial(entry), since, Reason(entry.reason))
+        })
     }
 
     pub fn is_empty(&self) -> bool {

@@ -70,6 +70,7 @@ fn a_list_names_what_is_revoked_and_nothing_else() {
         assert_eq!(crl.revoked(&serial(&bad)).unwrap().name(), "unspecified");
         assert_eq!(crl.revoked(&serial(&worse)).unwrap().name(), "keyCompromise");
         assert_eq!((crl.len(), crl.number(), crl.issuer().as_str()), (2, Some("07"), "CN=Root"));
+        assert!(crl.entries().all(|(_, since, _)| since.abs_diff(now() - 100) < 60));
         assert!(crl.is_current(now()) && !crl.is_current(now() + 3600) && !crl.is_current(now() - 3600));
         assert!(read(ca.sign_list(&list(&[])).unwrap()).unwrap().is_empty());
     }

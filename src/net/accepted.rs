@@ -157,7 +157,11 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<L
                 connect_timeout: listener.config.connect_timeout,
                 policy: Arc::clone(&listener.policy),
             };
-            status::serve(io, context, revoked).await;
+            match revoked {
+                // Not through the other, whose state an idle connection need not carry.
+                None => conn::serve(io, context).await,
+                Some(revoked) => Box::pin(status::serve(io, context, revoked)).await,
+            }
         }
         Err(refused) => {
             listener.metrics.refused(refused.label(), protocol);

@@ -85,8 +85,7 @@ pub(super) async fn admit(
 }
 
 /// Serves a connection to its end, which comes sooner when a certificate of the client is revoked.
-pub(super) async fn serve(io: Box<dyn Io>, context: conn::Context, revoked: Option<oneshot::Receiver<Reason>>) {
-    let Some(revoked) = revoked else { return conn::serve(io, context).await };
+pub(super) async fn serve(io: Box<dyn Io>, context: conn::Context, revoked: oneshot::Receiver<Reason>) {
     let (remote, listener) = (context.remote, Arc::clone(&context.listener));
     let withdrawn = async {
         match revoked.await {
@@ -97,5 +96,5 @@ pub(super) async fn serve(io: Box<dyn Io>, context: conn::Context, revoked: Opti
             Err(_) => std::future::pending().await,
         }
     };
-    Box::pin(conn::serve_until(io, context, withdrawn, ReasonCode::NotAuthorized)).await;
+    conn::serve_until(io, context, withdrawn, ReasonCode::NotAuthorized).await;
 }

@@ -23,6 +23,7 @@ mod watches;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +50,8 @@ use watches::Watches;
 
 /// How often it is looked whether something is due or a file has changed.
 const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two counts for the metrics.
+const TICKS_PER_COUNT: u64 = 5;
 /// Where uploaded lists are, below the data directory.
 const DIRECTORY: &str = "crl";
 
@@ -61,6 +64,7 @@ pub struct Revocation {
     answers: Arc<Answers>,
     staples: Arc<Staples>,
     watches: Watches,
+    ticks: AtomicU64,
 }
 
 impl Revocation {
@@ -87,6 +91,7 @@ impl Revocation {
             answers: Answers::new(config, &fetcher, &counters),
             staples: Staples::new(&fetcher, &counters),
             watches: Watches::default(),
+            ticks: AtomicU64::new(0),
             counters,
         });
         (service, wrong)
@@ -201,6 +206,9 @@ impl Revocation {
         let polled = tokio::task::spawn_blocking(move || {
             service.files.poll();
             service.watches.forget_ended();
+            if !service.ticks.fetch_add(1, Ordering::Relaxed).is_multiple_of(TICKS_PER_COUNT) {
+                return;
+            }
             let report = service.report();
             let count = |states: Vec<&str>| -> HeldCounts {
                 Held::ALL

@@ -114,11 +114,12 @@ impl World {
         let (sign, enc) = (c.server_sign(), c.server_enc());
         let toml = format!(
             "[listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n[listeners.ssl.default.ssl_options]\n{}{trust}\
-             [listeners.ssl.default.rfc8998_options]\n{}{trust}[listeners.ssl.default.tlcp_options]\n\
+             [listeners.ssl.default.rfc8998_options]\n{}{}[listeners.ssl.default.tlcp_options]\n\
              sign_certfile = {:?}\nsign_keyfile = {:?}\nenc_certfile = {:?}\nenc_keyfile = {:?}\n{trust}\
              [revocation]\n{revocation}\n",
             single(&c.server_ecdsa()),
             single(&c.server_sm2()),
+            trust.replace("reuse_sessions = true", "session_tickets = \"stateless\""),
             sign.cert,
             sign.key,
             enc.cert,
@@ -151,30 +152,37 @@ pub struct Person {
 }
 
 impl Person {
-    /// Connects as far as CONNACK; `Err` says what the client saw.
-    pub async fn enter(&self, broker: &TestBroker, transport: Transport) -> Result<Client<AnyStream>, String> {
+    fn connector(&self, transport: Transport) -> Connector {
         let options = ClientOptions {
             ca: Certificate::anchors_from_file("", &certificates().ca_bundle()).unwrap(),
             identity: Some(self.identity.clone()),
             ..ClientOptions::new(transport.protocol().unwrap(), "localhost")
         };
-        let connector = Connector::new(&options).unwrap();
+        Connector::new(&options).unwrap()
+    }
+
+    /// Connects as far as CONNACK; `Err` says what the client saw.
+    pub async fn enter(&self, broker: &TestBroker, transport: Transport) -> Result<Client<AnyStream>, String> {
         let stream = TcpStream::connect(broker.address(transport)).await.unwrap();
-        let secured = connector.connect(stream).await.map_err(|error| error.to_string())?;
+        let secured = self.connector(transport).connect(stream).await.map_err(|error| error.to_string())?;
         enter(Box::new(secured)).await
     }
 }
 
-pub async fn enter(stream: AnyStream) -> Result<Client<AnyStream>, String> {
+/// Says CONNECT and hears that it is accepted.
+async fn greet(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = stream;
     // CONNECT of MQTT 3.1.1 with an empty client identifier, and the CONNACK that accepts it.
-    let hello = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00";
-    stream.write_all(hello).await.map_err(|error| error.to_string())?;
-    stream.flush().await.map_err(|error| error.to_string())?;
+    stream.write_all(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00").await?;
+    stream.flush().await?;
     let mut answer = [0; 4];
-    stream.read_exact(&mut answer).await.map_err(|error| error.to_string())?;
+    stream.read_exact(&mut answer).await?;
     assert_eq!(answer, [0x20, 2, 0, 0]);
+    Ok(())
+}
+
+pub async fn enter(mut stream: AnyStream) -> Result<Client<AnyStream>, String> {
+    greet(&mut stream).await.map_err(|error| error.to_string())?;
     Ok(Client::new(stream))
 }
 
@@ -525,5 +533,36 @@ async fn accept(
                 Err(std::io::ErrorKind::InvalidData.into())
             }
         };
+    }
+}
+
+// A session brought back certificates that had been verified when it began, and with them a client that was revoked since.
+#[tokio::test]
+async fn a_resumed_session_is_judged_by_the_lists_of_today() {
+    for transport in PROTOCOLS {
+        let world = World::new(transport).await;
+        let client = world.client(transport);
+        let file = world.path("ca.crl");
+        std::fs::write(&file, world.list(&[])).unwrap();
+        let lines = format!("reuse_sessions = true\ncrl = {{ files = [{file:?}], distribution_points = false }}");
+        let broker = world.broker(&lines).await;
+        let connector = client.connector(transport);
+        let dial = || TcpStream::connect(broker.address(transport));
+        let mut first = connector.connect(dial().await.unwrap()).await.unwrap();
+        greet(&mut first).await.unwrap();
+        let session = first.session().unwrap();
+        let mut second = connector.connect_resuming(dial().await.unwrap(), Some(&session)).await.unwrap();
+        assert!(second.peer_identity().resumed, "{transport:?}");
+        greet(&mut second).await.unwrap();
+        let session = second.session().unwrap_or(session);
+        let revoked = world.list(&[client.leaves.last().unwrap()]);
+        broker.server.revocation().upload("today", revoked).unwrap();
+        let before = refusals(&broker, "revoked");
+        let outcome = match connector.connect_resuming(dial().await.unwrap(), Some(&session)).await {
+            Ok(mut stream) => greet(&mut stream).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        outcome.expect_err("let in");
+        eventually("the refusal is counted", || refusals(&broker, "revoked") > before).await;
     }
 }

@@ -5,6 +5,7 @@
 //! program, never a peer's words, so the number of series is bounded.
 
 mod authorization;
+mod certificates;
 mod limits;
 mod operations;
 mod revocation;
@@ -28,6 +29,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use authorization::{AuthorizationCounters, Checked};
+pub use certificates::{Certificates, EXPIRY_DAYS, Expiry};
 pub use limits::LIMITS;
 pub use operations::Operations;
 pub use revocation::{Held, HeldCounts, RevocationCounters};
@@ -119,6 +121,7 @@ pub struct ListenerMetrics {
     sent: [AtomicU64; 3],
     /// By the reason code's value.
     pub authorization: AuthorizationCounters,
+    pub certificates: Certificates,
     connects: Labelled<u8>,
     refused: Labelled<Refusal>,
     handshakes: Labelled<Handshake>,
@@ -373,6 +376,7 @@ impl Collector for Scrape {
         authorization::encode(&mut encoder, &listeners)?;
         encode_connections(&mut encoder, &listeners)?;
         encode_handshakes(&mut encoder, &listeners)?;
+        certificates::encode(&mut encoder, &listeners, crate::dev_certs::now())?;
         self.metrics.revocation.get().map_or(Ok(()), |counters| revocation::encode(&mut encoder, counters))
     }
 }

@@ -212,6 +212,7 @@ impl Server {
         let all = opened.iter().map(|(listener, ..)| Arc::clone(listener)).collect();
         let operator = Arc::new(Operator::new(source, all, auth, Arc::clone(broker.metrics()), revocation));
         helpers.spawn(Arc::clone(&operator).watch(stopped.clone()));
+        helpers.spawn(Arc::clone(&operator).watch_expiry(stopped.clone()));
         let mut listeners = JoinSet::new();
         let mut addresses = Vec::new();
         for (listener, socket, address) in opened {

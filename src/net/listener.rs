@@ -80,6 +80,7 @@ impl PreparedListener {
         let bound = bind(&config).and_then(|socket| socket.local_addr().map(|address| (socket, address)));
         let (socket, address) = bound.map_err(|cause| BindError { id: id.clone(), bind: config.bind, cause })?;
         let metrics = broker.metrics().listener(&id);
+        metrics.certificates.set(security.as_ref().map(Security::expiries).unwrap_or_default());
         let reports = Arc::new(Reports::new(Arc::clone(&metrics), log.max_peer_lines_per_minute));
         let handshakes = Semaphore::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
         let handshakes_by_address = Lines::new(config.kind.tls().map_or(0, |tls| tls.max_handshakes_per_address));
@@ -162,6 +163,7 @@ impl Listener {
         let Some(place) = &self.security else { return false };
         let mut place = place.write();
         let (security, changed) = security.in_place_of(&place);
+        self.metrics.certificates.set(security.expiries());
         *place = Arc::new(security);
         changed
     }

@@ -5,6 +5,7 @@ use super::secure;
 use super::sites::Sites;
 use super::stamp::Stamped;
 use crate::config::{ConfigError, TlsConfig};
+use crate::metrics::Expiry;
 use crate::revocation::Revocation;
 use gm_tls::cert::Certificate;
 use gm_tls::server::ContextKind;
@@ -88,6 +89,17 @@ impl Security {
     /// The files that it was read from, as they were then.
     pub fn files(&self) -> &Stamped {
         &self.files
+    }
+
+    /// When they expire, for the metrics.
+    pub(super) fn expiries(&self) -> Vec<Expiry> {
+        let expiry = |one: &Served| Expiry {
+            protocol: one.kind.name(),
+            usage: one.usage.name(),
+            file: one.file.display().to_string(),
+            not_after: one.certificate.not_after(),
+        };
+        self.served.iter().map(expiry).collect()
     }
 
     pub fn config(&self) -> &TlsConfig {

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod channel;
+mod expiry;
 mod reload;
 mod watch;
 
@@ -27,6 +28,7 @@ pub struct Operator {
     revocation: Arc<Revocation>,
     /// Held by the reload that runs: two at once could each put half of theirs in force.
     reloading: Mutex<()>,
+    expiries: Mutex<expiry::Expiries>,
 }
 
 impl Operator {
@@ -37,7 +39,7 @@ impl Operator {
         metrics: Arc<Metrics>,
         revocation: Arc<Revocation>,
     ) -> Operator {
-        Operator { source, listeners, auth, metrics, revocation, reloading: Mutex::new(()) }
+        Operator { source, listeners, auth, metrics, revocation, reloading: Mutex::new(()), expiries: Mutex::default() }
     }
 
     /// The service that knows which certificates were revoked.

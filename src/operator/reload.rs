@@ -3,6 +3,7 @@
 use super::Operator;
 use crate::auth::Reading;
 use crate::config::{Config, ConfigError, ConfigErrors, ListenerConfig, Written};
+use crate::dev_certs::now;
 use crate::net::{Listener, Security};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -65,7 +66,16 @@ struct Plan {
 const AUTH_LIMITS: [&str; 4] =
     ["max_concurrent_checks", "max_waiting_checks", "max_waiting_checks_per_address", "max_failures_per_minute"];
 /// Keys of a listener that are in force for its next connection.
-const LISTENER_KEYS: [&str; 5] = ["protocols", "handshake_timeout", "ssl_options", "rfc8998_options", "tlcp_options"];
+const LISTENER_KEYS: [&str; 8] = [
+    "protocols",
+    "handshake_timeout",
+    "gm_only",
+    "alpn",
+    "alpn_required",
+    "ssl_options",
+    "rfc8998_options",
+    "tlcp_options",
+];
 
 impl Operator {
     /// Reads again what can change while the broker runs, and puts it in force when all of it is good. Connections that are established
@@ -84,6 +94,7 @@ impl Operator {
             Ok(plan) => {
                 let outcome = self.put_in_force(plan);
                 self.metrics.operations.reloaded(true);
+                self.say_what_expires(now());
                 for warning in &outcome.warnings {
                     warn!("{warning}");
                 }

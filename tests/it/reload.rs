@@ -223,6 +223,35 @@ async fn a_reload_of_the_same_files_keeps_the_contexts() {
 }
 
 #[tokio::test]
+async fn both_certificates_of_a_pair_are_listed_and_measured_as_they_are_in_force() {
+    let broker = Broker::start().await;
+    let shown = || {
+        let listed = broker.server.operator().certificates(0);
+        listed.into_iter().map(|one| (one.protocol, one.usage, one.fingerprint_sm3)).collect::<Vec<_>>()
+    };
+    let expected = |set: &DevCerts| {
+        let files = [set.server_ecdsa(), set.server_sm2(), set.server_sign(), set.server_enc()];
+        let kinds = [("tls", "single"), ("rfc8998", "single"), ("tlcp", "signing"), ("tlcp", "encryption")];
+        let print = |files: &dev_certs::CertKey| {
+            Certificate::anchors_from_file("certificate", &files.cert).unwrap()[0].fingerprint_sm3()
+        };
+        let zipped = kinds.into_iter().zip(&files);
+        zipped.map(|((kind, usage), files)| (kind.to_owned(), usage.to_owned(), print(files))).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(), expected(certificates()));
+    install(&broker.certs(), &others());
+    broker.reload().await.unwrap();
+    assert_eq!(shown(), expected(&others()));
+    let text = broker.server.metrics().encode(Default::default());
+    let left: Vec<i64> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("shangmq_cert_expiry_seconds{")?.rsplit(' ').next()?.parse().ok())
+        .collect();
+    assert!(left.len() == 4 && left.iter().all(|left| (0..=825 * 86_400).contains(left)), "{left:?}");
+    assert_eq!(broker.sample("shangmq_certs_expiring{within=\"30d\"}"), 0);
+}
+
+#[tokio::test]
 async fn options_take_effect_and_keys_that_need_a_restart_are_named() {
     let broker = Broker::start().await;
     let path = broker.dir.path().join("shangmq.toml");

@@ -10,6 +10,8 @@ use super::value::{Choice, Word};
 pub struct CryptoConfig {
     /// Chosen once for the process, before any key is read.
     pub provider: Provider,
+    /// Whether every listener serves SM2, SM3 and SM4 alone.
+    pub gm_only: bool,
     /// Where `provider` was written.
     pub provider_place: Place,
 }
@@ -21,9 +23,10 @@ impl CryptoConfig {
 
     pub(super) fn read(mut section: Section<'_>) -> CryptoConfig {
         let Word(provider) = section.read("provider", Word(Provider::default()));
+        let gm_only = section.read("gm_only", false);
         let provider_place = section.place_of("provider");
         section.finish();
-        CryptoConfig { provider, provider_place }
+        CryptoConfig { provider, gm_only, provider_place }
     }
 
     /// The provider that a word of the configuration means.

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::cidr::Cidr;
+use super::client_auth::ClientAuth;
 use super::error::ConfigError;
 use super::identity::PeerNames;
 use super::mqtt::{MqttConfig, deadline, size};
 use super::rate::RateConfig;
 use super::section::Section;
-use super::tls::{ClientAuth, TlsConfig};
+use super::tls::TlsConfig;
 use super::value::Bind;
 
 const MAX_LISTENER_NAME_LEN: usize = 64;
@@ -176,12 +177,13 @@ struct Taken {
     key: String,
 }
 
-/// Reads `[listeners]`. `metrics` is the address of the metrics endpoint when that is on.
+/// Reads `[listeners]`. `metrics` is the address of the metrics endpoint when that is on, `gm_only` what holds for the whole node.
 pub(super) fn read(
     mut section: Section<'_>,
     mqtt: &MqttConfig,
     metrics: Option<SocketAddr>,
     data_dir: &Path,
+    gm_only: bool,
 ) -> Vec<ListenerConfig> {
     let mistakes_before = section.report().count();
     let mut listeners = Vec::new();
@@ -192,7 +194,7 @@ pub(super) fn read(
             check_name(&entry, &name);
             let (key, place) = (entry.key("bind"), entry.place("bind"));
             let report = entry.report();
-            let Some(listener) = read_one(entry, name, kind, mqtt, data_dir) else { continue };
+            let Some(listener) = read_one(entry, name, kind, mqtt, data_dir, gm_only) else { continue };
             if let Some(other) = taken.iter().find(|other| overlap(other.bind, listener.bind)) {
                 let reason = format!("{} is already taken by {}", listener.bind, other.key);
                 report.push(ConfigError::new(place, &*key, reason).suggest("give one of them another port"));
@@ -222,6 +224,7 @@ fn read_one(
     kind: Kind,
     mqtt: &MqttConfig,
     data_dir: &Path,
+    gm_only: bool,
 ) -> Option<ListenerConfig> {
     let report = section.report();
     let enabled = section.read("enable", true);
@@ -244,13 +247,15 @@ fn read_one(
     let rates = RateConfig::read(&mut section);
     let proxy_protocol = read_proxy_protocol(&mut section);
     let tcp = read_tcp(section.section("tcp_options"));
+    let loopback = bind.as_ref().is_none_or(|Bind(bind)| bind.ip().to_canonical().is_loopback());
+    let gm_only = read_gm_only(&mut section, kind, loopback, gm_only);
     let kind = match kind {
         Kind::Tcp => Some(ListenerKind::Tcp),
-        Kind::Ssl => TlsConfig::read(&mut section, data_dir).map(ListenerKind::Ssl),
+        Kind::Ssl => TlsConfig::read(&mut section, data_dir, gm_only).map(ListenerKind::Ssl),
         Kind::Ws => Some(ListenerKind::Ws(read_websocket(section.section("websocket"), mqtt))),
         Kind::Wss => {
             let websocket = read_websocket(section.section("websocket"), mqtt);
-            TlsConfig::read(&mut section, data_dir).map(|tls| ListenerKind::Wss(tls, websocket))
+            TlsConfig::read(&mut section, data_dir, gm_only).map(|tls| ListenerKind::Wss(tls, websocket))
         }
     };
     let kind = match kind {
@@ -386,6 +391,35 @@ fn read_websocket(mut section: Section<'_>, mqtt: &MqttConfig) -> WsConfig {
     let fail_if_no_subprotocol = section.read("fail_if_no_subprotocol", true);
     section.finish();
     WsConfig { mqtt_path, max_frame_size, allowed_origins, fail_if_no_subprotocol }
+}
+
+/// Whether a listener serves SM2, SM3 and SM4 alone. One that does not encrypt cannot; where the whole node is to, it has to be excepted
+/// by its own key, and be for this machine only.
+fn read_gm_only(section: &mut Section<'_>, kind: Kind, loopback: bool, node: bool) -> bool {
+    let own: Option<bool> = section.optional("gm_only");
+    let secured = matches!(kind, Kind::Ssl | Kind::Wss);
+    let advice = "use a listener of kind ssl or wss with rfc8998_options or tlcp_options";
+    match (own, node) {
+        (Some(false), true) if secured => {
+            let reason = "crypto.gm_only holds for every listener that encrypts";
+            section.error("gm_only", reason, Some("remove this key, or crypto.gm_only".to_owned()));
+        }
+        (Some(false), true) if !loopback => {
+            let reason =
+                "only a listener on loopback can be excepted from crypto.gm_only, since this one does not encrypt";
+            section.error("gm_only", reason, Some(advice.to_owned()));
+        }
+        (Some(true), _) if !secured => {
+            section.error("gm_only", "a listener of this kind does not encrypt at all", Some(advice.to_owned()));
+        }
+        (None, true) if !secured => {
+            let reason = "crypto.gm_only is set, and a listener of this kind does not encrypt at all";
+            let except = "gm_only = false excepts a listener that is bound to loopback";
+            section.error("gm_only", reason, Some(format!("{advice}; {except}")));
+        }
+        _ => {}
+    }
+    own.unwrap_or(node)
 }
 
 /// Whether two listening sockets would claim the same port of the same address. Port 0 is a new port each time, and an

@@ -6,6 +6,7 @@
 mod acl;
 mod auth;
 mod cidr;
+mod client_auth;
 mod crypto;
 mod error;
 mod features;
@@ -35,6 +36,7 @@ use crate::bundle::BundleId;
 pub use acl::{load_acl, parse_acl};
 pub use auth::{AuthConfig, ClientIdBinding, DenyAction, JwtConfig, JwtKeys};
 pub use cidr::Cidr;
+pub use client_auth::{ClientAuth, TrustFiles};
 pub use crypto::CryptoConfig;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use features::{AutoSubscribe, DelayedConfig, Features, FlappingConfig, Pattern, RewriteAction, RewriteRule};
@@ -47,10 +49,7 @@ pub use rate::{Rate, RateConfig};
 pub use revocation::{CheckDepth, ClientStatus, CrlCheck, FailMode, OcspCheck, RevocationConfig, Stapling};
 pub use section::{Contents, FileRef, Place};
 pub use store::{Durability, StoreConfig};
-pub use tls::{
-    ClientAuth, IdentityFiles, Names, Rfc8998Options, TlcpOptions, TlsConfig, TlsOptions, TlsVersion, TlsVersions,
-    TrustFiles,
-};
+pub use tls::{IdentityFiles, Names, Rfc8998Options, TlcpOptions, TlsConfig, TlsOptions, TlsVersion, TlsVersions};
 pub use tree::ENVIRONMENT_PREFIX;
 pub use value::Secret;
 pub use written::Written;
@@ -214,6 +213,10 @@ impl Config {
         let crypto = CryptoConfig::read(root.section("crypto"));
         let log = LogConfig::read(root.section("log"));
         let metrics = MetricsConfig::read(root.section("metrics"));
+        if crypto.gm_only && metrics.enable && !metrics.bind.ip().to_canonical().is_loopback() {
+            let reason = "crypto.gm_only is set, and the metrics endpoint does not encrypt";
+            root.error("metrics", reason, Some("bind it to loopback".to_owned()));
+        }
         let mqtt = MqttConfig::read(root.section("mqtt"));
         let retainer = RetainerConfig::read(root.section("retainer"));
         let store = StoreConfig::read(root.section("store"), mqtt.max_inflight);
@@ -221,7 +224,7 @@ impl Config {
         let features = Features::read(&mut root);
         let auth = AuthConfig::read(root.section("auth"));
         let metrics_at = metrics.enable.then_some(metrics.bind);
-        let listeners = listener::read(root.section("listeners"), &mqtt, metrics_at, &node.data_dir);
+        let listeners = listener::read(root.section("listeners"), &mqtt, metrics_at, &node.data_dir, crypto.gm_only);
         if let Some(error) = mqtt.peer_names.useless(&listeners) {
             root.report().push(error);
         }

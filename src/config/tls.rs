@@ -5,9 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gm_tls::server::DEFAULT_SECURITY_LEVEL;
+
+use super::client_auth::{ClientAuth, client_auth};
 use super::managed::{self, ServerName};
 use super::mqtt::{deadline, word};
-use super::revocation::{ClientStatus, Stapling, client_status, stapling};
+use super::revocation::{Stapling, stapling};
 use super::section::{Contents, FileRef, Place, Section};
 use super::value::{Choice, Secret};
 use crate::bundle::Part;
@@ -15,7 +18,9 @@ use crate::bundle::Part;
 const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 const DEFAULT_CONCURRENT_HANDSHAKES: usize = 256;
 const DEFAULT_HANDSHAKES_PER_ADDRESS: usize = 1024;
-const DEFAULT_DEPTH: u32 = 10;
+const MAX_ALPN: usize = 16;
+/// 192 bits.
+const MAX_SECURITY_LEVEL: u32 = 4;
 const MAX_CERTIFICATES: usize = 8;
 const MAX_NAMES: usize = 64;
 
@@ -36,6 +41,12 @@ pub struct TlsConfig {
     pub max_handshakes_per_address: usize,
     /// Whether a client that asks for a name which no bundle is for is refused, instead of being shown the block's own certificate.
     pub refuse_unknown_names: bool,
+    /// Nothing but SM2, SM3 and SM4 is served.
+    pub gm_only: bool,
+    /// Application protocols to choose from, the preferred first; `None` is that of the listener's kind.
+    pub alpn: Option<Vec<String>>,
+    /// Whether a client that offers application protocols, and none of these, is refused.
+    pub alpn_required: bool,
 }
 
 /// `ssl_options`.
@@ -55,7 +66,11 @@ pub struct TlsOptions {
     pub ciphers: Names,
     /// Key exchange groups in order of preference; empty means the built-in choice.
     pub groups: Names,
+    /// IANA names; empty means the built-in choice.
+    pub signature_algorithms: Names,
     pub honor_cipher_order: bool,
+    /// Least strength of keys, signatures and suites: 2 is 112 bits, 3 is 128.
+    pub security_level: u32,
     /// Resumption by session identifier, TLS 1.2.
     pub reuse_sessions: bool,
     /// Resumption by stateless ticket.
@@ -76,6 +91,11 @@ pub struct Rfc8998Options {
     pub client_auth: ClientAuth,
     /// `TLS_SM4_GCM_SM3` and `TLS_SM4_CCM_SM3` in order of preference; empty means both.
     pub ciphers: Names,
+    /// curveSM2 and its hybrid with ML-KEM-768; empty means both.
+    pub groups: Names,
+    pub honor_cipher_order: bool,
+    /// As in [`TlsOptions`].
+    pub security_level: u32,
     pub session_tickets: bool,
 }
 
@@ -93,6 +113,9 @@ pub struct TlcpOptions {
     pub client_auth: ClientAuth,
     /// Names of GB/T 38636-2020 in order of preference; empty means the built-in choice.
     pub ciphers: Names,
+    pub honor_cipher_order: bool,
+    /// As in [`TlsOptions`].
+    pub security_level: u32,
     /// Resumption by session identifier.
     pub reuse_sessions: bool,
 }
@@ -111,37 +134,6 @@ pub struct IdentityFiles {
     pub keyfile: FileRef,
     /// Of an encrypted key: the password itself, `file://PATH` or `env:NAME`.
     pub password: Option<Secret>,
-}
-
-/// Whether a client is asked for a certificate, and what happens without one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// Not asked: `verify = "verify_none"`.
-    None,
-    /// Asked; one that is shown must be valid: `verify = "verify_peer"`.
-    Optional(TrustFiles),
-    /// Refused without a valid one: `fail_if_no_peer_cert = true` in addition.
-    Required(TrustFiles),
-}
-
-impl ClientAuth {
-    pub fn trust(&self) -> Option<&TrustFiles> {
-        match self {
-            ClientAuth::None => None,
-            ClientAuth::Optional(trust) | ClientAuth::Required(trust) => Some(trust),
-        }
-    }
-}
-
-/// Whose certificates are believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrustFiles {
-    /// PEM, one or more certificates.
-    pub cacertfile: FileRef,
-    /// Intermediate certificates allowed between a client's certificate and a trusted one.
-    pub depth: u32,
-    /// What is asked about certificates that lead there.
-    pub status: ClientStatus,
 }
 
 /// The TLS versions a listener speaks.
@@ -200,16 +192,6 @@ impl Choice for Protocol {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verify {
-    None,
-    Peer,
-}
-
-impl Choice for Verify {
-    const WORDS: &'static [(&'static str, Verify)] = &[("verify_none", Verify::None), ("verify_peer", Verify::Peer)];
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tickets {
     Disabled,
     Stateless,
@@ -260,9 +242,15 @@ impl TlsConfig {
     }
 
     /// Reads the keys of an `ssl` or `wss` listener; `None` after a mistake was reported.
-    pub(super) fn read(section: &mut Section<'_>, data_dir: &Path) -> Option<TlsConfig> {
+    pub(super) fn read(section: &mut Section<'_>, data_dir: &Path, gm_only: bool) -> Option<TlsConfig> {
         let mistakes_before = section.report().count();
         let protocols = read_protocols(section);
+        if gm_only && protocols.contains(&Protocol::Tls) {
+            let reason = "gm_only is set, and TLS with international suites is not of SM2, SM3 and SM4";
+            let suggestion = "remove ssl_options, and use rfc8998_options or tlcp_options".to_owned();
+            section.error("ssl_options", reason, Some(suggestion));
+        }
+        let (alpn, alpn_required) = alpn(section);
         let max_concurrent_handshakes =
             section.within("max_concurrent_handshakes", DEFAULT_CONCURRENT_HANDSHAKES, 1, 100_000);
         let max_handshakes_per_address =
@@ -292,6 +280,9 @@ impl TlsConfig {
             max_concurrent_handshakes,
             max_handshakes_per_address,
             refuse_unknown_names,
+            gm_only,
+            alpn,
+            alpn_required,
         };
         if refuse_unknown_names && config.server_names().is_empty() {
             let reason = "no bundle has a name, so that every client that asks for one would be refused";
@@ -375,7 +366,10 @@ impl TlsOptions {
         let versions = versions(&mut section);
         let ciphers = names(&mut section, "ciphers");
         let groups = names(&mut section, "groups");
+        let signature_algorithms = names(&mut section, "signature_algorithms");
         let honor_cipher_order = section.read("honor_cipher_order", true);
+        let security_level = security_level(&mut section);
+        refuse_renegotiation(&mut section);
         let reuse_sessions = section.read("reuse_sessions", false);
         let session_tickets = word(&mut section, "session_tickets", Tickets::Disabled) == Tickets::Stateless;
         let place = section.own_place();
@@ -389,7 +383,9 @@ impl TlsOptions {
             versions,
             ciphers,
             groups,
+            signature_algorithms,
             honor_cipher_order,
+            security_level,
             reuse_sessions,
             session_tickets,
         })
@@ -410,6 +406,9 @@ impl Rfc8998Options {
         let by_name = named(Some(managed), |managed| managed.identity(data_dir, Part::Sm2Chain, Part::Sm2Key));
         let stapling = stapling(&mut section);
         let ciphers = names(&mut section, "ciphers");
+        let groups = names(&mut section, "groups");
+        let honor_cipher_order = section.read("honor_cipher_order", true);
+        let security_level = security_level(&mut section);
         let session_tickets = word(&mut section, "session_tickets", Tickets::Disabled) == Tickets::Stateless;
         let place = section.own_place();
         section.finish();
@@ -420,6 +419,9 @@ impl Rfc8998Options {
             stapling,
             client_auth: client_auth?,
             ciphers,
+            groups,
+            honor_cipher_order,
+            security_level,
             session_tickets,
         })
     }
@@ -449,6 +451,8 @@ impl TlcpOptions {
         let by_name = named(Some(managed), pair);
         let stapling = stapling(&mut section);
         let ciphers = names(&mut section, "ciphers");
+        let honor_cipher_order = section.read("honor_cipher_order", true);
+        let security_level = security_level(&mut section);
         let reuse_sessions = section.read("reuse_sessions", false);
         for key in ["certfile", "keyfile"] {
             if section.has(key) {
@@ -467,6 +471,8 @@ impl TlcpOptions {
             stapling,
             client_auth: client_auth?,
             ciphers,
+            honor_cipher_order,
+            security_level,
             reuse_sessions,
         })
     }
@@ -503,51 +509,52 @@ fn identity(
     Some(IdentityFiles { certfile: certfile?, keyfile: keyfile?, password })
 }
 
-/// `managed`: the authorities of the block's bundle, where it has some and no file is named.
-fn client_auth(section: &mut Section<'_>, managed: Option<FileRef>) -> Option<ClientAuth> {
-    let mistakes_before = section.report().count();
-    let verify = word(section, "verify", Verify::None);
-    let required = section.read("fail_if_no_peer_cert", false);
-    let depth = section.within("depth", DEFAULT_DEPTH, 0, 100);
-    let cacertfile = section.pem("cacertfile").or(managed);
-    let status = client_status(section);
-    if section.report().count() != mistakes_before {
-        return None;
+/// Application protocols, and whether a client must offer one of them.
+fn alpn(section: &mut Section<'_>) -> (Option<Vec<String>>, bool) {
+    let names: Option<Vec<String>> = section.optional("alpn");
+    let required = section.read("alpn_required", false);
+    let listed = names.as_deref().unwrap_or_default();
+    if listed.len() > MAX_ALPN || listed.iter().any(|name| name.is_empty() || name.len() > 255) {
+        section.error("alpn", format!("write at most {MAX_ALPN} names of 1 to 255 bytes"), None);
     }
-    if cacertfile.is_some() && !section.has("verify") {
-        section.warn(
-            "cacertfile",
-            "clients are not asked for certificates",
-            "add verify = \"verify_peer\" to ask for them",
+    if required && names.as_ref().is_some_and(Vec::is_empty) {
+        section.error(
+            "alpn_required",
+            "no protocol is listed in alpn, so every client that offers one would be refused",
+            None,
         );
     }
-    match (verify, cacertfile) {
-        (Verify::None, _) if required => {
-            let suggestion = "add verify = \"verify_peer\"".to_owned();
-            section.error("fail_if_no_peer_cert", "needs verify = \"verify_peer\"", Some(suggestion));
-            None
-        }
-        (Verify::None, _) if status != ClientStatus::default() => {
-            let key =
-                ["crl", "enable_crl_check", "ocsp_check"].into_iter().find(|key| section.has(key)).unwrap_or("crl");
-            let suggestion = "add verify = \"verify_peer\"".to_owned();
-            section.error(
-                key,
-                "needs verify = \"verify_peer\": without it there are no certificates to check",
-                Some(suggestion),
-            );
-            None
-        }
-        (Verify::None, _) => Some(ClientAuth::None),
-        (Verify::Peer, None) => {
-            let suggestion = "add cacertfile = \"PATH\" with the CA of the clients".to_owned();
-            section.error("verify", "verify_peer needs cacertfile", Some(suggestion));
-            None
-        }
-        (Verify::Peer, Some(cacertfile)) => {
-            let trust = TrustFiles { cacertfile, depth, status };
-            Some(if required { ClientAuth::Required(trust) } else { ClientAuth::Optional(trust) })
-        }
+    (names, required)
+}
+
+/// Levels of the library that keep to what this broker promises.
+fn security_level(section: &mut Section<'_>) -> u32 {
+    let level = section.read("security_level", DEFAULT_SECURITY_LEVEL);
+    if (DEFAULT_SECURITY_LEVEL..=MAX_SECURITY_LEVEL).contains(&level) {
+        return level;
+    }
+    let reason = if level < DEFAULT_SECURITY_LEVEL {
+        "below 2, keys and signatures are accepted that can be broken: RSA of 1024 bits, SHA-1"
+    } else {
+        "above 4, no certificate that clients know would be left"
+    };
+    section.error(
+        "security_level",
+        reason,
+        Some("write 2 (112 bits, the default), 3 (128 bits) or 4 (192 bits)".to_owned()),
+    );
+    DEFAULT_SECURITY_LEVEL
+}
+
+/// What EMQX lets an operator choose and this broker does not: the keys are known, so that a configuration that agrees is taken.
+fn refuse_renegotiation(section: &mut Section<'_>) {
+    if section.read("client_renegotiation", false) {
+        let reason = "a renegotiation would change who the client is under its session, and costs the server more than the client";
+        section.error("client_renegotiation", reason, Some("remove the key: it is always refused".to_owned()));
+    }
+    if !section.read("secure_renegotiate", true) {
+        let reason = "renegotiation is always refused, so that there is none to be insecure (RFC 5746)";
+        section.error("secure_renegotiate", reason, Some("remove the key".to_owned()));
     }
 }
 

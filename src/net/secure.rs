@@ -82,9 +82,17 @@ fn load_site(
     revocation: &Arc<Revocation>,
 ) -> Result<Loaded<ServerContexts>, Vec<ConfigError>> {
     let status = Status::new(revocation);
-    let mut found = Found { errors: Vec::new(), served: Vec::new(), material: Vec::new(), status };
+    let mut found =
+        Found { gm_only: config.gm_only, errors: Vec::new(), served: Vec::new(), material: Vec::new(), status };
     let mut options = ServerOptions {
-        alpn: AlpnPolicy { protocols: alpn.iter().map(|name| name.to_vec()).collect(), strict: false },
+        alpn: AlpnPolicy {
+            protocols: match &config.alpn {
+                Some(names) => names.iter().map(|name| name.as_bytes().to_vec()).collect(),
+                None => alpn.iter().map(|name| name.to_vec()).collect(),
+            },
+            strict: config.alpn_required,
+        },
+        gm_only: config.gm_only,
         ..ServerOptions::default()
     };
     let mut blocks: Vec<(ContextKind, &Place)> = Vec::new();
@@ -117,6 +125,7 @@ fn load_site(
 
 /// What was found of a listener so far. Its methods return `None` after they have added a mistake.
 struct Found {
+    gm_only: bool,
     errors: Vec<ConfigError>,
     served: Vec<Served>,
     material: Vec<Arc<[u8]>>,
@@ -130,16 +139,20 @@ impl Found {
         for (files, identity) in config.identities.iter().zip(&identities) {
             self.staple(&files.certfile, config.stapling.as_ref(), identity.as_ref().map(|one| &one.chain));
         }
-        let client_auth = self.client_auth(&config.client_auth);
+        let client_auth = self.client_auth(ContextKind::Tls, &config.client_auth);
         let ciphers = self.ciphers(ContextKind::Tls, &config.ciphers, &config.client_auth);
         let groups = self.names(&config.groups, server::check_groups(&config.groups.names));
+        let names = &config.signature_algorithms;
+        let signature_algorithms = self.names(names, server::check_signature_algorithms(&names.names));
         Some(TlsOptions {
             client_auth: client_auth?,
             min_version: version(config.versions.min),
             max_version: version(config.versions.max),
             ciphers: ciphers?,
             groups: Some(groups?.join(":")).filter(|groups| !groups.is_empty()),
+            signature_algorithms: signature_algorithms?,
             honor_cipher_order: config.honor_cipher_order,
+            security_level: config.security_level,
             resumption: Resumption {
                 tickets: config.session_tickets,
                 ids: config.reuse_sessions,
@@ -153,11 +166,15 @@ impl Found {
         let identity = self.identity(ContextKind::Rfc8998, &config.identity);
         let chain = identity.as_ref().map(|one| &one.chain);
         self.staple(&config.identity.certfile, config.stapling.as_ref(), chain);
-        let client_auth = self.client_auth(&config.client_auth);
+        let client_auth = self.client_auth(ContextKind::Rfc8998, &config.client_auth);
         let ciphers = self.ciphers(ContextKind::Rfc8998, &config.ciphers, &config.client_auth);
+        let groups = self.names(&config.groups, server::check_rfc8998_groups(&config.groups.names));
         Some(Rfc8998Options {
             client_auth: client_auth?,
             ciphers: ciphers?,
+            groups: Some(groups?.join(":")).filter(|groups| !groups.is_empty()),
+            honor_cipher_order: config.honor_cipher_order,
+            security_level: config.security_level,
             resumption: Resumption { tickets: config.session_tickets, ..Resumption::default() },
             ..Rfc8998Options::new(identity?)
         })
@@ -168,11 +185,13 @@ impl Found {
         let enc = self.files(ContextKind::Tlcp, Usage::Encryption, &config.enc);
         self.staple(&config.sign.certfile, config.stapling.as_ref(), sign.chain.as_ref());
         let pair = self.pair(config, sign, enc);
-        let client_auth = self.client_auth(&config.client_auth);
+        let client_auth = self.client_auth(ContextKind::Tlcp, &config.client_auth);
         let ciphers = self.ciphers(ContextKind::Tlcp, &config.ciphers, &config.client_auth);
         Some(TlcpOptions {
             client_auth: client_auth?,
             ciphers: ciphers?,
+            honor_cipher_order: config.honor_cipher_order,
+            security_level: config.security_level,
             resumption: Resumption { ids: config.reuse_sessions, ..Resumption::default() },
             ..TlcpOptions::new(pair?)
         })
@@ -213,7 +232,7 @@ impl Found {
             self.check(file, check_server_purpose(&chain.leaf, &chain.origin));
             let certificate = chain.leaf.clone();
             self.served.push(Served { kind, usage, file: file.path().to_owned(), certificate });
-            self.read(std::iter::once(&chain.leaf).chain(&chain.intermediates));
+            self.read(kind, file, std::iter::once(&chain.leaf).chain(&chain.intermediates));
         }
         // Errors about two files say which field names which.
         let named = |file: &FileRef| Source::file(file.field(), file.path());
@@ -262,7 +281,7 @@ impl Found {
         }
     }
 
-    fn client_auth(&mut self, config: &config::ClientAuth) -> Option<ClientAuth> {
+    fn client_auth(&mut self, kind: ContextKind, config: &config::ClientAuth) -> Option<ClientAuth> {
         let Some(trust) = config.trust() else { return Some(ClientAuth::default()) };
         let file = &trust.cacertfile;
         let ca = match file.contents() {
@@ -275,9 +294,17 @@ impl Found {
                 self.check(file, Certificate::anchors_from_pem(&Source::new(id.to_string()), &text))?
             }
         };
-        self.read(&ca);
+        self.read(kind, file, &ca);
         let inspector = self.status.inspector(&trust.status, &ca).map_err(|found| self.errors.extend(found)).ok()?;
-        Some(ClientAuth { verify: verify_mode(config), ca, depth: trust.depth, inspector, ..ClientAuth::default() })
+        Some(ClientAuth {
+            verify: verify_mode(config),
+            ca,
+            depth: trust.depth,
+            partial_chain: trust.partial_chain,
+            purposes: trust.purposes.clone(),
+            inspector,
+            ..ClientAuth::default()
+        })
     }
 
     fn ciphers(&mut self, kind: ContextKind, names: &Names, auth: &config::ClientAuth) -> Option<Vec<String>> {
@@ -290,8 +317,16 @@ impl Found {
         good.then(|| names.names.clone())
     }
 
-    /// Takes note of certificates that were read.
-    fn read<'a>(&mut self, certificates: impl IntoIterator<Item = &'a Certificate>) {
+    /// Takes note of certificates that were read, and refuses those that the listener may not use.
+    fn read<'a>(
+        &mut self,
+        kind: ContextKind,
+        file: &FileRef,
+        certificates: impl IntoIterator<Item = &'a Certificate> + Clone,
+    ) {
+        if self.gm_only {
+            self.check(file, server::check_gm(kind, certificates.clone()));
+        }
         self.material.extend(certificates.into_iter().map(|one| one.to_der().into()));
     }
 

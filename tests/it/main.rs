@@ -57,6 +57,7 @@ mod stapling;
 mod startup;
 mod stored;
 mod sys;
+mod tls_options;
 mod tokens;
 mod transports;
 mod wills;

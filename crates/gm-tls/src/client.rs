@@ -22,6 +22,7 @@ use crate::{
     error::{ContextError, HandshakeError},
     ffi,
     pair::CertificatePair,
+    policy::Policy,
     stream::{self, TlsStream},
     verify::{self, Verifier},
 };
@@ -240,7 +241,7 @@ fn tls(options: &ClientOptions) -> Result<SslContextBuilder, ContextError> {
     builder.set_max_proto_version(Some(max))?;
     context::set_tls_suites(&mut builder, &options.ciphers)?;
     context::set_tls_groups(&mut builder, options.groups.as_deref())?;
-    verify::install(&mut builder, Verifier::Client);
+    verify::install(&mut builder, Verifier::Client, Policy::default())?;
     if let Some(identity) = single(options)? {
         context::add_identity(&mut builder, options.protocol.name(), identity)?;
     }
@@ -251,7 +252,7 @@ fn rfc8998(options: &ClientOptions) -> Result<SslContextBuilder, ContextError> {
     let mut builder = context::rfc8998_builder(SslMethod::tls_client(), options.groups.as_deref())?;
     context::make_rfc8998(&mut builder, options.groups.as_deref())?;
     context::set_rfc8998_suites(&mut builder, &options.ciphers)?;
-    verify::install(&mut builder, Verifier::Client);
+    verify::install(&mut builder, Verifier::Client, Policy::default())?;
     if let Some(identity) = single(options)? {
         context::require_key("rfc8998", identity, "SM2", |kind| kind == KeyKind::Sm2)?;
         context::add_identity(&mut builder, "rfc8998", identity)?;
@@ -263,7 +264,7 @@ fn tlcp(options: &ClientOptions) -> Result<SslContextBuilder, ContextError> {
     let mut builder = context::builder(SslMethod::ntls_client())?;
     context::make_tlcp(&mut builder);
     builder.set_options(SslOptions::NO_TICKET);
-    verify::install(&mut builder, Verifier::TlcpClient);
+    verify::install(&mut builder, Verifier::TlcpClient, Policy::default())?;
     let mutual = match &options.identity {
         None => Mutual::Never,
         Some(ClientIdentity::Pair(pair)) => {

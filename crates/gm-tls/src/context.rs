@@ -31,12 +31,17 @@ pub struct Identity {
 /// Groups of TLS 1.2 and 1.3 when none are named. The hybrid X25519MLKEM768 can be named, but is not here: the library keeps
 /// its key for the life of the connection, which costs each idle one 7 KiB.
 const TLS_GROUPS: &str = "X25519:P-256:P-384";
+/// The group of RFC 8998 that is of national algorithms alone.
+pub(crate) const GM_GROUP: &str = "curveSM2";
 /// Groups of RFC 8998 when none are named. Section 2 of the RFC allows curveSM2; the hybrid contains it.
 const RFC8998_GROUPS: &str = "curveSM2:curveSM2MLKEM768";
 /// TLS 1.2 suites when none are named: authenticated encryption with forward secrecy only.
 const TLS12_SUITES: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:\
                             ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305";
 const TLS13_SUITES: &str = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
+
+/// 112 bits: no RSA key below 2048 bits and no SHA-1 in a peer's chain.
+pub(crate) const SECURITY_LEVEL: u32 = 2;
 
 /// A context with what every one needs.
 pub(crate) fn builder(method: SslMethod) -> Result<SslContextBuilder, ErrorStack> {
@@ -63,8 +68,8 @@ pub(crate) fn rfc8998_builder(method: SslMethod, groups: Option<&str>) -> Result
 }
 
 fn begin(mut context: SslContextBuilder) -> Result<SslContextBuilder, ErrorStack> {
-    // 112 bits: no RSA key below 2048 bits and no SHA-1 in a peer's chain, whatever the library was built with.
-    context.set_security_level(2);
+    // Whatever the library was built with.
+    context.set_security_level(SECURITY_LEVEL);
     context.set_options(
         // Without it application data over TLCP cannot be written at all: the library prepends an empty fragment for
         // versions below TLS 1.1, in a buffer that is too small for SM4 and SM3.
@@ -110,6 +115,26 @@ pub(crate) fn make_rfc8998(context: &mut SslContextBuilder, groups: Option<&str>
 /// Sets the groups of an ordinary TLS context.
 pub(crate) fn set_tls_groups(context: &mut SslContextBuilder, groups: Option<&str>) -> Result<(), ContextError> {
     set_groups(context, "tls", groups.unwrap_or(TLS_GROUPS))
+}
+
+/// Sets the signature algorithms of both sides, by their IANA names.
+pub(crate) fn set_signature_algorithms(
+    context: &mut SslContextBuilder,
+    protocol: &'static str,
+    names: &[String],
+) -> Result<(), ContextError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    // The library takes these and then never uses them at its security level.
+    if let Some(weak) = names.iter().find(|name| name.ends_with("sha1") || name.ends_with("sha224")) {
+        return Err(ContextError::WeakSignatureAlgorithm { protocol, name: weak.clone() });
+    }
+    let list = names.join(":");
+    context.set_sigalgs_list(&list).map_err(|source| match names {
+        [name] => ContextError::UnknownSignatureAlgorithm { protocol, name: name.clone() },
+        _ => ContextError::BadList { protocol, field: "signature_algorithms", value: list.clone(), source },
+    })
 }
 
 fn set_groups(context: &mut SslContextBuilder, protocol: &'static str, groups: &str) -> Result<(), ContextError> {

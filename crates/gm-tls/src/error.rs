@@ -41,6 +41,24 @@ pub enum ContextError {
     NoSuites { protocol: &'static str },
     #[error("{protocol}: bad {field}: \"{value}\"")]
     BadList { protocol: &'static str, field: &'static str, value: String, source: ErrorStack },
+    #[error("{protocol}: unknown signature algorithm \"{name}\"")]
+    UnknownSignatureAlgorithm { protocol: &'static str, name: String },
+    #[error("{protocol}: signature algorithm {name} hashes with SHA-1 or SHA-224, which is too weak to be accepted")]
+    WeakSignatureAlgorithm { protocol: &'static str, name: String },
+    #[error("{protocol}: no certificate of this listener can sign by any of the signature algorithms {names}")]
+    NoSignatureAlgorithm { protocol: &'static str, names: String },
+    #[error("{protocol}: cipher suite {name} is of {of}, which versions leaves out")]
+    SuiteOfOtherVersion { protocol: &'static str, name: String, of: &'static str },
+    #[error(
+        "{protocol}: of the TLS 1.2 suites in ciphers none works with a certificate of this listener, whose keys are {keys}"
+    )]
+    NoSuiteForCertificates { protocol: &'static str, keys: String },
+    #[error("{protocol}: gm_only is set, and {what}")]
+    NotGm { protocol: &'static str, what: String },
+    #[error(
+        "{protocol}: group {name} is not allowed by RFC 8998, which has curveSM2 and, here, its hybrid curveSM2MLKEM768"
+    )]
+    ForeignGroup { protocol: &'static str, name: String },
     #[error("{protocol}: unknown group \"{name}\"")]
     UnknownGroup { protocol: &'static str, name: String },
     #[error("{protocol}: protocol name for alpn must have 1 to 255 bytes")]
@@ -75,6 +93,13 @@ impl ContextError {
             | Self::SuiteNeedsRsa { protocol, .. }
             | Self::NoSuites { protocol }
             | Self::BadList { protocol, .. }
+            | Self::UnknownSignatureAlgorithm { protocol, .. }
+            | Self::WeakSignatureAlgorithm { protocol, .. }
+            | Self::NoSignatureAlgorithm { protocol, .. }
+            | Self::SuiteOfOtherVersion { protocol, .. }
+            | Self::NoSuiteForCertificates { protocol, .. }
+            | Self::NotGm { protocol, .. }
+            | Self::ForeignGroup { protocol, .. }
             | Self::UnknownGroup { protocol, .. }
             | Self::BadAlpn { protocol }
             | Self::BadServerName { protocol, .. }
@@ -102,6 +127,8 @@ pub enum HandshakeFailure {
     Revoked,
     /// The two certificates of a TLCP peer do not belong together, or have the wrong key usage.
     WrongPair,
+    /// A certificate of the chain is not of SM2 and SM3 where nothing else is taken.
+    NotGm,
     /// The certificate is not for this host.
     WrongHost,
     /// Any other fault of a certificate.
@@ -132,6 +159,7 @@ impl HandshakeFailure {
             Self::NotYetValid => "not_yet_valid",
             Self::Revoked => "revoked",
             Self::WrongPair => "wrong_pair",
+            Self::NotGm => "not_gm",
             Self::WrongHost => "wrong_host",
             Self::BadCertificate => "bad_certificate",
             Self::BadRecord => "bad_record",
@@ -273,6 +301,15 @@ impl VerifyFailure {
         Self {
             reason: HandshakeFailure::Revoked,
             detail: format!("the peer's {role} was refused: \"{subject}\": revoked ({reason})"),
+        }
+    }
+
+    pub(crate) fn of_algorithm(role: &str, subject: &str) -> Self {
+        let subject = shortened(subject);
+        let words = "is not of SM2 and SM3, and this listener takes nothing else (gm_only)";
+        Self {
+            reason: HandshakeFailure::NotGm,
+            detail: format!("the peer's {role} was refused: \"{subject}\" in its chain {words}"),
         }
     }
 

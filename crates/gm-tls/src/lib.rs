@@ -40,6 +40,8 @@ mod pem;
 #[cfg(feature = "tongsuo")]
 pub mod pki;
 #[cfg(feature = "tongsuo")]
+pub mod policy;
+#[cfg(feature = "tongsuo")]
 pub mod provider;
 #[cfg(feature = "tongsuo")]
 pub mod public;

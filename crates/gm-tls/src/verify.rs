@@ -8,17 +8,26 @@ use std::{
     ffi::{c_int, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
+    sync::{Arc, OnceLock},
 };
 
 use openssl::foreign_types::ForeignTypeRef;
 use openssl::{
-    ssl::SslContextBuilder,
+    error::ErrorStack,
+    ex_data::Index,
+    ssl::{SslContext, SslContextBuilder},
     stack::StackRef,
     x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult},
 };
 use openssl_sys::X509_STORE_CTX;
 
-use crate::{cert::Certificate, error::VerifyFailure, ffi, pair, revocation::chain};
+use crate::{
+    cert::Certificate,
+    error::VerifyFailure,
+    ffi, pair,
+    policy::{self, Policy},
+    revocation::chain,
+};
 
 /// Which side verifies, and how many certificates the peer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +79,29 @@ pub(crate) fn take_failure() -> Option<VerifyFailure> {
     FINDINGS.with_borrow_mut(|findings| findings.failure.take())
 }
 
+/// Where a context keeps its policy, which goes with it.
+fn policy_index() -> Result<Index<SslContext, Arc<Policy>>, ErrorStack> {
+    static INDEX: OnceLock<Index<SslContext, Arc<Policy>>> = OnceLock::new();
+    match INDEX.get() {
+        Some(index) => Ok(*index),
+        // Of two that are made at the same time one is never used.
+        None => SslContext::new_ex_index().map(|index| *INDEX.get_or_init(|| index)),
+    }
+}
+
+/// The policy of the connection whose peer is verified.
+fn policy_of(store: &X509StoreContextRef) -> Option<Arc<Policy>> {
+    let ssl = store.ex_data(X509StoreContext::ssl_idx().ok()?)?;
+    ssl.ssl_context().ex_data(policy_index().ok()?).cloned()
+}
+
 /// Makes a context verify by this module.
-pub(crate) fn install(context: &mut SslContextBuilder, verifier: Verifier) {
+pub(crate) fn install(context: &mut SslContextBuilder, verifier: Verifier, policy: Policy) -> Result<(), ErrorStack> {
+    context.set_ex_data(policy_index()?, Arc::new(policy));
     // SAFETY: the pointer is the builder's own live context, and the callback is a function of this module that takes no
     // argument through the pointer.
-    unsafe { ffi::SSL_CTX_set_cert_verify_callback(context.as_ptr(), Some(verifier.callback()), ptr::null_mut()) }
+    unsafe { ffi::SSL_CTX_set_cert_verify_callback(context.as_ptr(), Some(verifier.callback()), ptr::null_mut()) };
+    Ok(())
 }
 
 unsafe extern "C" fn server(store: *mut X509_STORE_CTX, _arg: *mut c_void) -> c_int {
@@ -147,6 +174,17 @@ unsafe fn run(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
         let role = if context.error_depth() == 0 { role.to_owned() } else { format!("{role}'s issuer") };
         return refuse(context, None, VerifyFailure::of_chain(result, &role, &subject));
     }
+    // Without it nobody knows what to ask for.
+    let Some(policy) = policy_of(context) else {
+        let failure = VerifyFailure::of_usage(role, "", "its context has no policy");
+        return refuse(context, Some(openssl_sys::X509_V_ERR_UNSPECIFIED), failure);
+    };
+    if policy.gm_only
+        && let Some(subject) = first_stranger(context)
+    {
+        let failure = VerifyFailure::of_algorithm(role, &subject);
+        return refuse(context, Some(openssl_sys::X509_V_ERR_CERT_REJECTED), failure);
+    }
     // SAFETY: the stack belongs to the store context and outlives this use; a null pointer is handled.
     let sent = unsafe { ffi::X509_STORE_CTX_get0_untrusted(store) };
     let sent: Vec<Certificate> = if sent.is_null() {
@@ -162,6 +200,15 @@ unsafe fn run(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
         && certificate.extended_key_usage().is_some_and(|usage| !usage.client_auth && !usage.any)
     {
         let failure = VerifyFailure::of_usage(role, &certificate.subject(), "its extended key usage is not clientAuth");
+        return refuse(context, Some(openssl_sys::X509_V_ERR_INVALID_PURPOSE), failure);
+    }
+    // The encryption certificate authenticates nobody.
+    if !encryption
+        && let Some(certificate) = sent.first()
+        && let Some(missing) = policy.missing_purpose(certificate.x509())
+    {
+        let what = format!("its extended key usage lacks {missing}, which verify_peer_ext_key_usage asks for");
+        let failure = VerifyFailure::of_usage(role, &certificate.subject(), &what);
         return refuse(context, Some(openssl_sys::X509_V_ERR_INVALID_PURPOSE), failure);
     }
     if verifier.is_tlcp()
@@ -206,6 +253,13 @@ fn refuse(context: &mut X509StoreContextRef, code: Option<c_int>, failure: Verif
     }
     FINDINGS.with_borrow_mut(|findings| findings.failure = Some(failure));
     0
+}
+
+/// The subject of the first certificate of a verified chain that is not of SM2 and SM3.
+fn first_stranger(context: &X509StoreContextRef) -> Option<String> {
+    // A chain that is valid has at least its leaf.
+    let Some(chain) = context.chain() else { return Some(String::new()) };
+    chain.iter().find(|certificate| !policy::is_gm_x509(certificate)).map(subject_of)
 }
 
 fn subject_of(x509: &X509Ref) -> String {

@@ -6,6 +6,7 @@ use openssl::{
     x509::X509Name,
 };
 
+use super::gm;
 use super::{
     ClientAuth, ContextKind, Identity, Resumption, Rfc8998Options, ServerContext, ServerOptions, TlcpOptions,
     TlsOptions, TlsVersion, VerifyMode,
@@ -16,13 +17,20 @@ use crate::{
     engine::Sessions,
     error::ContextError,
     pair::CertificatePair,
+    policy::Policy,
     revocation::{chain, staple},
+    suites::{self, SuiteProtocol},
     verify::{self, Verifier},
 };
 
 pub(super) fn tls(options: &TlsOptions, common: &ServerOptions) -> Result<ServerContext, ContextError> {
     let protocol = "tls";
     let mut builder = context::builder(SslMethod::tls_server())?;
+    if common.gm_only {
+        let what = "TLS with international suites is not of SM2, SM3 and SM4; remove ssl_options".to_owned();
+        return Err(ContextError::NotGm { protocol, what });
+    }
+    builder.set_security_level(options.security_level);
     if options.min_version > options.max_version {
         return Err(ContextError::VersionRange { protocol, min: options.min_version, max: options.max_version });
     }
@@ -45,22 +53,33 @@ pub(super) fn tls(options: &TlsOptions, common: &ServerOptions) -> Result<Server
         kinds.push(kind);
         context::add_identity(&mut builder, protocol, identity)?;
     }
+    fit_suites(options, &kinds)?;
     context::set_tls_suites(&mut builder, &options.ciphers)?;
     context::set_tls_groups(&mut builder, options.groups.as_deref())?;
-    if options.honor_cipher_order {
-        builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-    }
+    fit_signature_algorithms(options, &kinds)?;
+    context::set_signature_algorithms(&mut builder, protocol, &options.signature_algorithms)?;
+    prefer_own_order(&mut builder, options.honor_cipher_order);
     finish(builder, ContextKind::Tls, &options.client_auth, &options.resumption, common, None)
 }
 
 pub(super) fn rfc8998(options: &Rfc8998Options, common: &ServerOptions) -> Result<ServerContext, ContextError> {
     let protocol = "rfc8998";
     let mut builder = context::rfc8998_builder(SslMethod::tls_server(), options.groups.as_deref())?;
+    builder.set_security_level(options.security_level);
     require_fitting_key(ContextKind::Rfc8998, &options.identity)?;
+    let mut groups = options.groups.as_deref();
+    if common.gm_only {
+        gm::chain(protocol, &options.identity.chain)?;
+        if let Some(other) = groups.and_then(|groups| groups.split(':').find(|name| *name != context::GM_GROUP)) {
+            let what = format!("group {other} is not of SM2 alone; name {} or none", context::GM_GROUP);
+            return Err(ContextError::NotGm { protocol, what });
+        }
+        groups = Some(context::GM_GROUP);
+    }
     context::add_identity(&mut builder, protocol, &options.identity)?;
-    context::make_rfc8998(&mut builder, options.groups.as_deref())?;
+    context::make_rfc8998(&mut builder, groups)?;
     context::set_rfc8998_suites(&mut builder, &options.ciphers)?;
-    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    prefer_own_order(&mut builder, options.honor_cipher_order);
     finish(builder, ContextKind::Rfc8998, &options.client_auth, &options.resumption, common, None)
 }
 
@@ -68,6 +87,14 @@ pub(super) fn tlcp(options: &TlcpOptions, common: &ServerOptions) -> Result<Serv
     let protocol = "tlcp";
     let mut builder = context::builder(SslMethod::ntls_server())?;
     context::make_tlcp(&mut builder);
+    builder.set_security_level(options.security_level);
+    if common.gm_only {
+        gm::pair(protocol, &options.pair)?;
+        if options.rsa_pair.is_some() {
+            let what = "the RSA pair is not of SM2".to_owned();
+            return Err(ContextError::NotGm { protocol, what });
+        }
+    }
     if let Some(rsa_pair) = &options.rsa_pair {
         if !matches!(rsa_pair.key_kind(), KeyKind::Rsa(_)) {
             return Err(ContextError::WrongKeyKind {
@@ -83,8 +110,55 @@ pub(super) fn tlcp(options: &TlcpOptions, common: &ServerOptions) -> Result<Serv
     context::add_pair(&mut builder, protocol, &options.pair)?;
     let means = tlcp_means(options.client_auth.verify, options.rsa_pair.is_some());
     let suites = context::set_tlcp_suites(&mut builder, &options.ciphers, means)?;
-    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    prefer_own_order(&mut builder, options.honor_cipher_order);
     finish(builder, ContextKind::Tlcp, &options.client_auth, &options.resumption, common, Some(suites))
+}
+
+fn prefer_own_order(builder: &mut SslContextBuilder, own: bool) {
+    if own {
+        builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    }
+}
+
+/// Refuses suites that could never be chosen, because of the versions or of the certificates.
+fn fit_suites(options: &TlsOptions, kinds: &[&str]) -> Result<(), ContextError> {
+    let protocol = "tls";
+    let mut signed_by: Vec<Option<&str>> = Vec::new();
+    for name in &options.ciphers {
+        let suite = suites::by_name(name);
+        let (version, of) = match suite.map(|suite| suite.protocol) {
+            Some(SuiteProtocol::Tls13) => (TlsVersion::Tls13, "TLS 1.3"),
+            // Whether the library has one of this name is found out when it is set.
+            Some(SuiteProtocol::Tls12) | None => (TlsVersion::Tls12, "TLS 1.2"),
+            // Refused where the suites are set.
+            Some(_) => continue,
+        };
+        if !(options.min_version..=options.max_version).contains(&version) {
+            return Err(ContextError::SuiteOfOtherVersion { protocol, name: name.clone(), of });
+        }
+        if version == TlsVersion::Tls12 {
+            signed_by.push(suite.and_then(|suite| ["ECDSA", "RSA"].into_iter().find(|key| suite.name.contains(key))));
+        }
+    }
+    // Ed25519 signs in the suites of ECDSA.
+    let fits = |key: &str| kinds.contains(&key) || (key == "ECDSA" && kinds.contains(&"Ed25519"));
+    if signed_by.is_empty() || signed_by.iter().any(|key| key.is_none_or(fits)) {
+        return Ok(());
+    }
+    Err(ContextError::NoSuiteForCertificates { protocol, keys: kinds.join(", ") })
+}
+
+/// Refuses signature algorithms of which none is for a key of the server.
+fn fit_signature_algorithms(options: &TlsOptions, kinds: &[&str]) -> Result<(), ContextError> {
+    let names = &options.signature_algorithms;
+    let signs = |name: &String| {
+        let name = name.to_ascii_lowercase();
+        kinds.iter().any(|kind| name.starts_with(&kind.to_ascii_lowercase()))
+    };
+    if names.is_empty() || names.iter().any(signs) {
+        return Ok(());
+    }
+    Err(ContextError::NoSignatureAlgorithm { protocol: "tls", names: names.join(", ") })
 }
 
 /// Checks that the key is of a kind that the family signs with.
@@ -131,7 +205,7 @@ fn finish(
     common: &ServerOptions,
     suites: Option<Vec<u16>>,
 ) -> Result<ServerContext, ContextError> {
-    set_client_auth(&mut builder, kind, client_auth)?;
+    set_client_auth(&mut builder, kind, client_auth, common.gm_only)?;
     set_resumption(&mut builder, kind, resumption)?;
     set_alpn(&mut builder, kind, common)?;
     if let Some(staples) = &common.staples {
@@ -151,6 +225,7 @@ fn set_client_auth(
     builder: &mut SslContextBuilder,
     kind: ContextKind,
     client_auth: &ClientAuth,
+    gm_only: bool,
 ) -> Result<(), ContextError> {
     let mode = match client_auth.verify {
         VerifyMode::None => SslVerifyMode::NONE,
@@ -159,12 +234,15 @@ fn set_client_auth(
     };
     builder.set_verify(mode);
     let verifier = if kind == ContextKind::Tlcp { Verifier::TlcpServer } else { Verifier::Server };
-    verify::install(builder, verifier);
+    verify::install(builder, verifier, Policy { gm_only, purposes: client_auth.purposes.clone() })?;
     if client_auth.verify == VerifyMode::None {
         return Ok(());
     }
     if client_auth.ca.is_empty() {
         return Err(ContextError::NoCa { protocol: kind.name() });
+    }
+    if gm_only {
+        gm::all(kind.name(), &client_auth.ca)?;
     }
     context::set_trust(builder, &client_auth.ca, client_auth.partial_chain, client_auth.depth)?;
     let mut names = Stack::<X509Name>::new()?;

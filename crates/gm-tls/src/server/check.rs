@@ -3,8 +3,8 @@
 
 use openssl::ssl::{SslContextBuilder, SslMethod};
 
-use super::{ContextKind, Identity, VerifyMode, build};
-use crate::{context, error::ContextError, pair::CertificatePair};
+use super::{ContextKind, Identity, VerifyMode, build, gm};
+use crate::{cert::Certificate, context, error::ContextError, pair::CertificatePair};
 
 /// Every name of a suite list that the family does not serve; without such names, what is wrong with the list as a whole.
 pub fn check_ciphers(kind: ContextKind, names: &[String], verify: VerifyMode) -> Vec<ContextError> {
@@ -26,6 +26,35 @@ pub fn check_groups(names: &[String]) -> Vec<ContextError> {
         let list = (!names.is_empty()).then(|| names.join(":"));
         context::set_tls_groups(&mut scratch(ContextKind::Tls)?, list.as_deref())
     })
+}
+
+/// Every group of RFC 8998 that the library does not know, or that does not go with the rest.
+pub fn check_rfc8998_groups(names: &[String]) -> Vec<ContextError> {
+    one_by_one(names, |names| {
+        let list = (!names.is_empty()).then(|| names.join(":"));
+        if let Some(other) = names.iter().find(|name| !name.contains("SM2")) {
+            let (protocol, name) = (ContextKind::Rfc8998.name(), other.clone());
+            return Err(ContextError::ForeignGroup { protocol, name });
+        }
+        context::make_rfc8998(&mut scratch(ContextKind::Rfc8998)?, list.as_deref())
+    })
+}
+
+/// Every signature algorithm of TLS that the library does not know, or that is too weak.
+pub fn check_signature_algorithms(names: &[String]) -> Vec<ContextError> {
+    let protocol = ContextKind::Tls.name();
+    one_by_one(names, |names| context::set_signature_algorithms(&mut scratch(ContextKind::Tls)?, protocol, names))
+}
+
+/// Whether certificates are all of SM2 and SM3.
+///
+/// # Errors
+/// [`ContextError`] names the first that is not.
+pub fn check_gm<'a>(
+    kind: ContextKind,
+    certificates: impl IntoIterator<Item = &'a Certificate>,
+) -> Result<(), ContextError> {
+    certificates.into_iter().try_for_each(|one| gm::certificate(kind.name(), one))
 }
 
 /// Whether a certificate and its key belong together and fit the family.

@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod gm;
 mod select;
 
 use std::sync::Arc;
@@ -16,14 +17,18 @@ use tokio::{
     sync::Semaphore,
 };
 
-pub use self::check::{check_ciphers, check_groups, check_identity, check_pair};
+pub use self::check::{
+    check_ciphers, check_gm, check_groups, check_identity, check_pair, check_rfc8998_groups, check_signature_algorithms,
+};
 pub use self::select::{Refusal, RefusalKind};
 pub use crate::context::Identity;
 use crate::{
     cert::Certificate,
+    context,
     engine::{Engine, Role, Sessions},
     error::{ContextError, HandshakeError},
     pair::CertificatePair,
+    policy::KeyPurpose,
     revocation::{Inspector, StapleSource},
     stream::{self, Failed, TlsStream},
 };
@@ -38,6 +43,8 @@ pub struct ServerOptions {
     /// TLCP, GB/T 38636-2020.
     pub tlcp: Option<TlcpOptions>,
     pub alpn: AlpnPolicy,
+    /// Serve nothing but SM2, SM3 and SM4: no TLS proper, no other certificate in any chain, no hybrid group.
+    pub gm_only: bool,
     /// Serve RFC 8998 to every client that is able to, even if it prefers a suite of TLS 1.3 proper. Otherwise the order of
     /// the client's suites decides.
     pub prefer_sm: bool,
@@ -96,13 +103,22 @@ pub struct ClientAuth {
     pub depth: u32,
     /// Trust an anchor that is not self-signed, such as an intermediate CA.
     pub partial_chain: bool,
+    /// Extended key usages that a client's certificate must have, all of them; over TLCP its signing certificate.
+    pub purposes: Vec<KeyPurpose>,
     /// Who knows which certificates are revoked.
     pub inspector: Option<Arc<dyn Inspector>>,
 }
 
 impl Default for ClientAuth {
     fn default() -> Self {
-        Self { verify: VerifyMode::None, ca: Vec::new(), depth: 10, partial_chain: false, inspector: None }
+        Self {
+            verify: VerifyMode::None,
+            ca: Vec::new(),
+            depth: 10,
+            partial_chain: false,
+            purposes: Vec::new(),
+            inspector: None,
+        }
     }
 }
 
@@ -125,10 +141,17 @@ pub struct TlsOptions {
     pub ciphers: Vec<String>,
     /// Colon-separated group names; `None` for a default.
     pub groups: Option<String>,
+    /// Names of signature algorithms by IANA; empty for the library's choice.
+    pub signature_algorithms: Vec<String>,
     /// Choose the suite by the server's order instead of the client's.
     pub honor_cipher_order: bool,
+    /// Least strength of keys, signatures and suites, in the levels of the library: 2 is 112 bits, 3 is 128.
+    pub security_level: u32,
     pub resumption: Resumption,
 }
+
+/// 112 bits: no RSA key below 2048 bits and no SHA-1 in a chain.
+pub const DEFAULT_SECURITY_LEVEL: u32 = context::SECURITY_LEVEL;
 
 impl TlsOptions {
     /// TLS 1.2 and 1.3 with defaults.
@@ -140,7 +163,9 @@ impl TlsOptions {
             max_version: TlsVersion::Tls13,
             ciphers: Vec::new(),
             groups: None,
+            signature_algorithms: Vec::new(),
             honor_cipher_order: true,
+            security_level: DEFAULT_SECURITY_LEVEL,
             resumption: Resumption::default(),
         }
     }
@@ -156,6 +181,10 @@ pub struct Rfc8998Options {
     pub ciphers: Vec<String>,
     /// Colon-separated group names; `None` for curveSM2 and its hybrid with ML-KEM-768.
     pub groups: Option<String>,
+    /// Choose the suite by the server's order instead of the client's.
+    pub honor_cipher_order: bool,
+    /// As in [`TlsOptions`].
+    pub security_level: u32,
     pub resumption: Resumption,
 }
 
@@ -167,6 +196,8 @@ impl Rfc8998Options {
             client_auth: ClientAuth::default(),
             ciphers: Vec::new(),
             groups: None,
+            honor_cipher_order: true,
+            security_level: DEFAULT_SECURITY_LEVEL,
             resumption: Resumption::default(),
         }
     }
@@ -183,6 +214,10 @@ pub struct TlcpOptions {
     /// Names by GB/T 38636-2020 or the library, in order of preference. Empty: the SM2 suites that can work with
     /// `client_auth`. ECDHE suites need client certificates.
     pub ciphers: Vec<String>,
+    /// Choose the suite by the server's order instead of the client's.
+    pub honor_cipher_order: bool,
+    /// As in [`TlsOptions`].
+    pub security_level: u32,
     pub resumption: Resumption,
 }
 
@@ -194,6 +229,8 @@ impl TlcpOptions {
             rsa_pair: None,
             client_auth: ClientAuth::default(),
             ciphers: Vec::new(),
+            honor_cipher_order: true,
+            security_level: DEFAULT_SECURITY_LEVEL,
             resumption: Resumption::default(),
         }
     }

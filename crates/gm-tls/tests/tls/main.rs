@@ -16,6 +16,7 @@ mod certificates;
 mod data;
 mod forget;
 mod harness;
+mod options;
 mod port;
 mod raw;
 mod records;

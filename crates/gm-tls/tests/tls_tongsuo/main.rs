@@ -20,6 +20,8 @@ mod data;
 mod forget;
 #[path = "../tls/harness.rs"]
 mod harness;
+#[path = "../tls/options.rs"]
+mod options;
 #[path = "../tls/port.rs"]
 mod port;
 #[path = "../tls/raw.rs"]

@@ -1,0 +1,171 @@
+//! Options of secured listeners as an operator writes them: what is refused with which words, at start and at a reload.
+
+use std::fs;
+use std::path::Path;
+
+use shangmq::config::Config;
+use shangmq::dev_certs::CertKey;
+use shangmq::operator::Trigger;
+use shangmq::server::{Prepared, Server};
+use testkit::Transport;
+
+use crate::broker::certificates;
+
+/// A listener with every protocol and a place for further lines of each block.
+fn listener(own: &str, ssl: &str, rfc8998: &str, tlcp: &str) -> String {
+    let set = certificates();
+    let files = |files: &CertKey, prefix: &str| {
+        format!("{prefix}certfile = {:?}\n{prefix}keyfile = {:?}\n", files.cert, files.key)
+    };
+    format!(
+        "[listeners.ssl.a]\nbind = \"127.0.0.1:0\"\n{own}\n\
+         [listeners.ssl.a.ssl_options]\n{}{ssl}\n\
+         [listeners.ssl.a.rfc8998_options]\n{}{rfc8998}\n\
+         [listeners.ssl.a.tlcp_options]\n{}{}{tlcp}\n",
+        files(&set.server_ecdsa(), ""),
+        files(&set.server_sm2(), ""),
+        files(&set.server_sign(), "sign_"),
+        files(&set.server_enc(), "enc_"),
+    )
+}
+
+/// The mistakes of a configuration, one to a line; empty where there is none.
+fn mistakes(text: &str) -> String {
+    let prepared =
+        Config::parse(Path::new("/nowhere/shangmq.toml"), &format!("[node]\ndata_dir = \"/tmp\"\n{text}"), [])
+            .and_then(Prepared::new);
+    prepared.err().map(|errors| errors.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn options_of_every_block_are_taken() {
+    let set = certificates();
+    let verify = format!(
+        "verify = \"verify_peer\"\ncacertfile = {:?}\ndepth = 2\npartial_chain = true\n\
+         verify_peer_ext_key_usage = [\"clientAuth\", \"OID:1.3.6.1.5.5.7.3.2\"]\nhonor_cipher_order = false\nsecurity_level = 3\n",
+        set.ca_bundle()
+    );
+    let ssl = format!(
+        "{verify}signature_algorithms = [\"ecdsa_secp256r1_sha256\"]\ngroups = [\"P-256\"]\n\
+         ciphers = [\"TLS_AES_128_GCM_SHA256\", \"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256\", \"ECDHE-ECDSA-AES256-GCM-SHA384\"]\n\
+         client_renegotiation = false\nsecure_renegotiate = true\n"
+    );
+    let rfc8998 = format!("{verify}groups = [\"curveSM2\"]\nciphers = [\"TLS_SM4_CCM_SM3\"]\n");
+    let tlcp =
+        format!("{verify}ciphers = [\"ECDHE_SM4_GCM_SM3\", \"ECC-SM2-SM4-CBC-SM3\", \"ECC-SM2-WITH-SM4-SM3\"]\n");
+    let own = "alpn = [\"mqtt\", \"x-mqtt\"]\nalpn_required = true";
+    assert_eq!(mistakes(&listener(own, &ssl, &rfc8998, &tlcp)), "");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_reason() {
+    let cases = [
+        (
+            ["", "client_renegotiation = true", "", ""],
+            "ssl_options.client_renegotiation: a renegotiation would change who",
+        ),
+        (["", "secure_renegotiate = false", "", ""], "renegotiation is always refused"),
+        (
+            ["", "security_level = 1", "", ""],
+            "security_level: below 2, keys and signatures are accepted that can be broken",
+        ),
+        (["", "", "security_level = 5", ""], "rfc8998_options.security_level: above 4"),
+        (
+            ["", "", "", "partial_chain = true"],
+            "tlcp_options.partial_chain: has no effect without verify = \"verify_peer\"",
+        ),
+        (["", "", "verify_peer_ext_key_usage = [\"clientAuth\"]", ""], "has no effect without verify"),
+        (
+            ["", "verify_peer_ext_key_usage = [\"client\"]", "", ""],
+            "`client` is no extended key usage; write one of clientAuth",
+        ),
+        (["", "fail_if_no_peer_cert = true", "", ""], "needs verify = \"verify_peer\""),
+        (
+            ["", "signature_algorithms = [\"rsa_pss_rsae_sha256\"]", "", ""],
+            "no certificate of this listener can sign by any",
+        ),
+        (
+            ["", "signature_algorithms = [\"rsa_pkcs1_sha1\", \"nonsense\"]", "", ""],
+            "unknown signature algorithm \"nonsense\"",
+        ),
+        (
+            ["", "versions = [\"tlsv1.3\"]\nciphers = [\"ECDHE-ECDSA-AES128-GCM-SHA256\"]", "", ""],
+            "which versions leaves out",
+        ),
+        (["", "ciphers = [\"ECDHE-RSA-AES128-GCM-SHA256\"]", "", ""], "whose keys are ECDSA"),
+        (["", "versions = [\"tlsv1.1\", \"tlsv1.3\"]", "", ""], "RFC 8996 forbids versions before TLS 1.2"),
+        (["", "", "groups = [\"X25519\"]", ""], "group X25519 is not allowed by RFC 8998"),
+        (["", "", "", "ciphers = [\"ECDHE_SM4_GCM_SM3\"]"], "needs client certificates"),
+        (["alpn = []\nalpn_required = true", "", "", ""], "alpn_required: no protocol is listed"),
+        (["alpn = [\"\"]", "", "", ""], "alpn: write at most 16 names of 1 to 255 bytes"),
+    ];
+    for ([own, ssl, rfc8998, tlcp], words) in cases {
+        let found = mistakes(&listener(own, ssl, rfc8998, tlcp));
+        assert!(found.contains(words), "{words} is not in:\n{found}");
+    }
+}
+
+/// A listener for national cryptography alone.
+fn gm_listener(own: &str, sm2: &CertKey, trusted: &Path) -> String {
+    let set = certificates();
+    let (sign, enc) = (set.server_sign(), set.server_enc());
+    format!(
+        "[listeners.ssl.a]\nbind = \"127.0.0.1:0\"\n{own}\n\
+         [listeners.ssl.a.rfc8998_options]\ncertfile = {:?}\nkeyfile = {:?}\nverify = \"verify_peer\"\ncacertfile = {trusted:?}\n\
+         [listeners.ssl.a.tlcp_options]\nsign_certfile = {:?}\nsign_keyfile = {:?}\nenc_certfile = {:?}\nenc_keyfile = {:?}\n",
+        sm2.cert, sm2.key, sign.cert, sign.key, enc.cert, enc.key
+    )
+}
+
+#[test]
+fn gm_only_refuses_everything_else_at_start() {
+    let set = certificates();
+    let (sm2, ca) = (set.server_sm2(), set.sm2_ca());
+    let node = "[crypto]\ngm_only = true\n";
+    let good = gm_listener("", &sm2, &ca);
+    assert_eq!(mistakes(&format!("{node}{good}")), "");
+    assert_eq!(mistakes(&gm_listener("gm_only = true", &sm2, &ca)), "");
+    let excepted = "[listeners.tcp.b]\nbind = \"127.0.0.1:0\"\ngm_only = false\n";
+    assert_eq!(mistakes(&format!("{node}{good}{excepted}")), "");
+    let plain = "[listeners.ws.b]\nbind = \"127.0.0.1:0\"\n";
+    let open = "[listeners.tcp.b]\nbind = \"0.0.0.0:1\"\ngm_only = false\n";
+    let metrics = "[metrics]\nenable = true\nbind = \"0.0.0.0:2\"\n";
+    let cases = [
+        (format!("{node}{}", listener("", "", "", "")), "listeners.ssl.a.ssl_options: gm_only is set"),
+        (listener("gm_only = true", "", "", ""), "listeners.ssl.a.ssl_options: gm_only is set"),
+        (format!("{node}{}", gm_listener("gm_only = false", &sm2, &ca)), "crypto.gm_only holds for every listener"),
+        (format!("{node}{good}{plain}"), "listeners.ws.b.gm_only: crypto.gm_only is set, and a listener of this kind"),
+        (format!("{node}{good}{open}"), "only a listener on loopback can be excepted"),
+        (format!("{plain}gm_only = true\n"), "a listener of this kind does not encrypt at all"),
+        (format!("{node}{metrics}{good}"), "metrics: crypto.gm_only is set"),
+        (format!("{node}{}", gm_listener("", &sm2, &set.ca_bundle())), "cacertfile"),
+        (format!("{node}{}", gm_listener("", &sm2, &set.ecdsa_ca())), "SM2 and SM2-with-SM3 are needed"),
+    ];
+    for (text, words) in cases {
+        let found = mistakes(&text);
+        assert!(found.contains(words), "{words} is not in:\n{found}");
+    }
+}
+
+#[tokio::test]
+async fn gm_only_holds_at_a_reload_too() {
+    let set = certificates();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shangmq.toml");
+    let head = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\n[crypto]\n";
+    let write = |gm_only: bool, trusted: &Path| {
+        let listener = gm_listener("", &set.server_sm2(), trusted);
+        fs::write(&path, format!("{head}gm_only = {gm_only}\n{listener}")).unwrap();
+    };
+    write(true, &set.sm2_ca());
+    let server = Server::run(Prepared::load(Some(&path), []).unwrap()).await.unwrap();
+    write(true, &set.ca_bundle());
+    let refused = server.operator().reload_aside(Trigger::Command).await.unwrap_err().to_string();
+    assert!(refused.contains("gm_only is set") && refused.contains("ca.crt"), "{refused}");
+    for transport in [Transport::Rfc8998, Transport::Tlcp] {
+        transport.open(server.addresses()[0].1, set).await;
+    }
+    write(false, &set.ca_bundle());
+    let done = server.operator().reload_aside(Trigger::Command).await.unwrap();
+    assert_eq!((done.listeners.len(), &done.restart_needed[..]), (1, &["crypto.gm_only".to_owned()][..]));
+}

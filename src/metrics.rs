@@ -6,6 +6,7 @@
 
 mod authorization;
 mod certificates;
+mod handshakes;
 mod limits;
 mod operations;
 mod revocation;
@@ -14,8 +15,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
+use handshakes::Handshakes;
 use limits::LimitCounters;
 use mqtt_codec::{QoS, ReasonCode};
 use parking_lot::Mutex;
@@ -30,6 +31,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use authorization::{AuthorizationCounters, Checked};
 pub use certificates::{Certificates, EXPIRY_DAYS, Expiry};
+pub use handshakes::Failed;
 pub use limits::LIMITS;
 pub use operations::Operations;
 pub use revocation::{Held, HeldCounts, RevocationCounters};
@@ -124,8 +126,7 @@ pub struct ListenerMetrics {
     pub certificates: Certificates,
     connects: Labelled<u8>,
     refused: Labelled<Refusal>,
-    handshakes: Labelled<Handshake>,
-    handshake_seconds: Mutex<BTreeMap<&'static str, Histogram>>,
+    handshakes: Handshakes,
 }
 
 /// What is true now, asked of the broker for each scrape.
@@ -156,13 +157,6 @@ pub struct Totals {
 struct Refusal {
     reason: &'static str,
     protocol: &'static str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Handshake {
-    protocol: &'static str,
-    suite: &'static str,
-    resumed: bool,
 }
 
 impl Metrics {
@@ -281,18 +275,6 @@ impl ListenerMetrics {
         self.refused.all().iter().map(|(_, count)| count).sum()
     }
 
-    /// How many handshakes were completed.
-    pub fn completed_handshakes(&self) -> u64 {
-        self.handshakes.all().iter().map(|(_, count)| count).sum()
-    }
-
-    /// A handshake was completed. `elapsed` runs from the accepted connection, waiting for a permit included.
-    pub fn handshake(&self, protocol: &'static str, suite: &'static str, resumed: bool, elapsed: Duration) {
-        self.handshakes.add(Handshake { protocol, suite, resumed });
-        let mut seconds = self.handshake_seconds.lock();
-        seconds.entry(protocol).or_insert_with(|| Histogram::new(HANDSHAKE_BUCKETS)).observe(elapsed.as_secs_f64());
-    }
-
     /// Adds what a connection has counted, and starts its counts anew.
     pub fn traffic(&self, traffic: &mut Traffic) {
         let Traffic { bytes_received, received, sent } = std::mem::take(traffic);
@@ -375,7 +357,7 @@ impl Collector for Scrape {
         encode_traffic(&mut encoder, &listeners)?;
         authorization::encode(&mut encoder, &listeners)?;
         encode_connections(&mut encoder, &listeners)?;
-        encode_handshakes(&mut encoder, &listeners)?;
+        handshakes::encode(&mut encoder, &listeners)?;
         certificates::encode(&mut encoder, &listeners, crate::dev_certs::now())?;
         self.metrics.revocation.get().map_or(Ok(()), |counters| revocation::encode(&mut encoder, counters))
     }
@@ -491,30 +473,6 @@ fn encode_connections(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<List
         })
     });
     counters(encoder, "connects", "CONNECT packets by the reason code of the answer", None, connects)
-}
-
-fn encode_handshakes(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
-    let completed = listeners.iter().flat_map(|listener| {
-        listener.handshakes.all().into_iter().map(|(handshake, value)| {
-            let resumed = if handshake.resumed { "true" } else { "false" };
-            let labels = [
-                ("listener", listener.id()),
-                ("protocol", handshake.protocol),
-                ("suite", handshake.suite),
-                ("resumed", resumed),
-            ];
-            (labels, value)
-        })
-    });
-    counters(encoder, "handshakes", "Handshakes completed", None, completed)?;
-    let seconds = listeners.iter().flat_map(|listener| {
-        let histograms = listener.handshake_seconds.lock().clone().into_iter();
-        histograms.map(|(protocol, histogram)| ([("listener", listener.id()), ("protocol", protocol)], histogram))
-    });
-    let help = "Time from the first bytes to a completed handshake";
-    let unit = Some(Unit::Seconds);
-    let encode = |encoder: MetricEncoder<'_>, histogram: &Histogram| EncodeMetric::encode(histogram, encoder);
-    families(encoder, "handshake_duration", help, unit.as_ref(), MetricType::Histogram, seconds, encode)
 }
 
 fn load(counter: &AtomicU64) -> u64 {

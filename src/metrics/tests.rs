@@ -1,5 +1,7 @@
 //! What the counters look like to a scraper.
 
+use std::time::Duration;
+
 use super::*;
 
 fn lines(metrics: &Arc<Metrics>) -> Vec<String> {
@@ -26,6 +28,8 @@ fn every_event_is_a_sample_of_its_listener() {
     listener.connect_result(ReasonCode::NotAuthorized);
     listener.handshake("tlcp", "ECC_SM4_GCM_SM3", false, Duration::from_millis(3));
     listener.handshake("tlcp", "ECC_SM4_GCM_SM3", true, Duration::from_millis(700));
+    let failed = Failed { protocol: "tlcp", offered: "tlcp", reason: "expired" };
+    listener.handshake_failed(failed, Duration::from_millis(2));
     metrics.session_ended(4);
     metrics.limit_hit("mqtt.max_sessions");
     metrics.limit_hit("subscriptions");
@@ -57,8 +61,10 @@ fn every_event_is_a_sample_of_its_listener() {
         r#"shangmq_connects_total{listener="ssl:default",code="0x00",reason="Success"} 1"#,
         r#"shangmq_connects_total{listener="ssl:default",code="0x87",reason="NotAuthorized"} 1"#,
         r#"shangmq_handshakes_total{listener="ssl:default",protocol="tlcp",suite="ECC_SM4_GCM_SM3",resumed="true"} 1"#,
-        r#"shangmq_handshake_duration_seconds_count{listener="ssl:default",protocol="tlcp"} 2"#,
-        r#"shangmq_handshake_duration_seconds_bucket{le="0.005",listener="ssl:default",protocol="tlcp"} 1"#,
+        r#"shangmq_handshake_duration_seconds_count{listener="ssl:default",protocol="tlcp",outcome="completed"} 2"#,
+        r#"shangmq_handshake_duration_seconds_bucket{le="0.005",listener="ssl:default",protocol="tlcp",outcome="completed"} 1"#,
+        r#"shangmq_handshakes_failed_total{listener="ssl:default",protocol="tlcp",offered="tlcp",reason="expired"} 1"#,
+        r#"shangmq_handshake_duration_seconds_count{listener="ssl:default",protocol="tlcp",outcome="failed"} 1"#,
     ];
     for line in expected {
         assert!(lines.iter().any(|found| found == line), "no {line} in\n{}", lines.join("\n"));
@@ -77,6 +83,7 @@ fn families_are_described_once_stand_together_and_are_those_of_the_page() {
         let (protocol, usage, file) = ("tls", "single", "a.crt".to_owned());
         listener.certificates.set(vec![Expiry { protocol, usage, file, not_after: 0 }]);
         listener.handshake("tls1.3", "TLS_AES_128_GCM_SHA256", false, Duration::ZERO);
+        listener.handshake_failed(Failed { protocol: "tls", offered: "tls1.2", reason: "closed" }, Duration::ZERO);
     }
     let revocation = RevocationCounters::default();
     revocation.checked("crl", "good");

@@ -16,6 +16,7 @@ use crate::auth::Proxied;
 use crate::broker::Subject;
 use crate::config::{ProxyProtocolConfig, WsConfig};
 use crate::conn::{self, Io};
+use crate::metrics::Failed;
 use crate::per_address::Place;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -136,13 +137,15 @@ struct Peer {
     remote: SocketAddr,
     /// What it speaks; its first bytes tell TLCP from TLS, its hello which context serves it.
     protocol: &'static str,
+    /// The highest version in its hello.
+    offered: &'static str,
 }
 
 /// Runs the connection to its end.
 pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<Listener>) {
-    let mut peer = Peer { remote, protocol: "unknown" };
+    let mut peer = Peer { remote, protocol: "unknown", offered: "unknown" };
     let prepared = Box::pin(prepare(stream, &mut peer, &listener)).await;
-    let Peer { remote, protocol } = peer;
+    let Peer { remote, protocol, offered } = peer;
     match prepared {
         Ok(Prepared { io, identity, proxied, place: _place, revoked }) => {
             let context = conn::Context {
@@ -169,9 +172,9 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<L
                 listener.broker.metrics().limit_hit(limit);
             }
             if refused.is_notable() && listener.reports.may_say(refused.label()) {
-                info!(listener = &*listener.id, %remote, protocol, cause = %refused, "connection refused");
+                info!(listener = &*listener.id, %remote, protocol, offered, cause = %refused, "connection refused");
             } else {
-                debug!(listener = &*listener.id, %remote, protocol, cause = %refused, "connection ended before MQTT");
+                debug!(listener = &*listener.id, %remote, protocol, offered, cause = %refused, "connection ended before MQTT");
             }
         }
     }
@@ -200,7 +203,13 @@ async fn prepare(stream: TcpStream, peer: &mut Peer, listener: &Listener) -> Res
     let websocket = listener.config.kind.websocket();
     match listener.security() {
         Some(security) => {
-            let (stream, identity, admission) = secure(stream, peer, listener, &security).await?;
+            let started = Instant::now();
+            let outcome = secure(stream, peer, listener, &security).await;
+            if let Err(refused) = &outcome {
+                let failed = Failed { protocol: peer.protocol, offered: peer.offered, reason: refused.label() };
+                listener.metrics.handshake_failed(failed, started.elapsed());
+            }
+            let (stream, identity, admission) = outcome?;
             let io: Box<dyn Io> = match websocket {
                 Some(config) => upgrade(stream, listener, config).await?,
                 None => Box::new(stream),
@@ -286,6 +295,7 @@ async fn secure(stream: Stream, peer: &mut Peer, listener: &Listener, security: 
             return Err(refused);
         }
     };
+    peer.offered = hello.highest_version();
     let Ok(contexts) = security.contexts.select(hello.sni.as_deref()) else {
         alert(&mut inner, hello::alert_record(&read, UNRECOGNIZED_NAME)).await;
         return Err(Refused::UnknownName);

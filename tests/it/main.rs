@@ -33,6 +33,7 @@ mod farewells;
 mod features;
 mod flow;
 mod handshake_limits;
+mod handshake_outcomes;
 mod hostile;
 mod hostile_hello;
 mod hostile_listener;

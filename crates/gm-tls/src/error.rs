@@ -164,7 +164,7 @@ impl HandshakeFailure {
             Self::BadCertificate => "bad_certificate",
             Self::BadRecord => "bad_record",
             Self::BadMessage => "bad_message",
-            Self::PeerAlert(_) => "peer_alert",
+            Self::PeerAlert(alert) => alert_label(alert),
             Self::Closed => "closed",
             Self::Io => "io",
             Self::Other => "other",
@@ -343,7 +343,10 @@ fn classify(code: i32, words: &str, pair: bool) -> (HandshakeFailure, String) {
     if let Some(alert) = code.checked_sub(ALERT_OFFSET).and_then(|alert| u8::try_from(alert).ok()) {
         return (
             HandshakeFailure::PeerAlert(alert),
-            format!("the peer refused with alert {alert} ({})", alert_name(alert)),
+            match alert_meaning(alert) {
+                Some(meaning) => format!("the peer refused with alert {alert} ({}): {meaning}", alert_name(alert)),
+                None => format!("the peer refused with alert {alert} ({})", alert_name(alert)),
+            },
         );
     }
     let reason = match code {
@@ -372,6 +375,51 @@ fn classify(code: i32, words: &str, pair: bool) -> (HandshakeFailure, String) {
         _ => words.to_owned(),
     };
     (reason, detail)
+}
+
+/// The alert of a peer as a metric's label.
+fn alert_label(alert: u8) -> &'static str {
+    match alert {
+        40 => "alert_handshake_failure",
+        42 => "alert_bad_certificate",
+        43 => "alert_unsupported_certificate",
+        44 => "alert_certificate_revoked",
+        45 => "alert_certificate_expired",
+        46 => "alert_certificate_unknown",
+        47 => "alert_illegal_parameter",
+        48 => "alert_unknown_ca",
+        49 => "alert_access_denied",
+        50 => "alert_decode_error",
+        51 => "alert_decrypt_error",
+        70 => "alert_protocol_version",
+        71 => "alert_insufficient_security",
+        80 => "alert_internal_error",
+        112 => "alert_unrecognized_name",
+        116 => "alert_certificate_required",
+        120 => "alert_no_application_protocol",
+        _ => "alert_other",
+    }
+}
+
+/// What a peer most likely means by an alert, and what to do.
+fn alert_meaning(alert: u8) -> Option<&'static str> {
+    Some(match alert {
+        40 => "it found nothing in common with this side, or a certificate that it wants is missing",
+        42 | 43 | 46 => {
+            "it does not take this side's certificate; ask it why, its names and usages are the usual causes"
+        }
+        44 => "to it, this side's certificate is revoked",
+        45 => "to it, this side's certificate has expired; compare the clocks",
+        48 => {
+            "it does not know the authority of this side's certificate: it lacks the CA, or the file of the certificate lacks an intermediate"
+        }
+        51 => "to it, a signature of this side is wrong; over SM2, compare the signer's identity",
+        70 => "it does not speak the version that was chosen",
+        71 => "the keys or suites of this side are too weak to it",
+        112 => "it is not the host that was asked for",
+        116 => "it asks for a certificate, and this side has shown none",
+        _ => return None,
+    })
 }
 
 /// Names of RFC 8446 section 6.2 and of the alert protocol of GB/T 38636-2020.

@@ -117,6 +117,19 @@ impl ClientHello {
         self.supported_versions.contains(&TLS13_VERSION)
     }
 
+    /// The name of the highest version that the client offers and that has a name here, else `unknown`.
+    pub fn highest_version(&self) -> &'static str {
+        if self.kind() == HelloKind::Tlcp {
+            return "tlcp";
+        }
+        let listed = [(0x0304, "tls1.3"), (0x0303, "tls1.2"), (0x0302, "tls1.1"), (0x0301, "tls1.0")];
+        let offered = |version: u16| match self.supported_versions.as_slice() {
+            [] => self.client_version == version,
+            versions => versions.contains(&version),
+        };
+        listed.iter().find(|(version, _)| offered(*version)).map_or("unknown", |(_, name)| *name)
+    }
+
     fn offers_rfc8998(&self) -> bool {
         self.offers_tls13()
             && self.suites.iter().any(|suite| matches!(*suite, TLS_SM4_GCM_SM3 | TLS_SM4_CCM_SM3))

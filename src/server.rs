@@ -3,6 +3,7 @@
 use crate::admin;
 use crate::auth::Auth;
 use crate::broker::{Broker, Held, retained_index};
+use crate::causes::Causes;
 use crate::config::{Config, ConfigError, ConfigErrors, CryptoConfig, Durability, Examined, NodeConfig};
 use crate::metrics::Metrics;
 use crate::net::{BindError, PreparedListener};
@@ -11,6 +12,8 @@ use crate::revocation::Revocation;
 use crate::router::Stored;
 use crate::session::millis;
 use crate::store::{Directory, Loaded, LoadedRetained, Medium, Recovery, Store, StoreError, WallClock};
+use gm_tls::key::Password;
+use gm_tls::tickets::{MIN_SEED_BYTES, TicketKeys};
 use mqtt_codec::ReasonCode;
 use rustix::fs::{Access, access};
 use std::io;
@@ -107,9 +110,12 @@ impl Prepared {
         errors.extend(auth.as_ref().err().into_iter().flat_map(|found| found.as_slice().iter().cloned()));
         let (revocation, wrong) = Revocation::new(&config.revocation, &config.node.data_dir);
         errors.extend(wrong);
+        let tickets = ticket_keys(&config.node).map_err(|error| errors.push(error)).ok();
         let mut listeners = Vec::new();
+        // Without the keys of tickets there is a mistake already; the others are still looked for.
+        let tickets = tickets.unwrap_or_else(|| TicketKeys::from_seed(Default::default()));
         for listener in std::mem::take(&mut config.listeners) {
-            match PreparedListener::new(listener, &revocation) {
+            match PreparedListener::new(listener, &revocation, &tickets) {
                 Ok(listener) => listeners.push(listener),
                 Err(found) => errors.extend(found),
             }
@@ -131,6 +137,19 @@ impl Prepared {
     pub fn listeners(&self) -> &[PreparedListener] {
         &self.listeners
     }
+}
+
+/// The keys of session tickets: of the seed, or of this process alone.
+fn ticket_keys(node: &NodeConfig) -> Result<TicketKeys, ConfigError> {
+    let refused = |reason: String| node.tickets_seed_place.error(reason);
+    let Some(secret) = &node.tickets_seed else {
+        return TicketKeys::random().map_err(|cause| refused(format!("the random generator failed: {cause}")));
+    };
+    let secret = Password::resolve(secret.expose()).map_err(|cause| refused(Causes(&cause).to_string()))?;
+    TicketKeys::from_secret(&secret).ok_or_else(|| {
+        refused(format!("a seed of less than {MIN_SEED_BYTES} bytes can be guessed"))
+            .suggest("make one with: openssl rand -base64 32")
+    })
 }
 
 /// What would keep the data directory from being made or written to.

@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::section::{Place, Section};
-use super::value::{Bind, Choice, Word};
+use super::value::{Bind, Choice, Secret, Word};
+
+/// As in EMQX.
+const TICKETS_SEED: &str = "tls_stateless_tickets_seed";
 
 /// `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,10 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Whether a crash may write the memory of the process, keys and messages with it, to a file.
     pub core_dumps: bool,
+    /// What the keys of session tickets are made from, on every node alike: the seed itself, `file://PATH` or `env:NAME`.
+    pub tickets_seed: Option<Secret>,
+    /// Where that was written.
+    pub tickets_seed_place: Place,
     /// Where `data_dir` was written.
     pub data_dir_place: Place,
 }
@@ -24,9 +31,11 @@ impl NodeConfig {
             None => section.default_path("data"),
         };
         let data_dir_place = section.place_of("data_dir");
+        let tickets_seed = section.optional(TICKETS_SEED);
+        let tickets_seed_place = section.place_of(TICKETS_SEED);
         let core_dumps = section.read("core_dumps", false);
         section.finish();
-        NodeConfig { data_dir, core_dumps, data_dir_place }
+        NodeConfig { data_dir, core_dumps, tickets_seed, tickets_seed_place, data_dir_place }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::per_address::{Lines, Place, Places, Rates};
 use crate::revocation::Revocation;
 use crate::session::{TokenBucket, millis};
 use crate::telemetry::Reports;
+use gm_tls::tickets::TicketKeys;
 use parking_lot::{Mutex, RwLock};
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
@@ -49,6 +50,7 @@ fn describe_bind(cause: &io::Error) -> String {
 pub struct PreparedListener {
     config: ListenerConfig,
     security: Option<Security>,
+    tickets: TicketKeys,
 }
 
 impl PreparedListener {
@@ -56,9 +58,15 @@ impl PreparedListener {
     ///
     /// # Errors
     /// Every mistake in them and in the options that go with them.
-    pub fn new(config: ListenerConfig, revocation: &Arc<Revocation>) -> Result<PreparedListener, Vec<ConfigError>> {
-        let security = config.kind.tls().map(|tls| Security::load(tls, alpn(&config), revocation)).transpose()?;
-        Ok(PreparedListener { config, security })
+    pub fn new(
+        config: ListenerConfig,
+        revocation: &Arc<Revocation>,
+        tickets: &TicketKeys,
+    ) -> Result<PreparedListener, Vec<ConfigError>> {
+        let tickets = tickets.clone();
+        let load = |tls| Security::load(tls, alpn(&config), revocation, &config.id(), &tickets);
+        let security = config.kind.tls().map(load).transpose()?;
+        Ok(PreparedListener { config, security, tickets })
     }
 
     pub fn config(&self) -> &ListenerConfig {
@@ -75,7 +83,7 @@ impl PreparedListener {
         auth: Arc<Auth>,
         log: &LogConfig,
     ) -> Result<(Arc<Listener>, TcpListener, SocketAddr), BindError> {
-        let PreparedListener { config, security } = self;
+        let PreparedListener { config, security, tickets } = self;
         let id = config.id();
         let bound = bind(&config).and_then(|socket| socket.local_addr().map(|address| (socket, address)));
         let (socket, address) = bound.map_err(|cause| BindError { id: id.clone(), bind: config.bind, cause })?;
@@ -102,6 +110,7 @@ impl PreparedListener {
             metrics,
             reports,
             security: security.map(|security| RwLock::new(Arc::new(security))),
+            tickets,
             handshakes,
             handshakes_by_address,
             connections,
@@ -125,6 +134,8 @@ pub struct Listener {
     pub(super) reports: Arc<Reports>,
     /// What the handshakes that begin now are made by. The lock is held to copy or to replace the pointer, no longer.
     security: Option<RwLock<Arc<Security>>>,
+    /// Those of the whole process.
+    tickets: TicketKeys,
     /// Handshakes that may be computed at once; waiting is fair and within each handshake's deadline.
     pub(super) handshakes: Semaphore,
     /// Handshakes of one address that may be under way at once, for the most part waiting for their peers.
@@ -155,7 +166,8 @@ impl Listener {
     /// Every mistake in the files and in the options that go with them.
     pub fn read_security(&self, config: Option<&TlsConfig>) -> Result<Option<Security>, Vec<ConfigError>> {
         let Some(running) = self.security() else { return Ok(None) };
-        Security::load(config.unwrap_or(&running.config), alpn(&self.config), &running.revocation).map(Some)
+        let config = config.unwrap_or(&running.config);
+        Security::load(config, alpn(&self.config), &running.revocation, &self.id, &self.tickets).map(Some)
     }
 
     /// Secures connections by `security` from their next handshake on; whether that changes anything.

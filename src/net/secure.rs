@@ -18,6 +18,7 @@ use gm_tls::server::{
     self, AlpnPolicy, ClientAuth, ContextKind, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions,
     TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
 };
+use gm_tls::tickets::TicketKeys;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -39,12 +40,14 @@ pub(super) fn load(
     config: &TlsConfig,
     alpn: &[&[u8]],
     revocation: &Arc<Revocation>,
+    scope: &str,
+    tickets: &TicketKeys,
 ) -> Result<Loaded<Sites>, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let own = load_site(config, alpn, revocation).map_err(|found| errors.extend(found));
+    let own = load_site(config, alpn, revocation, scope, tickets).map_err(|found| errors.extend(found));
     let mut named = Vec::new();
     for name in config.server_names() {
-        match load_site(&config.for_name(&name), alpn, revocation) {
+        match load_site(&config.for_name(&name), alpn, revocation, &format!("{scope} {name:?}"), tickets) {
             Ok(loaded) => named.push((name, loaded)),
             // What all of them have in common is wrong once.
             Err(found) => found.into_iter().for_each(|error| {
@@ -80,6 +83,8 @@ fn load_site(
     config: &TlsConfig,
     alpn: &[&[u8]],
     revocation: &Arc<Revocation>,
+    scope: &str,
+    tickets: &TicketKeys,
 ) -> Result<Loaded<ServerContexts>, Vec<ConfigError>> {
     let status = Status::new(revocation);
     let mut found =
@@ -93,6 +98,8 @@ fn load_site(
             strict: config.alpn_required,
         },
         gm_only: config.gm_only,
+        scope: scope.to_owned(),
+        ticket_keys: Some(tickets.clone()),
         ..ServerOptions::default()
     };
     let mut blocks: Vec<(ContextKind, &Place)> = Vec::new();
@@ -303,7 +310,6 @@ impl Found {
             partial_chain: trust.partial_chain,
             purposes: trust.purposes.clone(),
             inspector,
-            ..ClientAuth::default()
         })
     }
 

@@ -9,6 +9,7 @@ use crate::metrics::Expiry;
 use crate::revocation::Revocation;
 use gm_tls::cert::Certificate;
 use gm_tls::server::ContextKind;
+use gm_tls::tickets::TicketKeys;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -65,7 +66,8 @@ impl Usage {
 }
 
 impl Security {
-    /// Opens what `config` names and builds the contexts. `alpn` are the application protocols to choose from.
+    /// Opens what `config` names and builds the contexts. `alpn` are the application protocols to choose from, `scope` is the listener
+    /// that its sessions are for.
     ///
     /// # Errors
     /// Every mistake there is, each with the key that is at fault or that names the file which is.
@@ -73,10 +75,12 @@ impl Security {
         config: &TlsConfig,
         alpn: &[&[u8]],
         revocation: &Arc<Revocation>,
+        scope: &str,
+        tickets: &TicketKeys,
     ) -> Result<Security, Vec<ConfigError>> {
         // Before the files are read: one that changes meanwhile has another stamp afterwards, and is read again.
         let files = Stamped::take(config.files());
-        let secure::Loaded { contexts, served, material } = secure::load(config, alpn, revocation)?;
+        let secure::Loaded { contexts, served, material } = secure::load(config, alpn, revocation, scope, tickets)?;
         let (config, revocation) = (config.clone(), Arc::clone(revocation));
         Ok(Security { config, revocation, contexts: Arc::new(contexts), served, material, files })
     }

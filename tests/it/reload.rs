@@ -252,6 +252,42 @@ async fn both_certificates_of_a_pair_are_listed_and_measured_as_they_are_in_forc
 }
 
 #[tokio::test]
+async fn tickets_survive_new_certificates_and_no_change_of_what_clients_must_show() {
+    let broker = Broker::start().await;
+    let path = broker.dir.path().join("shangmq.toml");
+    let with = |more: &str| {
+        let tickets = format!("session_tickets = \"stateless\"\n{more}");
+        let text = LISTENER
+            .replace("keyfile = \"certs/tls.key\"\n", &format!("keyfile = \"certs/tls.key\"\n{tickets}"))
+            .replace("keyfile = \"certs/sm2.key\"\n", &format!("keyfile = \"certs/sm2.key\"\n{tickets}"));
+        fs::write(&path, text).unwrap();
+    };
+    with("");
+    broker.reload().await.unwrap();
+    for protocol in [ClientProtocol::Tls12, ClientProtocol::Tls13, ClientProtocol::Rfc8998] {
+        let connector = connector(protocol, &[certificates(), &others()]);
+        let visit = async |session: Option<&gm_tls::client::Session>| {
+            let stream = TcpStream::connect(broker.address()).await.unwrap();
+            let secured = connector.connect_resuming(stream, session).await.unwrap();
+            let mut client = Client::new(secured);
+            client.connect(connect("resuming")).await;
+            (client.get_ref().peer_identity().resumed, client.get_ref().session())
+        };
+        let (_, session) = visit(None).await;
+        install(&broker.certs(), &others());
+        assert_eq!(broker.reload().await.unwrap(), ["ssl:default"]);
+        assert!(visit(session.as_ref()).await.0, "{protocol:?}: other certificates of the server");
+        let (_, session) = visit(None).await;
+        with(&format!("verify = \"verify_peer\"\ncacertfile = {:?}\n", certificates().ca_bundle()));
+        broker.reload().await.unwrap();
+        assert!(!visit(session.as_ref()).await.0, "{protocol:?}: clients are asked for certificates now");
+        with("");
+        install(&broker.certs(), certificates());
+        broker.reload().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn options_take_effect_and_keys_that_need_a_restart_are_named() {
     let broker = Broker::start().await;
     let path = broker.dir.path().join("shangmq.toml");

@@ -105,6 +105,18 @@ fn what_cannot_be_is_refused_with_its_reason() {
     }
 }
 
+#[test]
+fn a_seed_of_tickets_that_can_be_guessed_is_refused() {
+    let seed = |value: &str| mistakes(&format!("tls_stateless_tickets_seed = {value:?}\n{}", listener("", "", "", "")));
+    assert_eq!(seed("sixteen bytes or more"), "");
+    let short = seed("short");
+    assert!(
+        short.contains("node.tls_stateless_tickets_seed: a seed of less than 16 bytes") && !short.contains("`short`"),
+        "{short}"
+    );
+    assert!(seed("file:///nowhere/seed").contains("/nowhere/seed"), "{}", seed("file:///nowhere/seed"));
+}
+
 /// A listener for national cryptography alone.
 fn gm_listener(own: &str, sm2: &CertKey, trusted: &Path) -> String {
     let set = certificates();

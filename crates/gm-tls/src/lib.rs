@@ -52,6 +52,8 @@ pub mod server;
 #[cfg(feature = "tongsuo")]
 pub mod stream;
 #[cfg(feature = "tongsuo")]
+pub mod tickets;
+#[cfg(feature = "tongsuo")]
 mod verify;
 
 /// Starts the library without a configuration of its own: its `openssl.cnf`, or the file that `OPENSSL_CONF` names, can lower what is

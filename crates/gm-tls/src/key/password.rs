@@ -67,7 +67,7 @@ impl Password {
         Password::checked(value)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 

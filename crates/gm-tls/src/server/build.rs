@@ -1,6 +1,8 @@
 //! From options to contexts.
 
 use openssl::{
+    error::ErrorStack,
+    hash::{DigestBytes, Hasher, MessageDigest},
     ssl::{AlpnError, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion},
     stack::Stack,
     x509::X509Name,
@@ -206,7 +208,10 @@ fn finish(
     suites: Option<Vec<u16>>,
 ) -> Result<ServerContext, ContextError> {
     set_client_auth(&mut builder, kind, client_auth, common.gm_only)?;
-    set_resumption(&mut builder, kind, resumption)?;
+    set_resumption(&mut builder, kind, resumption, &scope(kind, client_auth, common)?)?;
+    if let Some(keys) = common.ticket_keys.as_ref().filter(|_| resumption.tickets && kind != ContextKind::Tlcp) {
+        keys.install(&mut builder, kind, resumption.lifetime_secs)?;
+    }
     set_alpn(&mut builder, kind, common)?;
     if let Some(staples) = &common.staples {
         staple::install(&mut builder, staples)?;
@@ -256,14 +261,28 @@ fn set_client_auth(
     Ok(())
 }
 
+/// What a session may be resumed in: the same family of the same listener, with the same idea of whose certificates are good. A session
+/// of any other is no session, so that a client begins anew and is verified by today's rules.
+fn scope(kind: ContextKind, auth: &ClientAuth, common: &ServerOptions) -> Result<DigestBytes, ErrorStack> {
+    let ClientAuth { verify, ca, depth, partial_chain, purposes, .. } = auth;
+    let mut hasher = Hasher::new(MessageDigest::sha256())?;
+    let rules = format!("{:?} {verify:?} {depth} {partial_chain} {purposes:?} {}", kind.name(), common.gm_only);
+    let anchors: Vec<Vec<u8>> = ca.iter().map(crate::cert::Certificate::to_der).collect();
+    let parts = [common.scope.as_bytes(), rules.as_bytes()];
+    for part in parts.into_iter().chain(anchors.iter().map(Vec::as_slice)) {
+        hasher.update(&part.len().to_be_bytes())?;
+        hasher.update(part)?;
+    }
+    hasher.finish()
+}
+
 fn set_resumption(
     builder: &mut SslContextBuilder,
     kind: ContextKind,
     resumption: &Resumption,
+    scope: &[u8],
 ) -> Result<(), ContextError> {
-    // Each context has ticket keys of its own, made by the library, and a session id context of its own: a session of one
-    // can never resume in another.
-    builder.set_session_id_context(kind.name().as_bytes())?;
+    builder.set_session_id_context(scope)?;
     let tickets = resumption.tickets && kind != ContextKind::Tlcp;
     if !tickets {
         builder.set_options(SslOptions::NO_TICKET);

@@ -31,6 +31,7 @@ use crate::{
     policy::KeyPurpose,
     revocation::{Inspector, StapleSource},
     stream::{self, Failed, TlsStream},
+    tickets::TicketKeys,
 };
 
 /// What a port serves. A protocol that is `None` is refused.
@@ -43,6 +44,10 @@ pub struct ServerOptions {
     /// TLCP, GB/T 38636-2020.
     pub tlcp: Option<TlcpOptions>,
     pub alpn: AlpnPolicy,
+    /// What protects tickets. Without it each context has keys of its own.
+    pub ticket_keys: Option<TicketKeys>,
+    /// The name of what is served. A session resumes only under the name, the family and the verification of clients that it began under.
+    pub scope: String,
     /// Serve nothing but SM2, SM3 and SM4: no TLS proper, no other certificate in any chain, no hybrid group.
     pub gm_only: bool,
     /// Serve RFC 8998 to every client that is able to, even if it prefers a suite of TLS 1.3 proper. Otherwise the order of

@@ -2,7 +2,8 @@
 
 use gm_tls::{
     client::{ClientOptions, ClientProtocol, Connector, Session},
-    server::{Resumption, ServerContexts, VerifyMode},
+    server::{Resumption, ServerContexts, ServerOptions, VerifyMode},
+    tickets::TicketKeys,
 };
 
 use crate::harness::{meet_resuming, mutual_options, over_every_protocol, send, server_options};
@@ -70,4 +71,50 @@ over_every_protocol!(a_session_of_another_connector_is_not_offered, |protocol| a
     let contexts = resuming(true, false);
     let (_, session) = visit(&contexts, &connector(protocol), None).await;
     assert!(!visit(&contexts, &connector(protocol), session.as_ref()).await.0);
+});
+
+fn with_keys(keys: &TicketKeys, change: impl Fn(&mut ServerOptions)) -> ServerContexts {
+    let mut options = server_options(VerifyMode::Required);
+    let tickets = Resumption { tickets: true, ..Resumption::default() };
+    options.tls.as_mut().unwrap().resumption = tickets.clone();
+    options.rfc8998.as_mut().unwrap().resumption = tickets.clone();
+    options.tlcp.as_mut().unwrap().resumption = tickets;
+    (options.ticket_keys, options.scope) = (Some(keys.clone()), "ssl:a".to_owned());
+    change(&mut options);
+    ServerContexts::new(&options).unwrap()
+}
+
+fn seeded() -> TicketKeys {
+    TicketKeys::from_seed(zeroize::Zeroizing::new(b"a seed that nodes share".to_vec()))
+}
+
+over_every_protocol!(a_ticket_is_good_at_another_node_with_the_seed, |protocol| async move {
+    let connector = connector(protocol);
+    let (_, session) = visit(&with_keys(&seeded(), |_| {}), &connector, None).await;
+    let resumed = visit(&with_keys(&seeded(), |_| {}), &connector, session.as_ref()).await.0;
+    assert_eq!(resumed, protocol != ClientProtocol::Tlcp);
+    let stranger = TicketKeys::random().unwrap();
+    assert!(!visit(&with_keys(&stranger, |_| {}), &connector, session.as_ref()).await.0, "of another seed");
+});
+
+over_every_protocol!(a_ticket_is_not_good_where_clients_are_judged_otherwise, |protocol| async move {
+    let connector = connector(protocol);
+    let (_, session) = visit(&with_keys(&seeded(), |_| {}), &connector, None).await;
+    let depth = with_keys(&seeded(), |options| {
+        options.tls.as_mut().unwrap().client_auth.depth = 3;
+        options.rfc8998.as_mut().unwrap().client_auth.depth = 3;
+    });
+    let elsewhere = with_keys(&seeded(), |options| options.scope = "ssl:b".to_owned());
+    for other in [depth, elsewhere] {
+        assert!(!visit(&other, &connector, session.as_ref()).await.0);
+    }
+});
+
+over_every_protocol!(a_key_makes_tickets_for_an_hour_and_opens_them_for_their_lifetime, |protocol| async move {
+    let connector = connector(protocol);
+    let at = |clock: fn() -> u64| with_keys(&seeded().with_clock(clock), |_| {});
+    let (_, session) = visit(&at(|| 1_000_000), &connector, None).await;
+    let tickets = protocol != ClientProtocol::Tlcp;
+    assert_eq!(visit(&at(|| 1_000_000 + 7_100), &connector, session.as_ref()).await.0, tickets);
+    assert!(!visit(&at(|| 1_000_000 + 4 * 3600), &connector, session.as_ref()).await.0);
 });

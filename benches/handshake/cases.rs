@@ -179,6 +179,28 @@ impl Case {
         }
     }
 
+    /// Bytes of text per second of processor time that the server writes and the client reads.
+    pub fn bulk(&self) -> f64 {
+        const RECORD: usize = 16 * 1024;
+        let (_, mut client, mut server) = self.run();
+        let text = vec![7; RECORD];
+        let mut buffer = vec![MaybeUninit::uninit(); RECORD];
+        let mut pass = |count: usize| {
+            let mut bytes = 0;
+            for _ in 0..count {
+                bytes += server.write(&text).expect("data").unwrap_or(0);
+                client.receive(server.output());
+                server.consume_output(usize::MAX);
+                while let ReadOutcome::Data(_) = client.read(&mut buffer).expect("data") {}
+            }
+            bytes as f64
+        };
+        pass(100);
+        let began = processor_time();
+        let bytes = pass(1500);
+        bytes / (processor_time() - began).as_secs_f64()
+    }
+
     /// A session of a full handshake and the data after it, with which a ticket comes.
     fn learn_session(&self) -> Session {
         let (_, mut client, mut server) = self.run();

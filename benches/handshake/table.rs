@@ -49,10 +49,17 @@ pub fn make(cases: &[Case]) -> io::Result<()> {
 
 fn render(rows: &[Row<'_>]) -> String {
     let mut text = format!(
-        "handshakes per second and core, server side only; median of {ROUNDS} interleaved rounds, spread p10 to p90\n\
+        "crypto.provider {}\n\
+         handshakes per second and core, server side only; median of {ROUNDS} interleaved rounds, spread p10 to p90\n\
          ratio: to full TLS 1.2 P-256, for TLS 1.3 and RFC 8998 also to full TLS 1.3 P-256, in the same round\n\n\
          {:<62} {:>9} {:>17} {:>9} {:>9} {:>9}\n",
-        "handshake", "server/s", "spread", "both/s", "to 1.2", "to 1.3"
+        crate::provider_name(),
+        "handshake",
+        "server/s",
+        "spread",
+        "both/s",
+        "to 1.2",
+        "to 1.3"
     );
     for row in rows {
         let to_tls12 = ratio(rows, row, Baseline::Tls12P256);
@@ -88,7 +95,7 @@ fn machine_readable(rows: &[Row<'_>]) -> serde_json::Value {
             "ratio_to_tls13_p256": ratio(rows, row, Baseline::Tls13P256),
         })
     };
-    json!({ "rounds": ROUNDS, "handshakes_per_round": PER_ROUND, "rows": rows.iter().map(row).collect::<Vec<_>>() })
+    json!({ "crypto_provider": crate::provider_name(), "rounds": ROUNDS, "handshakes_per_round": PER_ROUND, "rows": rows.iter().map(row).collect::<Vec<_>>() })
 }
 
 /// Median over the rounds of the ratio to a baseline in the same round; 0 without that baseline.

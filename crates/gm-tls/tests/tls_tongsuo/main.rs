@@ -28,6 +28,8 @@ mod port;
 mod raw;
 #[path = "../tls/resumption.rs"]
 mod resumption;
+#[path = "../tls/status.rs"]
+mod status;
 #[path = "../tls/transport.rs"]
 mod transport;
 #[path = "../tls/traps.rs"]

@@ -15,6 +15,8 @@ use crate::config::PeerCertAs;
 pub enum NameFault {
     #[error("the client has no certificate")]
     NoCertificate,
+    #[error("the client has not shown a pre-shared key")]
+    NoKey,
     #[error("the certificate has no such name")]
     Missing,
     #[error("the certificate has more than one such name")]
@@ -48,6 +50,9 @@ pub fn name_of(asked: PeerCertAs, peer: &Peer) -> Result<Option<String>, NameFau
     if asked == PeerCertAs::Disabled {
         return Ok(None);
     }
+    if asked == PeerCertAs::Psk {
+        return peer.psk.as_ref().map(|identity| Some(identity.to_string())).ok_or(NameFault::NoKey);
+    }
     let name = match (&peer.certificate, &peer.proxied_name) {
         (Some(certificate), _) => certified(asked, certificate)?,
         (None, Some(name)) if asked == PeerCertAs::Cn => name.to_string(),
@@ -62,7 +67,7 @@ fn certified(asked: PeerCertAs, certificate: &VerifiedCertificate) -> Result<Str
     let decoded = || certificate.certificate.decode().map_err(|_| NameFault::Memory);
     let alternative = |kind| decoded()?.alternative_name(kind)?.ok_or(NameFault::Missing);
     match asked {
-        PeerCertAs::Disabled => Err(NameFault::Missing),
+        PeerCertAs::Disabled | PeerCertAs::Psk => Err(NameFault::Missing),
         PeerCertAs::Cn => decoded()?.common_name()?.ok_or(NameFault::Missing),
         PeerCertAs::Dn => distinguished_name(&decoded()?),
         PeerCertAs::Crt => Ok(base16ct::lower::encode_string(certificate.as_der())),

@@ -109,14 +109,15 @@ impl Identity {
 
     /// To whom a session that this client opens below a mount point belongs.
     pub fn owner(&self, mount: &str) -> Owner {
-        match (&self.username, &self.peer.certificate, &self.peer.proxied_name) {
+        match (&self.username, &self.peer.certificate, self.peer.proxied_name.as_ref(), &self.peer.psk) {
             (Some(username), ..) => Owner::new(mount, &format!("user {username}")),
             // Not the fingerprint: a renewed certificate is the same owner.
-            (None, Some(certificate), _) => {
+            (None, Some(certificate), ..) => {
                 Owner::new(mount, &format!("certificate {} of {}", certificate.subject, certificate.issuer))
             }
-            (None, None, Some(name)) => Owner::new(mount, &format!("certificate {name} seen by a proxy")),
-            (None, None, None) => Owner::new(mount, ""),
+            (None, None, Some(name), _) => Owner::new(mount, &format!("certificate {name} seen by a proxy")),
+            (None, None, None, Some(identity)) => Owner::new(mount, &format!("pre-shared key of {identity}")),
+            (None, None, None, None) => Owner::new(mount, ""),
         }
     }
 }

@@ -11,6 +11,7 @@ mod jwt;
 mod password_file;
 mod password_hash;
 mod peer;
+mod psk;
 mod rights;
 
 use std::fmt;
@@ -37,6 +38,7 @@ pub use password_file::{
 };
 pub use password_hash::{HashError, MAX_PASSWORD_BYTES, PasswordHash};
 pub use peer::{Channel, Peer, Proxied, Security};
+pub use psk::{PskFileError, PskProblem, PskStore};
 pub use rights::{Access, Answer, Authorizer, Policy, RefusedBy, Rights};
 #[doc(hidden)]
 pub use {enhanced::fuzz_scram, jwt::fuzz_token};
@@ -357,7 +359,8 @@ mod tests {
         }
     }
 
-    static NOBODY: Peer = Peer { security: Security::PLAIN, certificate: None, proxied_name: None, username: None };
+    static NOBODY: Peer =
+        Peer { security: Security::PLAIN, certificate: None, proxied_name: None, psk: None, username: None };
 
     fn request(username: Option<&'static str>) -> AuthRequest<'static> {
         let remote = SocketAddr::from(([192, 0, 2, 1], 40000));

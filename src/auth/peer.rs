@@ -96,14 +96,16 @@ pub struct Peer {
     pub certificate: Option<Arc<VerifiedCertificate>>,
     /// The common name in a certificate that a trusted proxy verified.
     pub proxied_name: Option<ByteString>,
+    /// The identity whose pre-shared key it has proved to have.
+    pub psk: Option<ByteString>,
     /// The user name that one of these gives to the client, where the listener takes names from there.
     pub username: Option<ByteString>,
 }
 
 impl Peer {
-    /// Whether a certificate of the client was verified, here or by a trusted proxy.
+    /// Whether a certificate of the client was verified, here or by a trusted proxy, or a pre-shared key.
     pub fn is_vouched_for(&self) -> bool {
-        self.certificate.is_some() || self.proxied_name.is_some()
+        self.certificate.is_some() || self.proxied_name.is_some() || self.psk.is_some()
     }
 
     /// The certificate's common name, if it has exactly one.

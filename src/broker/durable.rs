@@ -182,6 +182,7 @@ impl WillAuthor {
             channel: identity.peer.security.channel.name().into(),
             suite: identity.peer.security.suite.into(),
             proxied_name: identity.peer.proxied_name.clone(),
+            psk: identity.peer.psk.clone(),
             known_by_more: identity.rules.is_some(),
         }
     }
@@ -189,13 +190,13 @@ impl WillAuthor {
     /// Whom to ask rules about; `None` for a client that the list of its token decides about, which is not kept: it cannot change, and
     /// the will was judged by it at CONNECT.
     fn identity(self, client_id: bytestring::ByteString) -> Result<Option<Identity>, CertError> {
-        let WillAuthor { username, remote, certificate, channel, suite, proxied_name, known_by_more } = self;
+        let WillAuthor { username, remote, certificate, channel, suite, proxied_name, psk, known_by_more } = self;
         if known_by_more {
             return Ok(None);
         }
         let certificate = certificate.map(|der| VerifiedCertificate::from_stored(&der)).transpose()?.map(Arc::new);
         let security = Security::from_names(&channel, &suite);
-        let peer = Peer { security, certificate, proxied_name, username: None };
+        let peer = Peer { security, certificate, proxied_name, psk, username: None };
         Ok(Some(Identity { client_id, username, remote, peer, rules: None }))
     }
 }

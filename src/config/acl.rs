@@ -204,6 +204,7 @@ fn read_who(section: &mut Section<'_>) -> Option<Who> {
                 fingerprint
             })
             .collect(),
+        psk_identities: texts(&mut inner, "psk_identity"),
         channels: channels(&mut inner),
         suites: suites(&mut inner),
     };
@@ -305,7 +306,7 @@ mod tests {
                 "acl.toml:9:1: rules[1].retain: says nothing about subscriptions; remove it, or write a rule for `publish`",
                 "acl.toml:10:1: rules[1].topics: `${user}`: `${user}` is no placeholder; placeholders are ${username}, \
                  ${clientid}, ${cert_common_name}, ${cert_subject}, ${cert_sm3}, ${cert_sha256}, ${cert_san_dns}, \
-                 ${cert_san_email}, ${cert_san_uri}, ${cert_san_ip}",
+                 ${cert_san_email}, ${cert_san_uri}, ${cert_san_ip}, ${psk_identity}",
                 "acl.toml:13:1: rules[2].who: names nobody; write who = \"all\", or who = { username = \"NAME\" }",
                 "acl.toml:15:1: rules[2].topics: names no topic; write topics = [\"#\"] for all topics but the broker's own",
                 "acl.toml:16:1: rules[2].foo: unknown key; known keys here: permit, action, who, topics, qos, retain",

@@ -27,6 +27,8 @@ pub enum PeerCertAs {
     SanEmail,
     SanUri,
     SanIp,
+    /// No certificate at all: the identity of the pre-shared key that was shown.
+    Psk,
 }
 
 impl Choice for PeerCertAs {
@@ -43,6 +45,7 @@ impl Choice for PeerCertAs {
         ("san_email", PeerCertAs::SanEmail),
         ("san_uri", PeerCertAs::SanUri),
         ("san_ip", PeerCertAs::SanIp),
+        ("psk", PeerCertAs::Psk),
     ];
 }
 

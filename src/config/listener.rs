@@ -296,7 +296,8 @@ fn read_one(
 /// By a handshake that asks for one, or by what a proxy says.
 fn learns_of_certificates(kind: &ListenerKind, proxy: Option<&ProxyProtocolConfig>) -> bool {
     let asks = kind.tls().is_some_and(|tls| tls.client_auth().iter().any(|(_, auth)| auth.trust().is_some()));
-    asks || proxy.is_some_and(|proxy| proxy.tls)
+    let keys = kind.tls().and_then(|tls| tls.tls.as_ref()).is_some_and(|tls| tls.psk_file.is_some());
+    asks || keys || proxy.is_some_and(|proxy| proxy.tls)
 }
 
 /// A prefix of topic names. `$` at its start would put clients among the broker's own topics.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use super::section::{Contents, FileRef, Place, Section};
 use super::tls::{IdentityFiles, TlsConfig};
 use super::tree::Value;
-use super::value::{FromValue, Problem};
+use super::value::{Choice, FromValue, Problem};
 use crate::bundle::{BundleId, Part};
 
 /// Bundles of one block.
@@ -148,6 +148,24 @@ pub(super) fn read(section: &mut Section<'_>, own: bool) -> Option<Served> {
     (section.report().count() == before).then_some(served)
 }
 
+/// What becomes of a client that asks for a name which no bundle is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UnknownName {
+    Default,
+    Refuse,
+}
+
+impl Choice for UnknownName {
+    const WORDS: &'static [(&'static str, UnknownName)] =
+        &[("default", UnknownName::Default), ("refuse", UnknownName::Refuse)];
+}
+
+/// What is served by name.
+pub(super) fn named<T>(managed: Option<Served>, read: impl Fn(&Managed) -> T) -> Vec<(ServerName, T)> {
+    let by_name = managed.map(|managed| managed.by_name).unwrap_or_default();
+    by_name.iter().filter_map(|managed| Some((managed.sni.clone()?, read(managed)))).collect()
+}
+
 impl Managed {
     /// One part of the bundle as if it were a file.
     pub fn file(&self, data_dir: &Path, part: Part) -> FileRef {
@@ -197,7 +215,8 @@ impl TlsConfig {
     pub fn files(&self) -> Vec<PathBuf> {
         let by_name = self.server_names();
         let by_name = by_name.iter().flat_map(|name| self.for_name(name).own_files());
-        let mut files: Vec<PathBuf> = self.own_files().into_iter().chain(by_name).collect();
+        let keys = self.tls.iter().filter_map(|block| block.psk_file.as_ref()).map(|file| file.path().to_owned());
+        let mut files: Vec<PathBuf> = self.own_files().into_iter().chain(by_name).chain(keys).collect();
         files.sort();
         files.dedup();
         files

@@ -8,7 +8,7 @@ use std::time::Duration;
 use gm_tls::server::DEFAULT_SECURITY_LEVEL;
 
 use super::client_auth::{ClientAuth, client_auth};
-use super::managed::{self, ServerName};
+use super::managed::{self, ServerName, UnknownName, named};
 use super::mqtt::{deadline, word};
 use super::revocation::{Stapling, stapling};
 use super::section::{Contents, FileRef, Place, Section};
@@ -75,6 +75,8 @@ pub struct TlsOptions {
     pub reuse_sessions: bool,
     /// Resumption by stateless ticket.
     pub session_tickets: bool,
+    /// Pre-shared keys of clients, `identity:hexkey` on each line.
+    pub psk_file: Option<FileRef>,
 }
 
 /// `rfc8998_options`.
@@ -204,17 +206,6 @@ impl Choice for Tickets {
     fn unsupported(word: &str) -> Option<&'static str> {
         (word == "stateless_with_cert").then_some("tickets always carry the client's certificate here")
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum UnknownName {
-    Default,
-    Refuse,
-}
-
-impl Choice for UnknownName {
-    const WORDS: &'static [(&'static str, UnknownName)] =
-        &[("default", UnknownName::Default), ("refuse", UnknownName::Refuse)];
 }
 
 impl TlsConfig {
@@ -372,6 +363,15 @@ impl TlsOptions {
         refuse_renegotiation(&mut section);
         let reuse_sessions = section.read("reuse_sessions", false);
         let session_tickets = word(&mut section, "session_tickets", Tickets::Disabled) == Tickets::Stateless;
+        let psk_file = section.file("psk_file");
+        if psk_file.is_some() && (reuse_sessions || session_tickets) {
+            let key = if reuse_sessions { "reuse_sessions" } else { "session_tickets" };
+            section.error(
+                key,
+                "sessions are not resumed where pre-shared keys are taken",
+                Some("remove it, or psk_file".to_owned()),
+            );
+        }
         let place = section.own_place();
         section.finish();
         Some(TlsOptions {
@@ -388,6 +388,7 @@ impl TlsOptions {
             security_level,
             reuse_sessions,
             session_tickets,
+            psk_file,
         })
     }
 }
@@ -476,12 +477,6 @@ impl TlcpOptions {
             reuse_sessions,
         })
     }
-}
-
-/// What is served by name.
-fn named<T>(managed: Option<managed::Served>, read: impl Fn(&managed::Managed) -> T) -> Vec<(ServerName, T)> {
-    let by_name = managed.map(|managed| managed.by_name).unwrap_or_default();
-    by_name.iter().filter_map(|managed| Some((managed.sni.clone()?, read(managed)))).collect()
 }
 
 /// Reads a certificate and its key; reports the half that is missing.

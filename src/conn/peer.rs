@@ -28,7 +28,8 @@ impl Known {
         let proxied_name = context.proxied.as_ref().and_then(|proxied| proxied.common_name.clone());
         let names = context.policy.peer_names;
         let sound = |name: &ByteString| check_name(name).is_ok();
-        let mut peer = Peer { security, certificate, proxied_name, username: None };
+        let psk = context.peer.as_ref().and_then(|peer| peer.psk.as_deref()).map(ByteString::from);
+        let mut peer = Peer { security, certificate, proxied_name, psk, username: None };
         let name = |asked, key, peer: &Peer| {
             name_of(asked, peer).map_err(|fault| Close::Denied(DenyReason::PeerName(key, fault)))
         };

@@ -5,6 +5,7 @@
 use super::security::{Served, Usage};
 use super::sites::Sites;
 use super::status::Status;
+use crate::auth::PskStore;
 use crate::bundle::Bundles;
 use crate::causes::Causes;
 use crate::config::{self, ConfigError, Contents, FileRef, IdentityFiles, Names, Place, TlsConfig};
@@ -14,6 +15,7 @@ use gm_tls::ContextError;
 use gm_tls::cert::{Certificate, CertificateChain, Source};
 use gm_tls::key::{Password, PrivateKey};
 use gm_tls::pair::{CertificatePair, check_pair, check_server_purpose, check_validity};
+use gm_tls::psk::PskLookup;
 use gm_tls::server::{
     self, AlpnPolicy, ClientAuth, ContextKind, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions,
     TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
@@ -151,7 +153,12 @@ impl Found {
         let groups = self.names(&config.groups, server::check_groups(&config.groups.names));
         let names = &config.signature_algorithms;
         let signature_algorithms = self.names(names, server::check_signature_algorithms(&names.names));
+        let psk = config.psk_file.as_ref().map(|file| self.pre_shared(file));
         Some(TlsOptions {
+            psk: match psk {
+                Some(read) => Some(read?),
+                None => None,
+            },
             client_auth: client_auth?,
             min_version: version(config.versions.min),
             max_version: version(config.versions.max),
@@ -254,6 +261,13 @@ impl Found {
         };
         let key = self.key(file, password.as_ref());
         Half { chain, key: key.map(|key| key.with_origin(named(file))) }
+    }
+
+    /// Pre-shared keys. Their digest stands for them among what was read, so that other keys are noticed.
+    fn pre_shared(&mut self, file: &FileRef) -> Option<Arc<dyn PskLookup>> {
+        let keys = self.check(file, PskStore::load(file.path()))?;
+        self.material.push(keys.digest().into());
+        Some(Arc::new(keys))
     }
 
     fn chain(&mut self, file: &FileRef) -> Option<CertificateChain> {

@@ -77,6 +77,8 @@ pub struct WillAuthor {
     pub suite: ByteString,
     /// The common name that a trusted proxy saw.
     pub proxied_name: Option<ByteString>,
+    /// The identity whose pre-shared key it had proved.
+    pub psk: Option<ByteString>,
     /// Rules that came with its credentials and are not stored decide.
     pub known_by_more: bool,
 }
@@ -93,6 +95,7 @@ impl WillAuthor {
             channel: if named { "tlcp".into() } else { ByteString::new() },
             suite: if named { "ECC_SM4_GCM_SM3".into() } else { ByteString::new() },
             proxied_name: value.is_multiple_of(7).then(|| "b".into()),
+            psk: value.is_multiple_of(3).then(|| "c".into()),
             known_by_more: value.is_multiple_of(4),
         }
     }
@@ -238,7 +241,8 @@ fn encode_session(row: &SessionRow, clock: WallClock, out: &mut BytesMut) {
             let username = u8::from(author.username.is_some()) << 2;
             let channel = u8::from(!author.channel.is_empty()) << 4;
             let proxied = u8::from(author.proxied_name.is_some()) << 5;
-            out.put_u8(1 | u8::from(author.known_by_more) << 1 | username | certificate | channel | proxied);
+            let psk = u8::from(author.psk.is_some()) << 6;
+            out.put_u8(1 | u8::from(author.known_by_more) << 1 | username | certificate | channel | proxied | psk);
             put_bytes(out, author.username.as_ref().map_or(&[], |name| name.as_bytes()));
             put_bytes(out, author.remote.to_string().as_bytes());
             if let Some(der) = &author.certificate {
@@ -248,7 +252,7 @@ fn encode_session(row: &SessionRow, clock: WallClock, out: &mut BytesMut) {
                 put_bytes(out, author.channel.as_bytes());
                 put_bytes(out, author.suite.as_bytes());
             }
-            if let Some(name) = &author.proxied_name {
+            for name in author.proxied_name.iter().chain(&author.psk) {
                 put_bytes(out, name.as_bytes());
             }
         }
@@ -290,8 +294,9 @@ fn decode_session(reader: &mut Reader<'_>, clock: WallClock) -> Option<SessionRo
             let certificate = if bits & 8 != 0 { Some(reader.bytes()?.into()) } else { None };
             let (channel, suite) = if bits & 16 != 0 { (reader.text()?, reader.text()?) } else { Default::default() };
             let proxied_name = if bits & 32 != 0 { Some(reader.text()?) } else { None };
+            let psk = if bits & 64 != 0 { Some(reader.text()?) } else { None };
             let known_by_more = bits & 2 != 0;
-            Some(WillAuthor { username, remote, certificate, channel, suite, proxied_name, known_by_more })
+            Some(WillAuthor { username, remote, certificate, channel, suite, proxied_name, psk, known_by_more })
         }
     };
     let will = match reader.u8()? {

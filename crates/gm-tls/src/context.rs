@@ -36,7 +36,7 @@ pub(crate) const GM_GROUP: &str = "curveSM2";
 /// Groups of RFC 8998 when none are named. Section 2 of the RFC allows curveSM2; the hybrid contains it.
 const RFC8998_GROUPS: &str = "curveSM2:curveSM2MLKEM768";
 /// TLS 1.2 suites when none are named: authenticated encryption with forward secrecy only.
-const TLS12_SUITES: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:\
+pub(crate) const TLS12_SUITES: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:\
                             ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305";
 const TLS13_SUITES: &str = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
 

@@ -11,7 +11,7 @@ use openssl::{
 
 use crate::{
     cert::{CertError, Certificate, Source, hex},
-    suites,
+    psk, suites,
 };
 
 /// The protocol that secures a connection.
@@ -135,6 +135,8 @@ pub struct PeerIdentity {
     pub signing: Option<PeerCertificate>,
     /// The peer's encryption certificate, TLCP only.
     pub encryption: Option<PeerCertificate>,
+    /// The identity whose pre-shared key the peer has proved to have.
+    pub psk: Option<Arc<str>>,
     /// Whether an earlier session was resumed, so that the certificates were verified then and not now.
     pub resumed: bool,
 }
@@ -159,6 +161,7 @@ impl PeerIdentity {
         } else {
             Protocol::Tls12
         };
+        let psk = psk::proved(ssl);
         let kept = |certificate: &Option<Certificate>| certificate.as_ref().map(PeerCertificate::of).transpose();
         Ok(Self {
             protocol,
@@ -167,7 +170,8 @@ impl PeerIdentity {
             alpn: ssl.selected_alpn_protocol().map(<[u8]>::to_vec),
             signing: kept(&certificates.signing)?,
             encryption: kept(&certificates.encryption)?,
-            resumed: ssl.session_reused(),
+            resumed: psk.is_none() && ssl.session_reused(),
+            psk,
         })
     }
 }

@@ -44,6 +44,8 @@ pub mod policy;
 #[cfg(feature = "tongsuo")]
 pub mod provider;
 #[cfg(feature = "tongsuo")]
+pub mod psk;
+#[cfg(feature = "tongsuo")]
 pub mod public;
 #[cfg(feature = "tongsuo")]
 pub mod seal;

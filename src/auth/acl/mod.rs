@@ -73,6 +73,7 @@ pub struct Conditions {
     /// Subjects as RFC 4514 writes them.
     pub cert_subjects: Vec<String>,
     pub cert_fingerprints: Vec<Fingerprint>,
+    pub psk_identities: Vec<String>,
     pub channels: Vec<Channel>,
     /// Cipher suites by the names that connections have.
     pub suites: Vec<&'static str>,
@@ -301,6 +302,7 @@ impl Conditions {
                         Fingerprint::Sm3(digest) => *digest == certificate.fingerprint_sm3(),
                     })
                 }))
+            && one_of(&self.psk_identities, client.peer.psk.as_deref())
             && (self.channels.is_empty() || self.channels.contains(&security.channel))
             && (self.suites.is_empty() || self.suites.contains(&security.suite))
     }

@@ -38,10 +38,11 @@ enum Placeholder {
     CertSm3,
     CertSha256,
     CertSan(AlternativeName),
+    PskIdentity,
 }
 
 impl Placeholder {
-    const NAMES: [(&'static str, Placeholder); 10] = [
+    const NAMES: [(&'static str, Placeholder); 11] = [
         ("username", Placeholder::Username),
         ("clientid", Placeholder::ClientId),
         ("cert_common_name", Placeholder::CertCommonName),
@@ -52,6 +53,7 @@ impl Placeholder {
         ("cert_san_email", Placeholder::CertSan(AlternativeName::Email)),
         ("cert_san_uri", Placeholder::CertSan(AlternativeName::Uri)),
         ("cert_san_ip", Placeholder::CertSan(AlternativeName::Ip)),
+        ("psk_identity", Placeholder::PskIdentity),
     ];
 
     /// The client's value, if there is one and it is a name and nothing else.
@@ -64,6 +66,7 @@ impl Placeholder {
             Placeholder::CertSubject => certificate.map(|certificate| Cow::from(certificate.subject())),
             Placeholder::CertSm3 => certificate.map(|certificate| Cow::from(certificate.fingerprint_sm3())),
             Placeholder::CertSha256 => certificate.map(|certificate| Cow::from(certificate.fingerprint_sha256())),
+            Placeholder::PskIdentity => client.peer.psk.as_deref().map(Cow::from),
             Placeholder::CertSan(kind) => certificate.and_then(|c| c.alternative_name(kind)).map(Cow::from),
         };
         // The values of CVE-2017-7650, and those that would lead into the broker's own topics.

@@ -1,5 +1,7 @@
 //! From options to contexts.
 
+use std::sync::Arc;
+
 use openssl::{
     error::ErrorStack,
     hash::{DigestBytes, Hasher, MessageDigest},
@@ -20,6 +22,7 @@ use crate::{
     error::ContextError,
     pair::CertificatePair,
     policy::Policy,
+    psk,
     revocation::{chain, staple},
     suites::{self, SuiteProtocol},
     verify::{self, Verifier},
@@ -56,12 +59,21 @@ pub(super) fn tls(options: &TlsOptions, common: &ServerOptions) -> Result<Server
         context::add_identity(&mut builder, protocol, identity)?;
     }
     fit_suites(options, &kinds)?;
-    context::set_tls_suites(&mut builder, &options.ciphers)?;
+    let mut resumption = options.resumption.clone();
+    match &options.psk {
+        Some(keys) => {
+            context::set_tls_suites(&mut builder, &psk::suites(&options.ciphers))?;
+            psk::install(&mut builder, Arc::clone(keys));
+            // That a session goes on is how it is known in TLS 1.3 that a key was used.
+            (resumption.tickets, resumption.ids) = (false, false);
+        }
+        None => context::set_tls_suites(&mut builder, &options.ciphers)?,
+    }
     context::set_tls_groups(&mut builder, options.groups.as_deref())?;
     fit_signature_algorithms(options, &kinds)?;
     context::set_signature_algorithms(&mut builder, protocol, &options.signature_algorithms)?;
     prefer_own_order(&mut builder, options.honor_cipher_order);
-    finish(builder, ContextKind::Tls, &options.client_auth, &options.resumption, common, None)
+    finish(builder, ContextKind::Tls, &options.client_auth, &resumption, common, None)
 }
 
 pub(super) fn rfc8998(options: &Rfc8998Options, common: &ServerOptions) -> Result<ServerContext, ContextError> {

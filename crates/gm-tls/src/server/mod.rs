@@ -29,6 +29,7 @@ use crate::{
     error::{ContextError, HandshakeError},
     pair::CertificatePair,
     policy::KeyPurpose,
+    psk::PskLookup,
     revocation::{Inspector, StapleSource},
     stream::{self, Failed, TlsStream},
     tickets::TicketKeys,
@@ -153,6 +154,8 @@ pub struct TlsOptions {
     /// Least strength of keys, signatures and suites, in the levels of the library: 2 is 112 bits, 3 is 128.
     pub security_level: u32,
     pub resumption: Resumption,
+    /// Where pre-shared keys are, if clients may show some. Then no session is resumed.
+    pub psk: Option<Arc<dyn PskLookup>>,
 }
 
 /// 112 bits: no RSA key below 2048 bits and no SHA-1 in a chain.
@@ -172,6 +175,7 @@ impl TlsOptions {
             honor_cipher_order: true,
             security_level: DEFAULT_SECURITY_LEVEL,
             resumption: Resumption::default(),
+            psk: None,
         }
     }
 }

@@ -18,6 +18,7 @@ mod forget;
 mod harness;
 mod options;
 mod port;
+mod psk;
 mod raw;
 mod records;
 mod resumption;

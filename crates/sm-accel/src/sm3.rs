@@ -24,6 +24,10 @@ pub const DIGEST_LENGTH: usize = 32;
 /// Bytes of a block, as HMAC needs to know them.
 pub const BLOCK_LENGTH: usize = BLOCK;
 
+/// So many blocks at once pay for setting up and erasing the schedules.
+#[cfg(target_arch = "x86_64")]
+const MANY_BLOCKS: usize = 96;
+
 const INITIAL: State =
     [0x7380_166f, 0x4914_b2b9, 0x1724_42d7, 0xda8a_0600, 0xa96f_30bc, 0x1631_38aa, 0xe38d_ee4d, 0xb0fb_0e4e];
 
@@ -34,11 +38,13 @@ pub enum Backend {
     Portable,
     /// The same with BMI1 and BMI2.
     Bmi2,
+    /// The same with the schedules of sixteen blocks expanded at once, where there are many.
+    Avx512,
 }
 
 impl Backend {
     /// Every way, the best first.
-    pub const ALL: [Backend; 2] = [Backend::Bmi2, Backend::Portable];
+    pub const ALL: [Backend; 3] = [Backend::Avx512, Backend::Bmi2, Backend::Portable];
 
     /// Whether this machine can run it.
     pub fn is_available(self) -> bool {
@@ -46,6 +52,7 @@ impl Backend {
         match self {
             Backend::Portable => true,
             Backend::Bmi2 => has.bmi2,
+            Backend::Avx512 => has.bmi2 && has.avx2 && has.avx512,
         }
     }
 
@@ -64,6 +71,7 @@ impl Backend {
         match self {
             Backend::Portable => "portable",
             Backend::Bmi2 => "BMI2",
+            Backend::Avx512 => "AVX-512 + BMI2",
         }
     }
 
@@ -71,7 +79,13 @@ impl Backend {
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a hasher holds a backend only if the processor has its instructions, `Sm3::with_backend` sees to that.
-            Backend::Bmi2 => unsafe { block::compress_bmi2(state, blocks) },
+            Backend::Avx512 if blocks.len() >= MANY_BLOCKS => unsafe {
+                let rest = lanes512::compress(state, blocks);
+                block::compress_bmi2(state, rest);
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hasher holds a backend only if the processor has its instructions, `Sm3::with_backend` sees to that.
+            Backend::Avx512 | Backend::Bmi2 => unsafe { block::compress_bmi2(state, blocks) },
             _ => block::compress(state, blocks),
         }
     }

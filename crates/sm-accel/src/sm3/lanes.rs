@@ -1,5 +1,5 @@
-//! SM3 in vectors, for several messages at once: a block of each in every lane. The schedule of a single message gains nothing from them,
-//! since what a block takes is the way from one round to the next.
+//! SM3 in vectors, a block in each lane: the schedules of consecutive blocks of one message, which do not depend on each other, and
+//! whole digests of several messages.
 
 /// The next words of an expansion: word `j` takes the place of word `j - 16`.
 macro_rules! steps {

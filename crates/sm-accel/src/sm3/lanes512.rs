@@ -8,13 +8,60 @@ use std::arch::x86_64::{
 
 use zeroize::Zeroize;
 
-use super::block::{self, BLOCK, State};
+use super::block::{
+    self, BLOCK, State, all_rounds, chosen_early, constant, four, kept, most, parity, parity_early, round,
+};
 use super::lanes::{lanes, steps};
 
 type Vector = __m512i;
 pub(super) const LANES: usize = 16;
 
 lanes!("avx2,avx512f,avx512bw,avx512vl");
+
+/// Blocks of one message, as many at once as there are lanes. Gives back those that are left over. With their schedules computed beforehand
+/// there are operations to spare for shorter ways from round to round.
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,bmi1,bmi2")]
+pub(super) fn compress<'a>(state: &mut State, blocks: &'a [[u8; BLOCK]]) -> &'a [[u8; BLOCK]] {
+    let (groups, rest) = blocks.as_chunks::<LANES>();
+    if groups.is_empty() {
+        return rest;
+    }
+    let mut schedule = Schedule::EMPTY;
+    for group in groups {
+        expand(&mut schedule, group.each_ref());
+        for lane in 0..LANES {
+            let first = schedule.first.split_at(lane).1.first_chunk();
+            let second = schedule.second.split_at(lane).1.first_chunk();
+            if let (Some(first), Some(second)) = (first, second) {
+                rounds_of_lane(state, first, second);
+            }
+        }
+    }
+    schedule.first.zeroize();
+    schedule.second.zeroize();
+    rest
+}
+
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,bmi1,bmi2")]
+fn rounds_of_lane(state: &mut State, words: &[u32; FIRST - LANES + 1], pairs: &[u32; SECOND - LANES + 1]) {
+    macro_rules! first {
+        ($j:expr) => {
+            words[$j * LANES]
+        };
+    }
+    macro_rules! second {
+        ($j:expr) => {
+            pairs[$j * LANES]
+        };
+    }
+    let [_, _, _, _, e, _, _, _] = *state;
+    let mut rounds = (*state, e, 0);
+    all_rounds!(rounds, first, second, parity_early, chosen_early);
+    let (v, _, _) = rounds;
+    for (old, new) in state.iter_mut().zip(v) {
+        *old ^= new;
+    }
+}
 
 /// Word by word, those of all blocks, the most significant byte first.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]

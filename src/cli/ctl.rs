@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take changed certificates, TLS options and the files of [auth] into the running broker: all of them or none.
+    /// Take changed certificates, TLS options and the files of section auth into the running broker: all of them or none.
     Reload,
     /// List the certificates that the listeners show, and how long they are still valid.
     Certs,

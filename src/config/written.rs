@@ -27,7 +27,7 @@ impl Written {
     }
 
     /// Every key that one of the two sets and the other does not, or sets otherwise. Both have to be of one family, made by
-    /// [`of_as`](Self::of_as).
+    /// `of_as`.
     pub fn difference<'a>(&'a self, other: &'a Written) -> Vec<&'a str> {
         let gone_or_changed = self.values.iter().filter(|(key, value)| other.values.get(*key) != Some(value));
         let new = other.values.iter().filter(|(key, _)| !self.values.contains_key(*key));

@@ -71,15 +71,21 @@ enum Flight {
     Released(u64),
 }
 
-/// When messages are due.
+/// Has the task woken when messages are due.
 struct Pace {
+    due: Due,
+    started: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// When messages are due, in nanoseconds of the run; without a clock of its own.
+#[derive(Debug, Clone, Copy)]
+struct Due {
     every: u64,
     next: u64,
     /// Whether the last message that was due could not be sent at once: it then counts from when it was due, so that a server that
     /// stalls is not excused from the messages it kept from being sent.
     late: bool,
-    started: Instant,
-    timer: Pin<Box<Sleep>>,
 }
 
 impl Publisher {
@@ -96,9 +102,7 @@ impl Publisher {
             let started = Instant::now();
             let base = control.clock.nanos();
             self.pace = Some(Pace {
-                every: nanos(every),
-                next: base + nanos(self.plan.delay),
-                late: false,
+                due: Due { every: nanos(every), next: base + nanos(self.plan.delay), late: false },
                 started: started.checked_sub(Duration::from_nanos(base)).unwrap_or(started),
                 timer: Box::pin(sleep_until(started)),
             });
@@ -162,12 +166,10 @@ impl Publisher {
         while self.link.unwritten() < FILL && self.may_send() {
             let nanos = match &mut self.pace {
                 None => now,
-                Some(pace) if pace.next > now => break,
-                Some(pace) => {
-                    let due = pace.next;
-                    pace.next += pace.every;
-                    if pace.late { due } else { now }
-                }
+                Some(pace) => match pace.due.take(now) {
+                    None => break,
+                    Some(nanos) => nanos,
+                },
             };
             let packet_id = if self.plan.qos == QoS::AtMostOnce { 0 } else { self.flights.begin(nanos) };
             let stamp = Stamp { run: control.run, publisher: self.plan.index, sequence: self.done.sent, nanos };
@@ -175,11 +177,11 @@ impl Publisher {
             self.done.sent += 1;
         }
         Live::add(&control.live.sent, self.done.sent - before);
-        if let Some(pace) = &mut self.pace {
-            pace.late = pace.next <= now;
-            if !pace.late && !self.stopping {
-                pace.poll_timer(cx);
-            }
+        if let Some(pace) = &mut self.pace
+            && !pace.due.paused(now)
+            && !self.stopping
+        {
+            pace.poll_timer(cx);
         }
     }
 
@@ -270,10 +272,28 @@ impl Flights {
     }
 }
 
+impl Due {
+    /// Takes a message that is due: from when it counts.
+    fn take(&mut self, now: u64) -> Option<u64> {
+        if self.next > now {
+            return None;
+        }
+        let due = self.next;
+        self.next = due.saturating_add(self.every);
+        Some(if self.late { due } else { now })
+    }
+
+    /// No more is taken at `now`: whether something that is due is left behind.
+    fn paused(&mut self, now: u64) -> bool {
+        self.late = self.next <= now;
+        self.late
+    }
+}
+
 impl Pace {
     /// Has the task woken when the next message is due.
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
-        let at = self.started + Duration::from_nanos(self.next);
+        let at = self.started + Duration::from_nanos(self.due.next);
         if self.timer.deadline() != at {
             self.timer.as_mut().reset(at);
         }
@@ -303,5 +323,34 @@ mod tests {
         assert!(flights.release(other));
         assert_eq!(flights.finish(other), Some(20));
         assert!(flights.is_empty());
+    }
+    /// Takes all that is due at `now`, as a window with `room` lets it.
+    fn take(due: &mut Due, now: u64, room: usize) -> Vec<u64> {
+        let taken = std::iter::from_fn(|| due.take(now)).take(room).collect();
+        due.paused(now);
+        taken
+    }
+
+    #[test]
+    fn a_rate_is_kept_however_rarely_the_task_runs() {
+        const EVERY: u64 = 10;
+        for step in [1, 3, 10, 25, 400] {
+            let mut due = Due { every: EVERY, next: 5, late: false };
+            let mut sent = 0;
+            for moment in (0..=2000).step_by(step) {
+                sent += take(&mut due, moment, usize::MAX).len() as u64;
+                // The first after 5, then one every 10: never early, and none left out.
+                assert_eq!(sent, (moment + EVERY - 5) / EVERY, "at {moment}, looking every {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_server_kept_from_being_sent_counts_from_when_it_was_due() {
+        let mut due = Due { every: 10, next: 0, late: false };
+        assert_eq!(take(&mut due, 2, 5), [2], "that the task woke late is not the server's fault");
+        assert_eq!(take(&mut due, 35, 1), [35], "the window has one place, two more are due");
+        assert_eq!(take(&mut due, 60, 9), [20, 30, 40, 50, 60]);
+        assert_eq!(take(&mut due, 71, 9), [71], "nothing was left behind");
     }
 }

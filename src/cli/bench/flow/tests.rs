@@ -75,13 +75,12 @@ async fn a_fan_in_brings_all_publishers_to_each_subscriber() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_rate_is_kept() {
+async fn publishing_at_a_rate_sends_all_that_was_asked_for() {
+    // That the rate is kept is shown without a clock, where messages become due.
     let broker = broker("max_mqueue_len = 100000").await;
-    let arguments = ["-q", "1", "--rate", "100", "--duration", "300ms"];
+    let arguments = ["-q", "1", "--rate", "500", "--count", "20"];
     let report = measure(&broker, &arguments, |run| pair(run, 2, 0)).await;
-    // Never more than was due; how much less a busy machine makes it is no property of the program.
-    assert!((2..=62).contains(&report.sent), "{}", report.sent);
-    adds_up(&report, report.sent, report.sent);
+    adds_up(&report, 40, 40);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

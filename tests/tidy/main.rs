@@ -117,6 +117,33 @@ fn unsafe_code(source: &Source) -> Vec<Fault> {
     faults
 }
 
+/// Who may ask for the time of day, with the reason; everything else runs on monotonic time.
+const WALL_CLOCK_READERS: [(&str, &str); 5] = [
+    ("src/server.rs", "the offset of stored moments, once at start"),
+    ("src/auth/jwt/mod.rs", "`exp` and `nbf` are times of day"),
+    ("src/dev_certs.rs", "certificates are valid between times of day"),
+    ("crates/gm-tls/src/engine.rs", "certificates and revocation lists are valid between times of day"),
+    ("crates/gm-tls/src/tickets.rs", "nodes with one secret change the keys of tickets at the same times of day"),
+];
+
+/// Keep-alive, will delay, expiry, rates, bans and timeouts follow a clock that nobody can set: where the wall clock is not read, its
+/// jump by a day changes nothing.
+fn wall_clock(source: &Source) -> Vec<Fault> {
+    let product = source.path.starts_with("src/") || source.path.contains("/src/");
+    if !product || source.path.ends_with("/tests.rs") || WALL_CLOCK_READERS.iter().any(|(path, _)| source.path == *path)
+    {
+        return Vec::new();
+    }
+    let readers = ["SystemTime::now", "UNIX_EPOCH.elapsed", "Utc::now", "Local::now", "now_utc", "now_local"];
+    let mut faults = Vec::new();
+    for (number, line) in source.code() {
+        if readers.iter().any(|reader| line.contains(reader)) {
+            faults.push(source.fault(number, "reads the wall clock, which may jump: use monotonic time"));
+        }
+    }
+    faults
+}
+
 const MAX_LINES: usize = 600;
 
 /// A file of the product that is too long to be read at once.
@@ -255,6 +282,22 @@ fn pure_layers_import_no_runtime_socket_file_or_clock() {
     assert_eq!(bad("// tokio calls this\nuse std::time::Duration;"), 0);
     assert!(purity(&Source::new("src/net/listener.rs", "use tokio::net::TcpListener;")).is_empty());
     hold(purity);
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_concerns_certificates_tokens_and_the_start_alone() {
+    let bad = |path: &str, text: &str| wall_clock(&Source::new(path, text)).len();
+    assert_eq!(bad("src/broker/bans.rs", "let now = SystemTime::now();"), 1);
+    assert_eq!(bad("src/conn/established.rs", "let now = std::time::SystemTime::now();"), 1);
+    assert_eq!(bad("crates/mqtt-codec/src/lib.rs", "let now = OffsetDateTime::now_utc();"), 1);
+    assert_eq!(bad("src/broker/bans.rs", "let now = Instant::now(); // SystemTime::now jumps"), 0);
+    assert_eq!(bad("src/server.rs", "let now = SystemTime::now();"), 0);
+    for (path, reason) in WALL_CLOCK_READERS {
+        let text = fs::read_to_string(root().join(path)).expect("a reader of the wall clock is a file");
+        let calls = text.matches("SystemTime::now").count();
+        assert_eq!(calls, 1, "{path} reads the wall clock at one place: {reason}");
+    }
+    hold(wall_clock);
 }
 
 #[test]

@@ -175,7 +175,10 @@ fn check_data_dir(node: &NodeConfig) -> Option<ConfigError> {
     writable.err().and_then(|_| wrong(nearest, "this user may not write to this directory"))
 }
 
-/// A running broker. Dropping it ends every task at once; [`shutdown`](Self::shutdown) lets clients know first.
+/// A running broker. [`shutdown`](Self::shutdown) lets clients know and ends everything in bounded time.
+///
+/// Dropping it closes the listeners and ends the janitor and the other helpers at once. Connections are tasks of the runtime, which no
+/// set here holds, since it would grow with each of them: they live until their client, or the runtime, ends.
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,

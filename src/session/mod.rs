@@ -8,6 +8,8 @@ mod backlog;
 mod inbound;
 mod inflight;
 mod message;
+#[cfg(test)]
+mod model;
 mod queue;
 mod rate;
 

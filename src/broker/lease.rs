@@ -261,7 +261,7 @@ impl Broker {
         will: Option<Will>,
         rights: Option<Rights>,
     ) {
-        subscriber.disconnect();
+        subscriber.disconnect(self.now());
         self.sessions.count_owner(false);
         let mut changes = Changes::new(self.store.as_deref());
         if subscriber.is_durable() {

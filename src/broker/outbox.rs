@@ -102,7 +102,7 @@ impl Outbox {
         // Nobody waits for it before it drains for the first time: CONNECT may still be refused, slowly.
         self.pace = Pace::Unready;
         self.deaf = false;
-        self.patience.restore();
+        // What was used up before stays used up: otherwise a client would be waited for anew as often as it connects.
         self.kick = None;
     }
 
@@ -194,8 +194,11 @@ impl Outbox {
         self.release(limits)
     }
 
-    pub fn disconnect(&mut self, limits: &QueueLimits) -> Vec<Waker> {
+    pub fn disconnect(&mut self, limits: &QueueLimits, now: Millis) -> Vec<Waker> {
         self.connected = false;
+        self.patience.spend(0, 0, now);
+        // Nobody waits for it while it is away.
+        self.patience.count(false, now);
         self.release(limits)
     }
 

@@ -187,8 +187,8 @@ impl Subscriber {
     }
 
     /// The connection is gone.
-    pub(super) fn disconnect(&self) {
-        let released = self.outbox.lock().disconnect(&self.limits);
+    pub(super) fn disconnect(&self, now: Millis) {
+        let released = self.outbox.lock().disconnect(&self.limits, now);
         wake_all(released);
         self.waker.take();
     }
@@ -396,7 +396,7 @@ mod tests {
         let mut batch = Vec::new();
         assert!(s.drain(&mut batch, 10, 10, u64::MAX, 0).kick.is_some());
         assert!(batch.is_empty());
-        s.disconnect();
+        s.disconnect(0);
         s.connect();
         s.drain(&mut batch, 10, 10, u64::MAX, 0);
         assert_eq!(batch.len(), 1);
@@ -515,6 +515,28 @@ mod tests {
     }
 
     #[test]
+    fn connecting_again_does_not_buy_another_wait() {
+        let s = held();
+        let (waker, calls) = counted();
+        let mut turn = wait(&s, QoS::AtLeastOnce, None, &waker, 0);
+        for now in [200, 400, WAIT] {
+            assert!(turn.is_some(), "{now}");
+            s.disconnect(now);
+            s.connect();
+            s.drain(&mut Vec::new(), 10, 0, u64::MAX, now);
+            turn = wait(&s, QoS::AtLeastOnce, None, &waker, now);
+        }
+        assert_eq!((turn, s.keeps_up(), calls.load(Ordering::Relaxed)), (None, false, 3));
+        // The time away is not counted.
+        let s = held();
+        assert!(wait(&s, QoS::AtLeastOnce, None, &waker, 0).is_some());
+        s.disconnect(100);
+        s.connect();
+        s.drain(&mut Vec::new(), 10, 0, u64::MAX, 100_000);
+        assert!(wait(&s, QoS::AtLeastOnce, None, &waker, 100_000).is_some());
+    }
+
+    #[test]
     fn nobody_waits_for_acknowledgements_that_cannot_be_heard() {
         let s = held();
         let (waker, calls) = counted();
@@ -541,7 +563,7 @@ mod tests {
         let s = crowded();
         let (waker, calls) = counted();
         let turn = wait(&s, QoS::AtMostOnce, None, &waker, 0);
-        s.disconnect();
+        s.disconnect(0);
         assert_eq!((calls.load(Ordering::Relaxed), wait(&s, QoS::AtMostOnce, turn, &waker, 0)), (1, None));
     }
 }

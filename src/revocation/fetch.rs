@@ -1,7 +1,7 @@
 //! Fetches what authorities publish, by HTTP, and by HTTPS over TLS, RFC 8998 and TLCP. The addresses come out of certificates, so that
 //! where a fetch may go, how much it may bring and how long it may take is bounded here; what it brings is judged by its signature.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -177,11 +177,27 @@ impl Fetcher {
 fn is_own(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()
+            v4.octets()[0] == 0
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || CLOUD_METADATA_V4.contains(&v4)
         }
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local(),
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || v6 == CLOUD_METADATA_V6
+        }
     }
 }
+
+/// Metadata services of clouds that are not on a link-local address: Alibaba Cloud's and Oracle Cloud's.
+const CLOUD_METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+/// The same of Amazon's EC2.
+const CLOUD_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, FetchError> {
     let mut failed = FetchError::Address;
@@ -251,10 +267,15 @@ mod tests {
             "fe80::1",
             "::ffff:127.0.0.1",
             "224.0.0.1",
+            "0.1.2.3",
+            "100.100.100.200",
+            "192.0.0.192",
+            "::ffff:100.100.100.200",
+            "fd00:ec2::254",
         ] {
             assert!(is_own(own.parse().unwrap()), "{own}");
         }
-        for other in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1"] {
+        for other in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "100.64.0.1", "fd00::1", "2001:db8::1"] {
             assert!(!is_own(other.parse().unwrap()), "{other}");
         }
     }

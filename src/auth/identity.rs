@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use gm_tls::cert::{AlternativeName, CertError};
+use gm_tls::cert::{AlternativeName, CertError, Certificate};
 use gm_tls::identity::PeerCertificate;
+use sha2::{Digest, Sha256};
 
 use super::acl::Rules;
 use super::certified::check_name;
@@ -33,6 +34,8 @@ pub struct VerifiedCertificate {
     common_name: Option<String>,
     subject: String,
     issuer: String,
+    /// What tells it from others of its issuer that have no subject either.
+    without_subject: Option<String>,
 }
 
 impl VerifiedCertificate {
@@ -45,6 +48,7 @@ impl VerifiedCertificate {
         Ok(VerifiedCertificate {
             // A name that different programs or people read differently names nobody.
             common_name: decoded.common_name().ok().flatten().filter(|name| check_name(name).is_ok()),
+            without_subject: decoded.subject().is_empty().then(|| names_without_subject(&decoded)),
             subject: decoded.subject(),
             issuer: decoded.issuer(),
             certificate: certificate.clone(),
@@ -113,13 +117,29 @@ impl Identity {
             (Some(username), ..) => Owner::new(mount, &format!("user {username}")),
             // Not the fingerprint: a renewed certificate is the same owner.
             (None, Some(certificate), ..) => {
-                Owner::new(mount, &format!("certificate {} of {}", certificate.subject, certificate.issuer))
+                let name = certificate.without_subject.as_deref().unwrap_or(&certificate.subject);
+                Owner::new(mount, &format!("certificate {name} of {}", certificate.issuer))
             }
             (None, None, Some(name), _) => Owner::new(mount, &format!("certificate {name} seen by a proxy")),
             (None, None, None, Some(identity)) => Owner::new(mount, &format!("pre-shared key of {identity}")),
             (None, None, None, None) => Owner::new(mount, ""),
         }
     }
+}
+
+/// A digest of the alternative names in one order, or of the certificate if there are none.
+fn names_without_subject(decoded: &Certificate) -> String {
+    let mut addresses: Vec<String> = decoded.san_ip().iter().map(ToString::to_string).collect();
+    let (mut dns, mut email, mut uri) = (decoded.san_dns(), decoded.san_email(), decoded.san_uri());
+    for names in [&mut addresses, &mut dns, &mut email, &mut uri] {
+        names.sort_unstable();
+    }
+    if addresses.is_empty() && dns.is_empty() && email.is_empty() && uri.is_empty() {
+        return format!("without names {}", decoded.fingerprint_sha256());
+    }
+    // Quoted, so that no name can look like two.
+    let digest = Sha256::digest(format!("{dns:?}{email:?}{uri:?}{addresses:?}"));
+    digest.iter().fold("with names ".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// To whom a session belongs: a verified user name, a verified certificate's subject and issuer, or nobody; and the mount point that its
@@ -178,6 +198,8 @@ impl fmt::Debug for Owner {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use gm_tls::cert::KeyKind;
+    use gm_tls::pki::{AlternativeNames, AuthorityProfile, CertificateAuthority, Profile, Subject};
 
     pub(crate) fn identity(client_id: &str, username: Option<&str>) -> Identity {
         Identity {
@@ -187,6 +209,22 @@ pub(crate) mod tests {
             peer: Peer::default(),
             rules: None,
         }
+    }
+
+    /// All certificates without a subject were one owner of each issuer.
+    #[test]
+    fn certificates_without_a_subject_differ_by_their_alternative_names() {
+        let ca = Subject::common_name("ca");
+        let ca = CertificateAuthority::create(&ca, KeyKind::EcP256, &AuthorityProfile::new(10, None), 0).unwrap();
+        let of = |dns: &[&str]| {
+            let names = AlternativeNames { dns: dns.iter().map(|&name| name.to_owned()).collect(), ..Default::default() };
+            let subject = Subject::common_name("is not looked at");
+            let issued = ca.issue_single(&subject, &names, KeyKind::EcP256, &Profile::client(1), 0).unwrap();
+            names_without_subject(&issued.chain.leaf)
+        };
+        assert_eq!(of(&["a.test", "b.test"]), of(&["b.test", "a.test"]), "one that was renewed");
+        assert_ne!(of(&["a.test"]), of(&["b.test"]));
+        assert_ne!(of(&[]), of(&[]), "nothing says that they belong together");
     }
 
     #[test]

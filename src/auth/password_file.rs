@@ -220,12 +220,36 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = write_private(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    let written = write_private(&temporary, bytes)
+        .and_then(|()| keep_owner(path, &temporary))
+        .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         // The first error is the one to report; a leftover that cannot be removed is not worse.
         let _ = std::fs::remove_file(&temporary);
     }
     written
+}
+
+/// The new file belongs to whom the old one belonged: the broker may run as another user than whoever changes the file, and could
+/// not read it any more, so that a deleted user would stay.
+#[cfg(unix)]
+fn keep_owner(old: &Path, new: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let old = match std::fs::metadata(old) {
+        Ok(old) => old,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let made = std::fs::metadata(new)?;
+    if (old.uid(), old.gid()) == (made.uid(), made.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(new, Some(old.uid()), Some(old.gid()))
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_: &Path, _: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -324,6 +348,23 @@ mod tests {
         let path = dir.path().join("users");
         write_private(&path, text).unwrap();
         (dir, path)
+    }
+
+    /// A file that root changed belonged to root, and the broker could not read it any more.
+    #[test]
+    #[cfg(unix)]
+    fn a_changed_file_belongs_to_whom_it_belonged() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+        let (_dir, path) = file(b"old");
+        // Only root can give files away; anybody else can change only files that are theirs.
+        let given = chown(&path, Some(12_345), Some(12_346)).is_ok();
+        let before = std::fs::metadata(&path).unwrap();
+        replace(&path, b"new").unwrap();
+        let after = std::fs::metadata(&path).unwrap();
+        assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+        assert!(!given || after.uid() == 12_345);
+        assert_eq!(after.permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 
     fn judge(users: Users) -> PasswordFile {

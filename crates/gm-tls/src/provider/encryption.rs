@@ -26,6 +26,7 @@ struct Context {
 
 impl Context {
     fn begin(&mut self, key: *const c_void, params: *const Param) -> Option<()> {
+        self.client_version = 0;
         // SAFETY: a key of this provider, alive during the call.
         *self.key = unsafe { Key::borrow(key) }?.clone();
         // SAFETY: a list of the library, alive during the call.

@@ -258,8 +258,13 @@ impl Param {
 /// # Safety
 /// `params` is null or a list that ends with a null name and lives as long as the slice.
 pub(super) unsafe fn list<'a>(params: *const Param) -> &'a [Param] {
-    // SAFETY: the caller's promise; the mutable view is dropped at once.
-    unsafe { list_mut(params.cast_mut()) }
+    if params.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    let count = unsafe { length(params) };
+    // SAFETY: `count` elements were seen; the list lives as long as the slice.
+    unsafe { std::slice::from_raw_parts(params, count) }
 }
 
 /// The values of a list that are to be answered; none for null.
@@ -270,13 +275,21 @@ pub(super) unsafe fn list_mut<'a>(params: *mut Param) -> &'a mut [Param] {
     if params.is_null() {
         return &mut [];
     }
+    // SAFETY: the caller's promise.
+    let count = unsafe { length(params) };
+    // SAFETY: `count` elements were seen, and nothing else uses them.
+    unsafe { std::slice::from_raw_parts_mut(params, count) }
+}
+
+/// # Safety
+/// `params` is a list that ends with a null name.
+unsafe fn length(params: *const Param) -> usize {
     let mut count = 0;
     // SAFETY: every element up to the one with a null name belongs to the list.
     while !unsafe { (*params.add(count)).key }.is_null() {
         count += 1;
     }
-    // SAFETY: `count` elements were seen.
-    unsafe { std::slice::from_raw_parts_mut(params, count) }
+    count
 }
 
 /// The first value with a name.

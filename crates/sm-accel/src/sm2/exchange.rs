@@ -15,7 +15,7 @@ use super::scalar::Scalar;
 use super::words::from_be_bytes;
 use crate::sm3::Sm3;
 
-/// Whose side the own keys are on. In TLCP the client is the initiator.
+/// Whose side the own keys are on. In TLCP the server is the initiator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Initiator,

@@ -55,6 +55,8 @@ impl SmCcm {
         if self.encrypt {
             self.tag = cipher.seal(self.nonce()?, &self.aad, data.in_out()?).ok()?;
             self.tag_set = true;
+            // A second message under the same nonce would give away both.
+            self.nonce_set = false;
         } else {
             if !self.tag_set {
                 return None;

@@ -232,7 +232,7 @@ impl Server {
         helpers.spawn(Arc::clone(&broker).run_sys());
         helpers.spawn(Arc::clone(&revocation).run());
         let all = opened.iter().map(|(listener, ..)| Arc::clone(listener)).collect();
-        let operator = Arc::new(Operator::new(source, all, auth, Arc::clone(broker.metrics()), revocation));
+        let operator = Arc::new(Operator::new(source, all, auth, Arc::clone(&broker), revocation));
         helpers.spawn(Arc::clone(&operator).watch(stopped.clone()));
         helpers.spawn(Arc::clone(&operator).watch_expiry(stopped.clone()));
         let mut listeners = JoinSet::new();

@@ -3,13 +3,13 @@
 //! With a store each is a row of it, and holds after a restart; its end is a moment of the wall clock there.
 
 use crate::session::Millis;
-use crate::store::{BanRow, Key, Row, Store};
+use crate::store::{BanRow, Key, Row, Store, Ticket};
 use bytestring::ByteString;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tracing::error;
 
 /// Whom a ban is about.
@@ -40,6 +40,8 @@ pub struct Bans {
     count: AtomicUsize,
     limit: usize,
     store: Option<Arc<Store>>,
+    /// Of the last change that was given to the store.
+    written: AtomicU64,
 }
 
 impl Subject {
@@ -65,7 +67,8 @@ impl Subject {
 
 impl Bans {
     pub fn new(limit: usize, store: Option<Arc<Store>>) -> Bans {
-        Bans { bans: RwLock::new(HashMap::new()), count: AtomicUsize::new(0), limit, store }
+        let (bans, count, written) = (RwLock::new(HashMap::new()), AtomicUsize::new(0), AtomicU64::new(0));
+        Bans { bans, count, limit, store, written }
     }
 
     /// Takes over what the store held. Those that have ended leave it when they are looked through next.
@@ -95,12 +98,18 @@ impl Bans {
     fn write(&self, subject: &Subject, ban: Option<&Ban>) {
         let Some(store) = &self.store else { return };
         let key = subject.to_key();
-        match ban {
+        let ticket = match ban {
             Some(Ban { until, reason }) => {
                 store.put(key, Row::Ban(BanRow { until: *until, reason: reason.as_str().into() }))
             }
             None => store.delete(key),
         };
+        self.written.store(ticket, Ordering::Release);
+    }
+
+    /// The ticket of the last change that was given to the store.
+    pub fn written(&self) -> Ticket {
+        self.written.load(Ordering::Acquire)
     }
 
     fn drop_ended(&self, bans: &mut HashMap<Subject, Ban>, now: Millis) {

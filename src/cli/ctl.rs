@@ -1,5 +1,7 @@
 //! `shangmq ctl`: asks the broker that runs on this machine, by the socket in its data directory.
 
+mod ban;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +42,9 @@ enum Command {
         #[command(subcommand)]
         change: Option<CrlChange>,
     },
+    /// List, add and lift bans of client ids, user names and addresses.
+    #[command(subcommand)]
+    Ban(ban::BanCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,6 +83,10 @@ impl Arguments {
                     Err(refused) => refused,
                 }
             }
+            Command::Ban(command) => match command.run(&client, self.json, out) {
+                Ok(written) => return done(written),
+                Err(refused) => refused,
+            },
         };
         match refused {
             ClientError::Refused { message, mistakes } if !mistakes.is_empty() => {

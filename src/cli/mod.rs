@@ -48,7 +48,7 @@ enum Command {
     Certs(Box<certs::CertsCommand>),
     /// Report every mistake in a configuration.
     CheckConfig(check_config::Arguments),
-    /// Speak to the broker that runs on this machine: reload it, list its certificates.
+    /// Speak to the broker that runs on this machine: reload it, list its certificates, ban clients.
     Ctl(ctl::Arguments),
     /// Set the password of a user in a password file.
     Passwd(passwd::Arguments),

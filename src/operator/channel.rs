@@ -6,7 +6,7 @@ mod client;
 
 pub use client::{Client, ClientError};
 
-use super::{Operator, Trigger};
+use super::{BanChange, Banned, Operator, Trigger};
 use crate::config::ConfigError;
 use crate::dev_certs::now;
 use crate::revocation::{Revocation, UploadError};
@@ -53,6 +53,12 @@ pub enum Request {
     CrlAdd { name: String, path: PathBuf },
     /// Gives up what was taken under a name.
     CrlRemove { name: String },
+    /// Lists the bans that hold.
+    Bans,
+    /// Bans somebody, for so many seconds or without end.
+    BanAdd { subject: Banned, seconds: Option<u64>, reason: String },
+    /// Lifts a ban.
+    BanRemove { subject: Banned },
 }
 
 /// An answer: what was asked for, or why not.
@@ -189,7 +195,17 @@ async fn answer(line: &[u8], operator: &Arc<Operator>) -> Response {
         Ok(Request::Crl) => Response::of(&operator.revocation().report()),
         Ok(Request::CrlAdd { name, path }) => aside(operator, move |all| all.upload_file(&name, &path)).await,
         Ok(Request::CrlRemove { name }) => aside(operator, move |all| all.remove(&name)).await,
+        Ok(Request::Bans) => Response::of(&operator.bans()),
+        Ok(Request::BanAdd { subject, seconds, reason }) => changed(operator.ban(&subject, seconds, reason).await),
+        Ok(Request::BanRemove { subject }) => changed(operator.unban(&subject).await),
         Err(cause) => Response::refusal(format!("not a request: {cause}")),
+    }
+}
+
+fn changed(outcome: Result<BanChange, String>) -> Response {
+    match outcome {
+        Ok(change) => Response::of(&change),
+        Err(refused) => Response::refusal(refused),
     }
 }
 

@@ -1,17 +1,20 @@
 //! What an operator does to a running broker, as one service: signals, the watch of files and the admin socket call it, and whatever
 //! serves operators later calls it too. Nothing here knows how it was called.
 
+mod bans;
 mod certificates;
 mod channel;
 mod expiry;
 mod reload;
 mod watch;
 
+pub use bans::{BanChange, BanList, BanReport, Banned};
 pub use certificates::CertificateReport;
 pub use channel::{Channel, ChannelError, Client, ClientError, Request, SOCKET, socket_path};
 pub use reload::{Reloaded, Source, Trigger};
 
 use crate::auth::Auth;
+use crate::broker::Broker;
 use crate::metrics::Metrics;
 use crate::net::Listener;
 use crate::revocation::Revocation;
@@ -24,6 +27,7 @@ pub struct Operator {
     source: Source,
     listeners: Vec<Arc<Listener>>,
     auth: Arc<Auth>,
+    broker: Arc<Broker>,
     metrics: Arc<Metrics>,
     revocation: Arc<Revocation>,
     /// Held by the reload that runs: two at once could each put half of theirs in force.
@@ -36,10 +40,20 @@ impl Operator {
         source: Source,
         listeners: Vec<Arc<Listener>>,
         auth: Arc<Auth>,
-        metrics: Arc<Metrics>,
+        broker: Arc<Broker>,
         revocation: Arc<Revocation>,
     ) -> Operator {
-        Operator { source, listeners, auth, metrics, revocation, reloading: Mutex::new(()), expiries: Mutex::default() }
+        let metrics = Arc::clone(broker.metrics());
+        Operator {
+            source,
+            listeners,
+            auth,
+            broker,
+            metrics,
+            revocation,
+            reloading: Mutex::new(()),
+            expiries: Mutex::default(),
+        }
     }
 
     /// The service that knows which certificates were revoked.

@@ -12,6 +12,7 @@
 
 mod access;
 mod addresses;
+mod bans_by_hand;
 mod bench;
 mod broker;
 mod bundles;

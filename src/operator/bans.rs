@@ -1,0 +1,111 @@
+//! Bans by operators: each is answered when the store holds it.
+
+use super::Operator;
+use crate::broker::{Ban, Subject};
+use serde::{Deserialize, Serialize};
+
+/// Most of a list of bans, as bytes of JSON: an answer has a limit.
+const MAX_LIST: usize = 6 << 20;
+
+/// Whom a ban is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "name", rename_all = "snake_case")]
+pub enum Banned {
+    ClientId(String),
+    Username(String),
+    Address(std::net::IpAddr),
+}
+
+/// A ban that holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanReport {
+    pub subject: Banned,
+    /// `None` is without end.
+    pub seconds_left: Option<u64>,
+    pub reason: String,
+}
+
+/// The bans that hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanList {
+    pub bans: Vec<BanReport>,
+    /// How many more there are than an answer has room for.
+    pub left_out: usize,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanChange {
+    /// Whether there was something to change.
+    pub changed: bool,
+    /// Whether a store keeps it over a restart.
+    pub stored: bool,
+}
+
+impl Banned {
+    fn subject(&self) -> Subject {
+        match self {
+            Banned::ClientId(id) => Subject::ClientId(id.as_str().into()),
+            Banned::Username(name) => Subject::Username(name.as_str().into()),
+            Banned::Address(address) => Subject::Address(address.to_canonical()),
+        }
+    }
+
+    fn of(subject: Subject) -> Banned {
+        match subject {
+            Subject::ClientId(id) => Banned::ClientId(id.to_string()),
+            Subject::Username(name) => Banned::Username(name.to_string()),
+            Subject::Address(address) => Banned::Address(address),
+        }
+    }
+}
+
+impl Operator {
+    /// The bans that hold, in the order of their ends.
+    pub fn bans(&self) -> BanList {
+        let now = self.broker.now();
+        let mut all = self.broker.bans().all(now);
+        all.sort_by_key(|(_, ban)| ban.until.unwrap_or(u64::MAX));
+        let total = all.len();
+        let mut room = MAX_LIST;
+        let mut bans = Vec::new();
+        for (subject, ban) in all {
+            let seconds_left = ban.until.map(|until| until.saturating_sub(now).div_ceil(1000));
+            let report = BanReport { subject: Banned::of(subject), seconds_left, reason: ban.reason };
+            let size = serde_json::to_vec(&report).map_or(MAX_LIST, |text| text.len());
+            let Some(left) = room.checked_sub(size + 1) else { break };
+            room = left;
+            bans.push(report);
+        }
+        BanList { left_out: total - bans.len(), bans }
+    }
+
+    /// Bans somebody for so many seconds or without end.
+    ///
+    /// # Errors
+    /// There is no room for it, or the store does not take it. In the latter case it holds until the broker stops.
+    pub async fn ban(&self, banned: &Banned, seconds: Option<u64>, reason: String) -> Result<BanChange, String> {
+        let until = seconds.map(|seconds| self.broker.now().saturating_add(seconds.saturating_mul(1000)));
+        self.broker.ban(banned.subject(), Ban { until, reason }).map_err(|full| full.to_string())?;
+        self.kept(true, "the ban holds now, but may be gone after a restart").await
+    }
+
+    /// Lifts a ban.
+    ///
+    /// # Errors
+    /// The store does not take it. The ban is lifted until the broker stops.
+    pub async fn unban(&self, banned: &Banned) -> Result<BanChange, String> {
+        let changed = self.broker.bans().remove(&banned.subject());
+        self.kept(changed, "the ban is lifted now, but may be back after a restart").await
+    }
+
+    async fn kept(&self, changed: bool, otherwise: &str) -> Result<BanChange, String> {
+        let Some(store) = self.broker.store() else { return Ok(BanChange { changed, stored: false }) };
+        match store.wait(self.broker.bans().written()).await {
+            Ok(()) => Ok(BanChange { changed, stored: true }),
+            Err(health) => {
+                Err(format!("{otherwise}: the store does not write ({health:?}); the broker's log says why"))
+            }
+        }
+    }
+}

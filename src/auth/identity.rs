@@ -217,7 +217,8 @@ pub(crate) mod tests {
         let ca = Subject::common_name("ca");
         let ca = CertificateAuthority::create(&ca, KeyKind::EcP256, &AuthorityProfile::new(10, None), 0).unwrap();
         let of = |dns: &[&str]| {
-            let names = AlternativeNames { dns: dns.iter().map(|&name| name.to_owned()).collect(), ..Default::default() };
+            let names =
+                AlternativeNames { dns: dns.iter().map(|&name| name.to_owned()).collect(), ..Default::default() };
             let subject = Subject::common_name("is not looked at");
             let issued = ca.issue_single(&subject, &names, KeyKind::EcP256, &Profile::client(1), 0).unwrap();
             names_without_subject(&issued.chain.leaf)

@@ -519,12 +519,12 @@ mod tests {
         let s = held();
         let (waker, calls) = counted();
         let mut turn = wait(&s, QoS::AtLeastOnce, None, &waker, 0);
-        for now in [200, 400, WAIT] {
-            assert!(turn.is_some(), "{now}");
-            s.disconnect(now);
+        for at in [200, 400, WAIT] {
+            assert!(turn.is_some(), "{at}");
+            s.disconnect(at);
             s.connect();
-            s.drain(&mut Vec::new(), 10, 0, u64::MAX, now);
-            turn = wait(&s, QoS::AtLeastOnce, None, &waker, now);
+            s.drain(&mut Vec::new(), 10, 0, u64::MAX, at);
+            turn = wait(&s, QoS::AtLeastOnce, None, &waker, at);
         }
         assert_eq!((turn, s.keeps_up(), calls.load(Ordering::Relaxed)), (None, false, 3));
         // The time away is not counted.

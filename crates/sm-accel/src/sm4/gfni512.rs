@@ -26,26 +26,6 @@ serial_gfni!("avx2,avx512f,avx512bw,avx512vl,gfni");
 
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,gfni")]
 #[inline]
-fn rounds<const N: usize>(keys: &RoundKeys, sets: &mut [[Vector; 4]; N]) {
-    for [k0, k1, k2, k3] in keys.as_chunks::<4>().0 {
-        let keys = [splat(*k0), splat(*k1), splat(*k2), splat(*k3)];
-        for [x0, x1, x2, x3] in sets.iter_mut() {
-            *x0 = round(*x0, *x1, *x2, *x3, keys[0]);
-        }
-        for [x0, x1, x2, x3] in sets.iter_mut() {
-            *x1 = round(*x1, *x2, *x3, *x0, keys[1]);
-        }
-        for [x0, x1, x2, x3] in sets.iter_mut() {
-            *x2 = round(*x2, *x3, *x0, *x1, keys[2]);
-        }
-        for [x0, x1, x2, x3] in sets.iter_mut() {
-            *x3 = round(*x3, *x0, *x1, *x2, keys[3]);
-        }
-    }
-}
-
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,gfni")]
-#[inline]
 fn round(x: Vector, a: Vector, b: Vector, c: Vector, key: Vector) -> Vector {
     let sum = xor(_mm512_ternarylogic_epi32::<XOR3>(a, b, c), key);
     let into = _mm512_set1_epi64(INTO as i64);

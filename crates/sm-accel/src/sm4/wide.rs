@@ -26,12 +26,32 @@ macro_rules! by_sets {
     };
 }
 
-/// The modes. Where it is used there are `SETS` of a pass, `rounds`, and what `vector256` or `vector512` exports.
+/// The modes. Where it is used there are `SETS` of a pass, `round`, and what `vector256` or `vector512` exports.
 macro_rules! modes {
     ($features:literal) => {
         const LANES: usize = WIDTH / BLOCK_LENGTH;
         /// Bytes of a set.
         const SET: usize = 4 * WIDTH;
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn rounds<const N: usize>(keys: &RoundKeys, sets: &mut [[Vector; 4]; N]) {
+            for [k0, k1, k2, k3] in keys.as_chunks::<4>().0 {
+                let keys = [splat(*k0), splat(*k1), splat(*k2), splat(*k3)];
+                for [x0, x1, x2, x3] in sets.iter_mut() {
+                    *x0 = round(*x0, *x1, *x2, *x3, keys[0]);
+                }
+                for [x0, x1, x2, x3] in sets.iter_mut() {
+                    *x1 = round(*x1, *x2, *x3, *x0, keys[1]);
+                }
+                for [x0, x1, x2, x3] in sets.iter_mut() {
+                    *x2 = round(*x2, *x3, *x0, *x1, keys[2]);
+                }
+                for [x0, x1, x2, x3] in sets.iter_mut() {
+                    *x3 = round(*x3, *x0, *x1, *x2, keys[3]);
+                }
+            }
+        }
 
         /// # Safety
         ///

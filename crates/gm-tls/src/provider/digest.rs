@@ -16,8 +16,8 @@ pub(super) static SM3: [Dispatch; 11] = dispatch![
     3 => update,
     4 => finish,
     5 => digest,
-    6 => free,
-    7 => duplicate,
+    6 => ffi::free::<Sm3>,
+    7 => ffi::duplicate::<Sm3>,
     15 => copy,
     8 => params,
     11 => gettable_params,
@@ -30,7 +30,7 @@ extern "C" fn new(_provider: *mut c_void) -> *mut c_void {
 unsafe extern "C" fn init(context: *mut c_void, _params: *const Param) -> c_int {
     succeeds(|| {
         // SAFETY: libcrypto passes a context that `new` made, and no other thread uses it meanwhile.
-        let hasher = unsafe { context.cast::<Sm3>().as_mut() }?;
+        let hasher = unsafe { ffi::borrow::<Sm3>(context) }?;
         count::one(Operation::Digest);
         hasher.reset();
         Some(())
@@ -40,7 +40,7 @@ unsafe extern "C" fn init(context: *mut c_void, _params: *const Param) -> c_int 
 unsafe extern "C" fn update(context: *mut c_void, data: *const u8, length: usize) -> c_int {
     succeeds(|| {
         // SAFETY: as for `init`.
-        let hasher = unsafe { context.cast::<Sm3>().as_mut() }?;
+        let hasher = unsafe { ffi::borrow::<Sm3>(context) }?;
         // SAFETY: the caller's data for the length of this call.
         hasher.update(unsafe { ffi::bytes(data, length) });
         Some(())
@@ -50,7 +50,7 @@ unsafe extern "C" fn update(context: *mut c_void, data: *const u8, length: usize
 unsafe extern "C" fn finish(context: *mut c_void, out: *mut u8, length: *mut usize, size: usize) -> c_int {
     succeeds(|| {
         // SAFETY: as for `init`.
-        let hasher = unsafe { context.cast::<Sm3>().as_mut() }?;
+        let hasher = unsafe { ffi::borrow::<Sm3>(context) }?;
         // SAFETY: `out` has `size` bytes, `length` is the caller's.
         unsafe { answer(std::mem::take(hasher).finalize(), out, length, size) }
     })
@@ -81,19 +81,6 @@ unsafe fn answer(digest: [u8; DIGEST_LENGTH], out: *mut u8, length: *mut usize, 
     // SAFETY: the caller's promise.
     *unsafe { length.as_mut() }? = DIGEST_LENGTH;
     Some(())
-}
-
-unsafe extern "C" fn free(context: *mut c_void) {
-    // SAFETY: libcrypto frees a context once, and it came from `new` or `duplicate`.
-    unsafe { ffi::take_back::<Sm3>(context) };
-}
-
-unsafe extern "C" fn duplicate(context: *mut c_void) -> *mut c_void {
-    ffi::guard(std::ptr::null_mut(), || {
-        // SAFETY: as for `init`.
-        let hasher = unsafe { context.cast::<Sm3>().as_ref() }?;
-        Some(ffi::hand_out(hasher.clone()))
-    })
 }
 
 unsafe extern "C" fn copy(to: *mut c_void, from: *mut c_void) {

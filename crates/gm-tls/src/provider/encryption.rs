@@ -93,38 +93,21 @@ pub(super) static SM2: [Dispatch; 12] = dispatch![
     3 => encrypt,
     4 => init,
     5 => decrypt,
-    6 => free,
-    7 => duplicate,
+    6 => ffi::free::<Context>,
+    7 => ffi::duplicate::<Context>,
     8 => params,
     9 => gettable_params,
     10 => set_params,
     11 => settable_params,
 ];
 
-/// # Safety
-/// `context` is null or came from `new` or `duplicate`, and nothing else uses it while the reference lives.
-unsafe fn borrow<'a>(context: *mut c_void) -> Option<&'a mut Context> {
-    // SAFETY: the caller's promise.
-    unsafe { context.cast::<Context>().as_mut() }
-}
-
 extern "C" fn new(_provider: *mut c_void) -> *mut c_void {
     ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(Context::default())))
 }
 
-unsafe extern "C" fn free(context: *mut c_void) {
-    // SAFETY: the library frees a context once, and it came from this file.
-    unsafe { ffi::take_back::<Context>(context) };
-}
-
-unsafe extern "C" fn duplicate(context: *mut c_void) -> *mut c_void {
-    // SAFETY: a context of this file, used by nothing else during the call.
-    ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(unsafe { borrow(context) }?.clone())))
-}
-
 unsafe extern "C" fn init(context: *mut c_void, key: *const c_void, params: *const Param) -> c_int {
     // SAFETY: a context of this file, used by nothing else during the call.
-    succeeds(|| unsafe { borrow(context) }?.begin(key, params))
+    succeeds(|| unsafe { ffi::borrow::<Context>(context) }?.begin(key, params))
 }
 
 unsafe extern "C" fn encrypt(
@@ -137,8 +120,14 @@ unsafe extern "C" fn encrypt(
 ) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffers.
-        let (context, out, length, data) =
-            unsafe { (borrow(context)?, ffi::bytes_mut(out, size), length.as_mut()?, ffi::bytes(data, data_length)) };
+        let (context, out, length, data) = unsafe {
+            (
+                ffi::borrow::<Context>(context)?,
+                ffi::bytes_mut(out, size),
+                length.as_mut()?,
+                ffi::bytes(data, data_length),
+            )
+        };
         let Some(out) = out else {
             *length = ciphertext_length(data_length)?;
             return Some(());
@@ -161,8 +150,14 @@ unsafe extern "C" fn decrypt(
 ) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffers.
-        let (context, out, length, data) =
-            unsafe { (borrow(context)?, ffi::bytes_mut(out, size), length.as_mut()?, ffi::bytes(data, data_length)) };
+        let (context, out, length, data) = unsafe {
+            (
+                ffi::borrow::<Context>(context)?,
+                ffi::bytes_mut(out, size),
+                length.as_mut()?,
+                ffi::bytes(data, data_length),
+            )
+        };
         let premaster = context.client_version != 0;
         let Some(out) = out else {
             *length = if premaster { PREMASTER_LENGTH } else { Ciphertext::from_der(data).ok()?.cipher.len() };
@@ -185,7 +180,7 @@ unsafe extern "C" fn decrypt(
 unsafe extern "C" fn params(context: *mut c_void, params: *mut Param) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the library's list.
-        let (context, params) = unsafe { (borrow(context)?, param::list_mut(params)) };
+        let (context, params) = unsafe { (ffi::borrow::<Context>(context)?, param::list_mut(params)) };
         for param in params {
             if param.is(c"digest") {
                 param.set_text(c"SM3")?;
@@ -207,7 +202,7 @@ extern "C" fn gettable_params(_context: *mut c_void, _provider: *mut c_void) -> 
 
 unsafe extern "C" fn set_params(context: *mut c_void, params: *const Param) -> c_int {
     // SAFETY: a context of this file, used by nothing else during the call; the library's list.
-    succeeds(|| unsafe { borrow(context)?.set(param::list(params)) })
+    succeeds(|| unsafe { ffi::borrow::<Context>(context)?.set(param::list(params)) })
 }
 
 extern "C" fn settable_params(_context: *mut c_void, _provider: *mut c_void) -> *const Param {

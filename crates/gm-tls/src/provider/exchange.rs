@@ -77,39 +77,23 @@ pub(super) static SM2DH: [Dispatch; 11] = dispatch![
     2 => agreement_init,
     3 => agreement_derive,
     4 => agreement_set_peer,
-    5 => agreement_free,
-    6 => agreement_duplicate,
+    5 => ffi::free::<Agreement>,
+    6 => ffi::duplicate::<Agreement>,
     7 => agreement_set_params,
     8 => agreement_settable_params,
     9 => agreement_params,
     10 => agreement_gettable_params,
 ];
 
-/// # Safety
-/// `context` is null or a context of type `T` of this file, and nothing else uses it while the reference lives.
-unsafe fn borrow<'a, T>(context: *mut c_void) -> Option<&'a mut T> {
-    // SAFETY: the caller's promise.
-    unsafe { context.cast::<T>().as_mut() }
-}
-
 extern "C" fn agreement_new(_provider: *mut c_void) -> *mut c_void {
     ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(Agreement::default())))
-}
-
-unsafe extern "C" fn agreement_free(context: *mut c_void) {
-    // SAFETY: the library frees a context once, and it came from this file.
-    unsafe { ffi::take_back::<Agreement>(context) };
-}
-
-unsafe extern "C" fn agreement_duplicate(context: *mut c_void) -> *mut c_void {
-    // SAFETY: a context of this file, used by nothing else during the call.
-    ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(unsafe { borrow::<Agreement>(context) }?.clone())))
 }
 
 unsafe extern "C" fn agreement_init(context: *mut c_void, key: *const c_void, params: *const Param) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; a key of this provider; the library's list.
-        let (context, key, params) = unsafe { (borrow::<Agreement>(context)?, Key::borrow(key)?, param::list(params)) };
+        let (context, key, params) =
+            unsafe { (ffi::borrow::<Agreement>(context)?, Key::borrow(key)?, param::list(params)) };
         context.ephemeral = key.clone();
         context.set(params)?;
         (context.key.secret.is_some() && context.peer_key.public.is_some()).then_some(())
@@ -119,7 +103,7 @@ unsafe extern "C" fn agreement_init(context: *mut c_void, key: *const c_void, pa
 unsafe extern "C" fn agreement_set_peer(context: *mut c_void, key: *const c_void) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; a key of this provider.
-        let (context, key) = unsafe { (borrow::<Agreement>(context)?, Key::borrow(key)?) };
+        let (context, key) = unsafe { (ffi::borrow::<Agreement>(context)?, Key::borrow(key)?) };
         context.peer_ephemeral = key.clone();
         Some(())
     })
@@ -129,7 +113,7 @@ unsafe extern "C" fn agreement_derive(context: *mut c_void, out: *mut u8, length
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffer.
         let (context, out, length) =
-            unsafe { (borrow::<Agreement>(context)?, ffi::bytes_mut(out, size), length.as_mut()?) };
+            unsafe { (ffi::borrow::<Agreement>(context)?, ffi::bytes_mut(out, size), length.as_mut()?) };
         if let Some(out) = out {
             context.derive(out.get_mut(..context.length)?)?;
         }
@@ -140,7 +124,7 @@ unsafe extern "C" fn agreement_derive(context: *mut c_void, out: *mut u8, length
 
 unsafe extern "C" fn agreement_set_params(context: *mut c_void, params: *const Param) -> c_int {
     // SAFETY: a context of this file, used by nothing else during the call; the library's list.
-    succeeds(|| unsafe { borrow::<Agreement>(context)?.set(param::list(params)) })
+    succeeds(|| unsafe { ffi::borrow::<Agreement>(context)?.set(param::list(params)) })
 }
 
 extern "C" fn agreement_settable_params(_context: *mut c_void, _provider: *mut c_void) -> *const Param {
@@ -160,7 +144,7 @@ extern "C" fn agreement_settable_params(_context: *mut c_void, _provider: *mut c
 unsafe extern "C" fn agreement_params(context: *mut c_void, params: *mut Param) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the library's list.
-        let (context, params) = unsafe { (borrow::<Agreement>(context)?, param::list_mut(params)) };
+        let (context, params) = unsafe { (ffi::borrow::<Agreement>(context)?, param::list_mut(params)) };
         for param in params {
             if param.is(c"digest") {
                 param.set_text(c"SM3")?;
@@ -192,28 +176,18 @@ pub(super) static CURVE_DH: [Dispatch; 7] = dispatch![
     2 => dh_init,
     3 => dh_derive,
     4 => dh_set_peer,
-    5 => dh_free,
-    6 => dh_duplicate,
+    5 => ffi::free::<DiffieHellman>,
+    6 => ffi::duplicate::<DiffieHellman>,
 ];
 
 extern "C" fn dh_new(_provider: *mut c_void) -> *mut c_void {
     ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(DiffieHellman::default())))
 }
 
-unsafe extern "C" fn dh_free(context: *mut c_void) {
-    // SAFETY: the library frees a context once, and it came from this file.
-    unsafe { ffi::take_back::<DiffieHellman>(context) };
-}
-
-unsafe extern "C" fn dh_duplicate(context: *mut c_void) -> *mut c_void {
-    // SAFETY: a context of this file, used by nothing else during the call.
-    ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(unsafe { borrow::<DiffieHellman>(context) }?.clone())))
-}
-
 unsafe extern "C" fn dh_init(context: *mut c_void, key: *const c_void, _params: *const Param) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; a key of this provider.
-        let (context, key) = unsafe { (borrow::<DiffieHellman>(context)?, Key::borrow(key)?) };
+        let (context, key) = unsafe { (ffi::borrow::<DiffieHellman>(context)?, Key::borrow(key)?) };
         context.key = key.clone();
         context.key.secret.as_ref().map(|_| ())
     })
@@ -222,7 +196,7 @@ unsafe extern "C" fn dh_init(context: *mut c_void, key: *const c_void, _params: 
 unsafe extern "C" fn dh_set_peer(context: *mut c_void, key: *const c_void) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; a key of this provider.
-        let (context, key) = unsafe { (borrow::<DiffieHellman>(context)?, Key::borrow(key)?) };
+        let (context, key) = unsafe { (ffi::borrow::<DiffieHellman>(context)?, Key::borrow(key)?) };
         context.peer = key.clone();
         context.peer.public.as_ref().map(|_| ())
     })
@@ -232,7 +206,7 @@ unsafe extern "C" fn dh_derive(context: *mut c_void, out: *mut u8, length: *mut 
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffer.
         let (context, out, length) =
-            unsafe { (borrow::<DiffieHellman>(context)?, ffi::bytes_mut(out, size), length.as_mut()?) };
+            unsafe { (ffi::borrow::<DiffieHellman>(context)?, ffi::bytes_mut(out, size), length.as_mut()?) };
         if let Some(out) = out {
             count::one(Operation::Derive);
             let shared = context.key.secret.as_ref()?.ecdh(context.peer.public.as_ref()?.point());

@@ -133,11 +133,20 @@ pub(super) fn hand_out<T>(context: T) -> *mut c_void {
     Box::into_raw(Box::new(context)).cast()
 }
 
+/// A context for the length of a call.
+///
+/// # Safety
+/// `context` is null or came from [`hand_out`] with the same type, and nothing else uses it while the reference lives.
+pub(super) unsafe fn borrow<'a, T>(context: *mut c_void) -> Option<&'a mut T> {
+    // SAFETY: the caller's promise.
+    unsafe { context.cast::<T>().as_mut() }
+}
+
 /// Takes a context back and drops it, which erases it.
 ///
 /// # Safety
-/// `context` is null or came from [`hand_out`] with the same type and is not used again.
-pub(super) unsafe fn take_back<T>(context: *mut c_void) {
+/// `context` is null or came from [`hand_out`] with the same type and is not used again, as a library frees a context once.
+pub(super) unsafe extern "C" fn free<T>(context: *mut c_void) {
     if !context.is_null() {
         // SAFETY: the caller's promise.
         let context = unsafe { Box::from_raw(context.cast::<T>()) };
@@ -146,6 +155,15 @@ pub(super) unsafe fn take_back<T>(context: *mut c_void) {
             Some(())
         });
     }
+}
+
+/// A second context in the state of the first; null for null.
+///
+/// # Safety
+/// As for [`borrow`], during the call.
+pub(super) unsafe extern "C" fn duplicate<T: Clone>(context: *mut c_void) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    guard(std::ptr::null_mut(), || Some(hand_out(unsafe { borrow::<T>(context) }?.clone())))
 }
 
 /// The bytes that a pointer and a length of C stand for; none for null.

@@ -225,8 +225,8 @@ pub(super) static SM2: [Dispatch; 22] = dispatch![
     4 => generate_set_params,
     5 => generate_settable_params,
     6 => generate,
-    7 => generate_cleanup,
-    10 => free,
+    7 => ffi::free::<Generation>,
+    10 => ffi::free::<Key>,
     11 => sm2_params,
     12 => gettable_params,
     13 => set_params,
@@ -250,8 +250,8 @@ pub(super) static CURVE_KEYS: [Dispatch; 22] = dispatch![
     4 => generate_set_params,
     5 => generate_settable_params,
     6 => generate,
-    7 => generate_cleanup,
-    10 => free,
+    7 => ffi::free::<Generation>,
+    10 => ffi::free::<Key>,
     11 => ec_params,
     12 => gettable_params,
     13 => set_params,
@@ -269,11 +269,6 @@ pub(super) static CURVE_KEYS: [Dispatch; 22] = dispatch![
 
 extern "C" fn new(_provider: *mut c_void) -> *mut c_void {
     ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(Key::default())))
-}
-
-unsafe extern "C" fn free(data: *mut c_void) {
-    // SAFETY: the library frees a key once, and it came from this file.
-    unsafe { ffi::take_back::<Key>(data) };
 }
 
 unsafe extern "C" fn duplicate(data: *const c_void, selection: c_int) -> *mut c_void {
@@ -526,9 +521,4 @@ unsafe extern "C" fn generate(generation: *mut c_void, _callback: *const c_void,
         count::one(Operation::KeyGeneration);
         Some(ffi::hand_out(Key::of_secret(sm2::generate_key().ok()?)))
     })
-}
-
-unsafe extern "C" fn generate_cleanup(generation: *mut c_void) {
-    // SAFETY: what `generate_init` made, freed once.
-    unsafe { ffi::take_back::<Generation>(generation) };
 }

@@ -123,38 +123,21 @@ pub(super) static SM2: [Dispatch; 20] = dispatch![
     13 => message_update,
     14 => verify_final,
     15 => verify_message,
-    16 => free,
-    17 => duplicate,
+    16 => ffi::free::<Context>,
+    17 => ffi::duplicate::<Context>,
     18 => params,
     19 => gettable_params,
     20 => set_params,
     21 => settable_params,
 ];
 
-/// # Safety
-/// `context` is null or came from `new` or `duplicate`, and nothing else uses it while the reference lives.
-unsafe fn borrow<'a>(context: *mut c_void) -> Option<&'a mut Context> {
-    // SAFETY: the caller's promise.
-    unsafe { context.cast::<Context>().as_mut() }
-}
-
 extern "C" fn new(_provider: *mut c_void, _properties: *const c_char) -> *mut c_void {
     ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(Context { z_pending: true, ..Context::default() })))
 }
 
-unsafe extern "C" fn free(context: *mut c_void) {
-    // SAFETY: the library frees a context once, and it came from this file.
-    unsafe { ffi::take_back::<Context>(context) };
-}
-
-unsafe extern "C" fn duplicate(context: *mut c_void) -> *mut c_void {
-    // SAFETY: a context of this file, used by nothing else during the call.
-    ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(unsafe { borrow(context) }?.clone())))
-}
-
 unsafe extern "C" fn init(context: *mut c_void, key: *const c_void, params: *const Param) -> c_int {
     // SAFETY: a context of this file, used by nothing else during the call.
-    succeeds(|| unsafe { borrow(context) }?.begin(key, params))
+    succeeds(|| unsafe { ffi::borrow::<Context>(context) }?.begin(key, params))
 }
 
 unsafe extern "C" fn message_init(
@@ -164,12 +147,12 @@ unsafe extern "C" fn message_init(
     params: *const Param,
 ) -> c_int {
     // SAFETY: a context of this file, used by nothing else during the call.
-    succeeds(|| unsafe { borrow(context) }?.begin_message(digest, key, params))
+    succeeds(|| unsafe { ffi::borrow::<Context>(context) }?.begin_message(digest, key, params))
 }
 
 unsafe extern "C" fn message_update(context: *mut c_void, data: *const u8, length: usize) -> c_int {
     // SAFETY: a context of this file, used by nothing else during the call; the caller's data.
-    succeeds(|| unsafe { borrow(context)?.update(ffi::bytes(data, length)) })
+    succeeds(|| unsafe { ffi::borrow::<Context>(context)?.update(ffi::bytes(data, length)) })
 }
 
 /// Writes a signature, or says how long one can be if there is nowhere to write.
@@ -208,7 +191,7 @@ unsafe extern "C" fn sign(
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffers.
         unsafe {
-            let context = borrow(context)?;
+            let context = ffi::borrow::<Context>(context)?;
             let digest = ffi::bytes(digest, digest_length);
             write(out, length, size, || context.sign(digest.try_into().ok()?))
         }
@@ -219,7 +202,7 @@ unsafe extern "C" fn sign_final(context: *mut c_void, out: *mut u8, length: *mut
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffers.
         unsafe {
-            let context = borrow(context)?;
+            let context = ffi::borrow::<Context>(context)?;
             write(out, length, size, || {
                 let digest = context.digest()?;
                 context.sign(&digest)
@@ -239,7 +222,7 @@ unsafe extern "C" fn sign_message(
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffers.
         unsafe {
-            let context = borrow(context)?;
+            let context = ffi::borrow::<Context>(context)?;
             let data = ffi::bytes(data, data_length);
             write(out, length, size, || {
                 context.update(data)?;
@@ -261,7 +244,7 @@ unsafe extern "C" fn verify(
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffers.
         unsafe {
             let digest = ffi::bytes(digest, digest_length);
-            borrow(context)?.verify(digest.try_into().ok()?, ffi::bytes(signature, length))
+            ffi::borrow::<Context>(context)?.verify(digest.try_into().ok()?, ffi::bytes(signature, length))
         }
     })
 }
@@ -269,7 +252,7 @@ unsafe extern "C" fn verify(
 unsafe extern "C" fn verify_final(context: *mut c_void, signature: *const u8, length: usize) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffer.
-        let (context, signature) = unsafe { (borrow(context)?, ffi::bytes(signature, length)) };
+        let (context, signature) = unsafe { (ffi::borrow::<Context>(context)?, ffi::bytes(signature, length)) };
         let digest = context.digest()?;
         context.verify(&digest, signature)
     })
@@ -285,7 +268,7 @@ unsafe extern "C" fn verify_message(
     succeeds(|| {
         // SAFETY: a context of this file, used by nothing else during the call; the caller's buffers.
         let (context, signature, data) =
-            unsafe { (borrow(context)?, ffi::bytes(signature, length), ffi::bytes(data, data_length)) };
+            unsafe { (ffi::borrow::<Context>(context)?, ffi::bytes(signature, length), ffi::bytes(data, data_length)) };
         context.update(data)?;
         let digest = context.digest()?;
         context.verify(&digest, signature)
@@ -319,7 +302,7 @@ extern "C" fn gettable_params(_context: *mut c_void, _provider: *mut c_void) -> 
 
 unsafe extern "C" fn set_params(context: *mut c_void, params: *const Param) -> c_int {
     // SAFETY: a context of this file, used by nothing else during the call; the library's list.
-    succeeds(|| unsafe { borrow(context)?.set(param::list(params)) })
+    succeeds(|| unsafe { ffi::borrow::<Context>(context)?.set(param::list(params)) })
 }
 
 extern "C" fn settable_params(_context: *mut c_void, _provider: *mut c_void) -> *const Param {

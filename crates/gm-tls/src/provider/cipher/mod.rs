@@ -146,25 +146,8 @@ impl Data {
     }
 }
 
-/// # Safety
-/// `context` is null or a context of type `T` that nothing else uses while the reference lives.
-unsafe fn borrow<'a, T: Context>(context: *mut c_void) -> Option<&'a mut T> {
-    // SAFETY: the caller's promise.
-    unsafe { context.cast::<T>().as_mut() }
-}
-
 extern "C" fn new<T: Context>(_provider: *mut c_void) -> *mut c_void {
     ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(T::new())))
-}
-
-unsafe extern "C" fn free<T: Context>(context: *mut c_void) {
-    // SAFETY: the library frees a context once, and it came from `new` or `duplicate` of the same mode.
-    unsafe { ffi::take_back::<T>(context) };
-}
-
-unsafe extern "C" fn duplicate<T: Context>(context: *mut c_void) -> *mut c_void {
-    // SAFETY: a context of this mode, used by nothing else during the call.
-    ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(unsafe { borrow::<T>(context) }?.clone())))
 }
 
 unsafe extern "C" fn facts<T: Context>(params: *mut Param) -> c_int {
@@ -182,7 +165,7 @@ unsafe extern "C" fn init<T: Context, const ENCRYPT: bool>(
 ) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this mode, used by nothing else during the call; the caller's buffers and the library's list.
-        let (context, params) = unsafe { (borrow::<T>(context)?, param::list(params)) };
+        let (context, params) = unsafe { (ffi::borrow::<T>(context)?, param::list(params)) };
         let key = if key.is_null() {
             None
         } else {
@@ -206,7 +189,7 @@ unsafe extern "C" fn update<T: Context>(
 ) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this mode, used by nothing else during the call; the caller's place for the length.
-        let (context, output_length) = unsafe { (borrow::<T>(context)?, output_length.as_mut()?) };
+        let (context, output_length) = unsafe { (ffi::borrow::<T>(context)?, output_length.as_mut()?) };
         *output_length = context.update(Data { input, length, output, size })?;
         Some(())
     })
@@ -220,7 +203,7 @@ unsafe extern "C" fn finish<T: Context>(
 ) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this mode, used by nothing else during the call; the caller's place for the length.
-        let (context, output_length) = unsafe { (borrow::<T>(context)?, output_length.as_mut()?) };
+        let (context, output_length) = unsafe { (ffi::borrow::<T>(context)?, output_length.as_mut()?) };
         *output_length = context.finish(output, size)?;
         Some(())
     })
@@ -237,7 +220,7 @@ unsafe extern "C" fn at_once<T: Context>(
 ) -> c_int {
     succeeds(|| {
         // SAFETY: a context of this mode, used by nothing else during the call; the caller's place for the length.
-        let (context, output_length) = unsafe { (borrow::<T>(context)?, output_length.as_mut()?) };
+        let (context, output_length) = unsafe { (ffi::borrow::<T>(context)?, output_length.as_mut()?) };
         *output_length = if input.is_null() {
             context.finish(output, size)?
         } else {
@@ -249,12 +232,12 @@ unsafe extern "C" fn at_once<T: Context>(
 
 unsafe extern "C" fn params<T: Context>(context: *mut c_void, params: *mut Param) -> c_int {
     // SAFETY: a context of this mode, used by nothing else during the call; the library's list.
-    succeeds(|| unsafe { borrow::<T>(context)?.answer(param::list_mut(params)) })
+    succeeds(|| unsafe { ffi::borrow::<T>(context)?.answer(param::list_mut(params)) })
 }
 
 unsafe extern "C" fn set_params<T: Context>(context: *mut c_void, params: *const Param) -> c_int {
     // SAFETY: a context of this mode, used by nothing else during the call; the library's list.
-    succeeds(|| unsafe { borrow::<T>(context)?.set(param::list(params)) })
+    succeeds(|| unsafe { ffi::borrow::<T>(context)?.set(param::list(params)) })
 }
 
 /// The table of a mode with what it lets set and get.
@@ -267,8 +250,8 @@ macro_rules! cipher {
             4 => $crate::provider::cipher::update::<$context>,
             5 => $crate::provider::cipher::finish::<$context>,
             6 => $crate::provider::cipher::at_once::<$context>,
-            7 => $crate::provider::cipher::free::<$context>,
-            8 => $crate::provider::cipher::duplicate::<$context>,
+            7 => $crate::provider::ffi::free::<$context>,
+            8 => $crate::provider::ffi::duplicate::<$context>,
             9 => $crate::provider::cipher::facts::<$context>,
             10 => $crate::provider::cipher::params::<$context>,
             11 => $crate::provider::cipher::set_params::<$context>,

@@ -19,6 +19,7 @@ use bytestring::ByteString;
 use mqtt_codec::{Disconnect, DisconnectProperties, Encode, ProtocolVersion, PubRel, QoS, ReasonCode};
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use std::sync::atomic::Ordering;
 use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
+use tracing::debug;
 
 /// Rounds of reading, draining and writing before other tasks get a turn.
 const ROUNDS: usize = 16;
@@ -70,7 +72,7 @@ impl Negotiated {
 
 /// A connection with a session. It lives in a box, so that the connection's task holds it once, and not once for each state that it
 /// could be moved through.
-pub(super) struct Established {
+pub struct Established {
     pub(super) io: Box<dyn Io>,
     pub(super) context: Context,
     pub(super) input: Input,
@@ -88,6 +90,15 @@ pub(super) struct Established {
     /// The end of the stream, behind packets that are not handled yet.
     pub(super) ended: Option<Box<Close>>,
     bytes_out: u64,
+}
+
+impl fmt::Debug for Established {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Established")
+            .field("remote", &self.context.remote)
+            .field("client_id", self.client_id())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is known of the client, and by which method.
@@ -123,7 +134,7 @@ pub(super) struct State {
 }
 
 impl Established {
-    pub fn new(
+    pub(super) fn new(
         io: Box<dyn Io>,
         context: Context,
         input: Input,
@@ -179,17 +190,17 @@ impl Established {
         self.state.lease.subscriber()
     }
 
-    pub fn auto_subscribe(&mut self, names: &ClientNames) {
+    pub(super) fn auto_subscribe(&mut self, names: &ClientNames) {
         self.state.auto_subscribe(names, &self.context);
     }
 
     /// Runs to the end of the connection; the session goes back to the broker when `self` is dropped.
-    pub async fn run(mut self: Box<Self>) -> Close {
+    pub async fn run(mut self: Box<Self>) {
         let close = poll_fn(|cx| self.poll(cx)).await;
-        Box::pin(self.end(close)).await
+        Box::pin(self.end(close)).await;
     }
 
-    async fn end(mut self: Box<Self>, close: Close) -> Close {
+    async fn end(mut self: Box<Self>, close: Close) {
         self.context.metrics.traffic(&mut self.state.traffic);
         self.report_routes();
         if matches!(close, Close::Disconnected) {
@@ -205,8 +216,8 @@ impl Established {
         }
         let server = context.broker.config().server_reference.as_deref();
         farewell(io, output, &close, negotiated, server).await;
-        drop(context);
-        close
+        let remote = context.remote;
+        debug!(%remote, listener = &*context.listener, client_id = &*client_id, cause = %close, "connection ended");
     }
 
     fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Close> {

@@ -24,6 +24,7 @@ mod replies;
 mod stored;
 
 pub use close::{Close, StreamLimit};
+pub use established::Established;
 pub use linger::linger;
 
 use crate::auth::{Auth, Proxied};
@@ -76,48 +77,35 @@ pub struct Policy {
     pub peer_names: PeerNames,
 }
 
-/// Serves one connection to its end. Every way it can end is logged with the peer's address and its fault.
-pub async fn serve(io: Box<dyn Io>, context: Context) {
-    let remote = context.remote;
-    let listener = Arc::clone(&context.listener);
-    // Boxed, so that an idle connection's task is not as large as the largest state it passed through.
-    let established = match Box::pin(AwaitConnect::new(io, context).establish()).await {
-        Ok(established) => established,
+/// Takes a connection up to a session; `None` if it ended before. Every way a connection can end is logged with the peer's address and
+/// its fault.
+pub async fn establish(io: Box<dyn Io>, context: Context) -> Option<Box<Established>> {
+    let (remote, listener) = (context.remote, Arc::clone(&context.listener));
+    match AwaitConnect::new(io, context).establish().await {
+        Ok(established) => Some(established),
         Err(close) => {
             debug!(%remote, listener = &*listener, cause = %close, "connection ended before CONNECT was accepted");
-            return;
+            None
         }
-    };
-    let client_id = established.client_id().clone();
-    let close = established.run().await;
-    debug!(%remote, listener = &*listener, client_id = &*client_id, cause = %close, "connection ended");
+    }
 }
 
-/// As [`serve`], for a client whose right to be here may be withdrawn: it is then told to go, `reason`, and its session lets go of it.
+/// Serves a connection of a client whose right to be here may be withdrawn: it is then told to go, `reason`, and its session lets go of it.
 pub async fn serve_until(io: Box<dyn Io>, context: Context, withdrawn: impl Future<Output = ()>, reason: ReasonCode) {
-    let remote = context.remote;
-    let listener = Arc::clone(&context.listener);
     let mut withdrawn = pin!(withdrawn);
     // Cancel safe: what is dropped has not been accepted, and is dropped in any case.
-    let outcome = tokio::select! {
-        outcome = Box::pin(AwaitConnect::new(io, context).establish()) => outcome,
+    let established = tokio::select! {
+        established = Box::pin(establish(io, context)) => established,
         () = &mut withdrawn => return,
     };
-    let established = match outcome {
-        Ok(established) => established,
-        Err(close) => {
-            debug!(%remote, listener = &*listener, cause = %close, "connection ended before CONNECT was accepted");
-            return;
-        }
-    };
+    let Some(established) = established else { return };
     let subscriber = Arc::clone(established.subscriber());
     let mut run = pin!(established.run());
-    let close = tokio::select! {
-        close = &mut run => close,
+    tokio::select! {
+        () = &mut run => {}
         () = withdrawn => {
             subscriber.kick(reason);
-            run.await
+            run.await;
         }
-    };
-    debug!(%remote, listener = &*listener, client_id = &**subscriber.client_id(), cause = %close, "connection ended");
+    }
 }

@@ -1,7 +1,7 @@
 //! The life of one accepted connection up to the point where MQTT begins.
 //!
 //! ```text
-//!   accept ─▶ [PROXY header] ─▶ [hello ─▶ decide ─▶ handshake] ─▶ [WebSocket upgrade] ─▶ conn::serve
+//!   accept ─▶ [PROXY header] ─▶ [hello ─▶ decide ─▶ handshake] ─▶ [WebSocket upgrade] ─▶ conn::establish
 //! ```
 //! Each step has a deadline of its own; every refusal is one log line with the peer's address and its fault, and one counter.
 
@@ -20,6 +20,8 @@ use crate::metrics::Failed;
 use crate::per_address::Place;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use gm_tls::hello::{self, Parse};
 use gm_tls::revocation::{Admission, NotAdmitted, Reason};
 use gm_tls::server::Refusal;
@@ -143,11 +145,23 @@ struct Peer {
 
 /// Runs the connection to its end.
 pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<Listener>) {
+    // In a box of its own, so that an idle connection does not keep the state of what came before.
+    if let Some((_place, established)) = Box::pin(establish(stream, remote, listener)).await {
+        established.await;
+    }
+}
+
+/// Takes the connection up to a session; what is left of it then, and its place among those of its address.
+async fn establish(
+    stream: TcpStream,
+    remote: SocketAddr,
+    listener: Arc<Listener>,
+) -> Option<(Place, BoxFuture<'static, ()>)> {
     let mut peer = Peer { remote, protocol: "unknown", offered: "unknown" };
     let prepared = Box::pin(prepare(stream, &mut peer, &listener)).await;
     let Peer { remote, protocol, offered } = peer;
     match prepared {
-        Ok(Prepared { io, identity, proxied, place: _place, revoked }) => {
+        Ok(Prepared { io, identity, proxied, place, revoked }) => {
             let context = conn::Context {
                 broker: Arc::clone(&listener.broker),
                 auth: Arc::clone(&listener.auth),
@@ -160,11 +174,11 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<L
                 connect_timeout: listener.config.connect_timeout,
                 policy: Arc::clone(&listener.policy),
             };
-            match revoked {
-                // Not through the other, whose state an idle connection need not carry.
-                None => conn::serve(io, context).await,
-                Some(revoked) => Box::pin(status::serve(io, context, revoked)).await,
-            }
+            let established = match revoked {
+                None => conn::establish(io, context).await?.run().boxed(),
+                Some(revoked) => status::serve(io, context, revoked).boxed(),
+            };
+            Some((place, established))
         }
         Err(refused) => {
             listener.metrics.refused(refused.label(), protocol);
@@ -176,6 +190,7 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<L
             } else {
                 debug!(listener = &*listener.id, %remote, protocol, offered, cause = %refused, "connection ended before MQTT");
             }
+            None
         }
     }
 }

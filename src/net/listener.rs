@@ -14,6 +14,7 @@ use crate::telemetry::Reports;
 use gm_tls::tickets::TicketKeys;
 use parking_lot::{Mutex, RwLock};
 use socket2::{SockRef, TcpKeepalive};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -271,9 +272,18 @@ impl Open {
         Open { metrics, remote, _permit: permit }
     }
 
-    async fn during(self, connection: impl Future<Output = ()>) {
-        let _open = self;
-        connection.await;
+    /// In a box, since an `async fn` keeps room for a future it was given and again for the same future while it awaits it.
+    fn during(
+        self,
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        // In this order, so that the place is free when all of the connection is gone.
+        let mut held = (Box::pin(connection), self);
+        poll_fn(move |cx| {
+            // A closure takes only the fields that it names.
+            let held = &mut held;
+            held.0.as_mut().poll(cx)
+        })
     }
 }
 

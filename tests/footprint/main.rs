@@ -29,8 +29,7 @@ const AT_ONCE: usize = 16;
 /// Bytes that the record layer of an installed Tongsuo takes more than that of our recipe (vendor/README.md).
 const WIDE_RECORD_LAYER: u64 = if option_env!("TONGSUO_NO_VENDOR").is_some() { 10 * KIB } else { 0 };
 const KIB: u64 = 1024;
-/// Of it 3.6 to 4.6 KiB were measured.
-const PLAIN: u64 = 6 * KIB;
+const PLAIN: u64 = 4 * KIB;
 /// A WebSocket holds a read buffer of 4 KiB besides.
 const WEBSOCKET: u64 = 10 * KIB;
 const SECURED: u64 = 20 * KIB + WIDE_RECORD_LAYER;

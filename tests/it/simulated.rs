@@ -131,7 +131,12 @@ impl SimulatedBroker {
             connect_timeout: self.connect_timeout,
             policy,
         };
-        let task = tokio::spawn(conn::serve(Box::new(wrap(there)), context));
+        let io = Box::new(wrap(there));
+        let task = tokio::spawn(async move {
+            if let Some(established) = conn::establish(io, context).await {
+                established.run().await;
+            }
+        });
         (Client::new(here).with_patience(PATIENCE), task)
     }
 

@@ -13,6 +13,7 @@ pub enum Operation {
     Cbc,
     OtherMode,
     KeyImport,
+    KeyDecode,
     KeyGeneration,
     Sign,
     Verify,

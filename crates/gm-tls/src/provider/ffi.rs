@@ -65,6 +65,7 @@ unsafe extern "C" {
     pub(super) fn RAND_bytes_ex(library: *mut c_void, bytes: *mut u8, count: usize, strength: c_uint) -> c_int;
     pub(super) fn RAND_priv_bytes_ex(library: *mut c_void, bytes: *mut u8, count: usize, strength: c_uint) -> c_int;
 
+    pub(super) fn EVP_PKEY_get_params(key: *mut c_void, params: *mut super::param::Param) -> c_int;
     pub(super) fn EVP_PKEY_CTX_new_from_pkey(
         library: *mut c_void,
         key: *mut c_void,

@@ -1,7 +1,7 @@
 //! SM2 keys of the provider: import from and export to the library's own, generation, comparison.
 //!
-//! The library decodes keys itself and exports each to this provider at its first use, once. What cannot be taken, such as a key over
-//! explicit parameters, stays with the library.
+//! Public keys come from [`super::decoder`]. The library decodes private keys itself and exports each to this provider at its first use,
+//! once. What cannot be taken, such as a key over explicit parameters, stays with the library.
 
 use std::{
     ffi::{CStr, c_char, c_int, c_void},
@@ -103,6 +103,10 @@ impl Key {
         Key { public: Some(Public::new(*secret.public_point())), secret: Some(Arc::new(secret)) }
     }
 
+    pub(super) fn of_point(point: Point) -> Key {
+        Key { secret: None, public: Some(Public::new(point)) }
+    }
+
     /// The key behind a pointer of the library.
     ///
     /// # Safety
@@ -193,9 +197,20 @@ fn secret(number: &[u8]) -> Option<SecretKey> {
     SecretKey::from_bytes(&bytes).ok()
 }
 
-/// The key of an `EVP_PKEY`, exported to this provider if need be. Through an operation of this provider, because the library offers
-/// no other public way.
+/// The key of an `EVP_PKEY`, exported to this provider if need be.
 pub(super) fn of_pkey(pkey: *mut c_void) -> Option<Key> {
+    let mut found: *const c_void = std::ptr::null();
+    let mut params = [Param::for_pointer(KEY_POINTER, &mut found), Param::END];
+    // A key of another provider leaves the question unanswered.
+    // SAFETY: the caller got the pointer from the library, which keeps the key alive during its call; the list ends with a null name, and
+    // its value outlives the call.
+    unsafe { ffi::EVP_PKEY_get_params(pkey, params.as_mut_ptr()) };
+    // SAFETY: null, or what `answer` answered: a key that `pkey` holds.
+    unsafe { Key::borrow(found) }.cloned().or_else(|| exported(pkey))
+}
+
+/// Through an operation of this provider, because the library offers no other public way.
+fn exported(pkey: *mut c_void) -> Option<Key> {
     // SAFETY: the caller got the pointer from the library, which keeps the key alive during its call; null is the default context.
     let context = unsafe { ffi::EVP_PKEY_CTX_new_from_pkey(std::ptr::null_mut(), pkey, OURS.as_ptr()) };
     if context.is_null() {
@@ -218,7 +233,7 @@ const OURS: &CStr = c"provider=shangmq-accel";
 /// The parameter with which [`of_pkey`] asks for the key.
 pub(super) const KEY_POINTER: &CStr = c"shangmq-key";
 
-pub(super) static SM2: [Dispatch; 22] = dispatch![
+pub(super) static SM2: [Dispatch; 23] = dispatch![
     1 => new,
     2 => generate_init,
     3 => generate_template,
@@ -226,6 +241,7 @@ pub(super) static SM2: [Dispatch; 22] = dispatch![
     5 => generate_settable_params,
     6 => generate,
     7 => ffi::free::<Generation>,
+    8 => load,
     10 => ffi::free::<Key>,
     11 => sm2_params,
     12 => gettable_params,
@@ -243,7 +259,7 @@ pub(super) static SM2: [Dispatch; 22] = dispatch![
 ];
 
 /// Keys for a key exchange of TLS 1.3 over the curve, which the library calls EC there.
-pub(super) static CURVE_KEYS: [Dispatch; 22] = dispatch![
+pub(super) static CURVE_KEYS: [Dispatch; 23] = dispatch![
     1 => new,
     2 => generate_init,
     3 => generate_template,
@@ -251,6 +267,7 @@ pub(super) static CURVE_KEYS: [Dispatch; 22] = dispatch![
     5 => generate_settable_params,
     6 => generate,
     7 => ffi::free::<Generation>,
+    8 => load,
     10 => ffi::free::<Key>,
     11 => ec_params,
     12 => gettable_params,
@@ -269,6 +286,18 @@ pub(super) static CURVE_KEYS: [Dispatch; 22] = dispatch![
 
 extern "C" fn new(_provider: *mut c_void) -> *mut c_void {
     ffi::guard(std::ptr::null_mut(), || Some(ffi::hand_out(Key::default())))
+}
+
+/// Takes over a key that [`super::decoder`] made: a reference to it is the place of a pointer, which becomes null.
+unsafe extern "C" fn load(reference: *const c_void, size: usize) -> *mut c_void {
+    ffi::guard(std::ptr::null_mut(), || {
+        if size != size_of::<*mut c_void>() {
+            return None;
+        }
+        // SAFETY: the library passes on what the decoder of this provider gave it, a pointer's place that nothing else uses meanwhile.
+        let place = unsafe { reference.cast_mut().cast::<*mut c_void>().as_mut() }?;
+        Some(std::mem::replace(place, std::ptr::null_mut()))
+    })
 }
 
 unsafe extern "C" fn duplicate(data: *const c_void, selection: c_int) -> *mut c_void {
@@ -397,6 +426,8 @@ unsafe fn answer(data: *mut c_void, params: *mut Param, digest: &'static CStr) -
                     number.iter_mut().rev().zip(if param.is(c"qx") { x } else { y }).for_each(|(to, from)| *to = *from);
                     param.set_number_bytes(&number)?;
                 }
+            } else if param.is(KEY_POINTER) {
+                param.set_pointer(std::ptr::from_ref(key).cast(), size_of::<Key>())?;
             } else if param.is(c"priv")
                 && let Some(secret) = &key.secret
             {
@@ -438,7 +469,7 @@ unsafe extern "C" fn set_params(data: *mut c_void, params: *const Param) -> c_in
         // SAFETY: a list of the library, alive during the call.
         if let Some(encoded) = param::find(unsafe { param::list(params) }, c"encoded-pub-key") {
             let point = Point::from_uncompressed(encoded.as_octets()?.try_into().ok()?).ok()?;
-            *key = Key { secret: None, public: Some(Public::new(point)) };
+            *key = Key::of_point(point);
         }
         Some(())
     })

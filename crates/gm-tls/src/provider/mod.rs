@@ -4,6 +4,7 @@
 
 mod cipher;
 mod count;
+mod decoder;
 mod digest;
 mod encryption;
 mod exchange;

@@ -71,6 +71,11 @@ impl Param {
         Param::new(key.as_ptr(), UNSIGNED, value.as_ptr().cast_mut().cast(), value.len())
     }
 
+    /// A pointer's place, by which whoever gets the list can take what the pointer points to.
+    pub(super) fn with_reference(key: &'static CStr, place: &mut *mut c_void) -> Param {
+        Param::new(key.as_ptr(), OCTETS, std::ptr::from_mut(place).cast(), size_of::<*mut c_void>())
+    }
+
     /// A place for the answer to a question for a pointer, which must outlive the list.
     pub(super) fn for_pointer(key: &'static CStr, place: &mut *const c_void) -> Param {
         Param::new(key.as_ptr(), OCTETS_POINTER, std::ptr::from_mut(place).cast(), 0)

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     cipher::{block, ccm, ctr, gcm},
-    digest, encryption, exchange,
+    decoder, digest, encryption, exchange,
     ffi::{Algorithm, Dispatch, dispatch, succeeds},
     key,
     param::{self, Param},
@@ -23,16 +23,17 @@ static BASE: [Dispatch; 4] = dispatch![
     1027 => query,
 ];
 
-/// The provider's entry point. It needs nothing of the core and has no state.
+/// The provider's entry point. It has no state.
 pub(super) unsafe extern "C" fn init(
     handle: *const c_void,
-    _from_core: *const Dispatch,
+    from_core: *const Dispatch,
     to_core: *mut *const Dispatch,
     context: *mut *mut c_void,
 ) -> c_int {
     succeeds(|| {
-        // SAFETY: libcrypto passes places for the two answers.
+        // SAFETY: libcrypto passes its table and places for the two answers.
         unsafe {
+            decoder::connect(from_core);
             *to_core.as_mut()? = BASE.as_ptr();
             // Never used, but null would read as a failure here and there.
             *context.as_mut()? = handle.cast_mut();
@@ -119,6 +120,11 @@ static EXCHANGES: [Algorithm; 3] = [
     Algorithm::END,
 ];
 
+/// The properties that a decoder must have besides: what it reads, and in what structure.
+const PUBLIC_KEY_PROPERTIES: &CStr = c"provider=shangmq-accel,input=der,structure=SubjectPublicKeyInfo";
+static DECODERS: [Algorithm; 2] =
+    [with_properties(SM2_NAMES, PUBLIC_KEY_PROPERTIES, &decoder::PUBLIC_KEY), Algorithm::END];
+
 unsafe extern "C" fn query(_provider: *mut c_void, operation: c_int, may_not_cache: *mut c_int) -> *const Algorithm {
     if !may_not_cache.is_null() {
         // SAFETY: checked for null; libcrypto passes a place for the answer.
@@ -132,6 +138,7 @@ unsafe extern "C" fn query(_provider: *mut c_void, operation: c_int, may_not_cac
         11 => EXCHANGES.as_ptr(),
         12 => SIGNATURES.as_ptr(),
         13 => ENCRYPTION.as_ptr(),
+        21 => DECODERS.as_ptr(),
         _ => ptr::null(),
     }
 }

@@ -224,3 +224,57 @@ fn keys_of_ours_go_back_into_the_library_and_its_files() {
     assert!(verify(OURS, &key, None, b"message", &signature, Way::AtOnce));
     assert_eq!(key.public_key_to_der().unwrap(), back.public_key_to_der().unwrap());
 }
+
+/// A key as a certificate holds it, and where in it the coordinates begin.
+fn encoded_public() -> (Vec<u8>, usize) {
+    let der = key().public_key_to_der().unwrap();
+    assert_eq!(der.len(), 91);
+    (der, 27)
+}
+
+#[test]
+fn a_public_key_is_decoded_to_one_of_ours_and_encoded_again_by_the_library() {
+    use gm_tls::provider::{Operation, served};
+    let (der, _) = encoded_public();
+    let before = served(Operation::KeyDecode);
+    let decoded = PKey::public_key_from_der(&der).unwrap();
+    assert!(served(Operation::KeyDecode) > before);
+    assert_eq!(decoded.id(), Id::SM2);
+    assert_eq!((decoded.bits(), decoded.security_bits()), (256, 128));
+    assert_eq!(decoded.public_key_to_der().unwrap(), der);
+    let pem = decoded.public_key_to_pem().unwrap();
+    assert!(PKey::public_key_from_pem(&pem).unwrap().public_eq(&decoded));
+    // As a legacy key of the library.
+    let legacy = decoded.ec_key().unwrap();
+    assert!(PKey::from_ec_key(legacy).unwrap().public_eq(&decoded));
+}
+
+#[test]
+fn what_is_no_key_of_the_curve_is_refused_or_left_to_the_library() {
+    let (good, at) = encoded_public();
+    let mut off_the_curve = good.clone();
+    off_the_curve[at + 40] ^= 1;
+    let mut not_reduced = good.clone();
+    not_reduced[at..at + 32].fill(0xff);
+    let mut hybrid = good.clone();
+    hybrid[at - 1] = 6;
+    let zero = [&good[..at], &[0; 64]].concat();
+    for (name, bad) in [("off the curve", off_the_curve), ("not reduced", not_reduced), ("zero", zero)] {
+        assert!(PKey::public_key_from_der(&bad).is_err(), "{name}");
+    }
+    for length in 0..good.len() {
+        assert!(PKey::public_key_from_der(&good[..length]).is_err(), "{length} bytes");
+    }
+    let p256 = EcKey::generate(&EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap()).unwrap();
+    let p256 = PKey::from_ec_key(p256).unwrap();
+    assert!(PKey::public_key_from_der(&p256.public_key_to_der().unwrap()).unwrap().public_eq(&p256));
+    assert_eq!(PKey::public_key_from_der(&hybrid).is_ok(), hybrid[at + 63] & 1 == 0, "the library knows hybrid points");
+}
+
+#[test]
+fn a_decoded_key_is_the_same_key_as_the_one_of_its_file() {
+    let private = key();
+    let public = public(&private);
+    assert!(private.public_eq(&public) && public.public_eq(&private));
+    assert!(!public.public_eq(&key()));
+}

@@ -125,6 +125,21 @@ fn a_mutual_tlcp_handshake_with_key_agreement_is_served() {
     }
 }
 
+/// The library exports long-lived keys to us once, and keys of certificates that come in the handshake never.
+#[test]
+fn keys_of_a_peers_certificates_are_decoded_to_ours_and_not_exported() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let options = harness::mutual_options(ClientProtocol::Tlcp);
+    let options = ClientOptions { ciphers: vec!["ECDHE_SM4_GCM_SM3".to_owned()], ..options };
+    let (server, connector) = (harness::server(VerifyMode::Required), Connector::new(&options).unwrap());
+    harness::engines(&server, &connector);
+    let (_, [decoded, imported]) =
+        counted([Operation::KeyDecode, Operation::KeyImport], || harness::engines(&server, &connector));
+    // Two certificates of each side.
+    assert!(decoded >= 4, "{decoded}");
+    assert_eq!(imported, 0);
+}
+
 #[test]
 fn a_handshake_of_rfc_8998_is_served_with_its_key_exchange() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,9 +157,10 @@ fn a_handshake_with_other_algorithms_is_the_librarys() {
     for (protocol, suite) in
         [(ClientProtocol::Tls12, "ECDHE-ECDSA-AES128-GCM-SHA256"), (ClientProtocol::Tls13, "TLS_AES_128_GCM_SHA256")]
     {
-        let kinds = [Sign, Verify, Encrypt, Decrypt, KeyGeneration, Derive, Agree, Operation::KeyImport];
+        let kinds =
+            [Sign, Verify, Encrypt, Decrypt, KeyGeneration, Derive, Agree, Operation::KeyImport, Operation::KeyDecode];
         connect(protocol, suite, true);
         let (_, counts) = counted(kinds, || connect(protocol, suite, true));
-        assert_eq!(counts, [0; 8], "{suite}");
+        assert_eq!(counts, [0; 9], "{suite}");
     }
 }

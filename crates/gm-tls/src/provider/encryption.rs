@@ -46,8 +46,7 @@ impl Context {
 
     fn decrypt(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         count::one(Operation::Decrypt);
-        let ciphertext = Ciphertext::from_der(ciphertext).ok()?;
-        self.key.secret.as_ref()?.decrypt(&ciphertext).ok()
+        self.key.secret.as_ref()?.decrypt_der(ciphertext).ok()
     }
 
     /// The premaster secret, or 48 random bytes if there is anything wrong with it: a peer learns nothing but that the handshake fails,

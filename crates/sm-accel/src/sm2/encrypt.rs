@@ -6,6 +6,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::Error;
 use super::backend::on_best;
 use super::ciphertext::Ciphertext;
+use super::curve::G;
 use super::key::{Point, SecretKey, base_multiple, coordinates_of_product, random_scalar};
 use super::scalar::Scalar;
 use crate::sm3::{DIGEST_LENGTH, Sm3};
@@ -44,6 +45,15 @@ impl SecretKey {
         let same: bool = shared.hash(&plaintext).ct_eq(&ciphertext.hash).into();
         if same & !zero & !plaintext.is_empty() { Ok(plaintext) } else { Err(Error::Decryption) }
     }
+
+    /// The plaintext of a ciphertext in the ASN.1 of GM/T 0009. What is malformed, or has a point off the curve, is refused with the error
+    /// of a wrong ciphertext, after the work of one that holds a premaster secret of TLCP.
+    pub fn decrypt_der(&self, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let decoy = Ciphertext { point: Point(G), hash: [0; DIGEST_LENGTH], cipher: vec![0; 48] };
+        let ciphertext = Ciphertext::from_der(bytes);
+        let plaintext = self.decrypt(ciphertext.as_ref().unwrap_or(&decoy));
+        ciphertext.map_err(|_| Error::Decryption).and(plaintext)
+    }
 }
 
 /// Whether there is nothing but zeros, read to the end.
@@ -53,23 +63,21 @@ fn all_zero(bytes: &[u8]) -> bool {
 }
 
 /// The coordinates of the point that both sides compute.
-struct Shared([u8; 64]);
+struct Shared(Zeroizing<[u8; 64]>);
 
 impl Shared {
     fn new(scalar: &Scalar, point: &Point) -> Shared {
-        let (mut x, mut y) = on_best!(coordinates_of_product, scalar, &point.0);
-        let mut both = [0; 64];
+        let product = Zeroizing::new(on_best!(coordinates_of_product, scalar, &point.0));
+        let mut both = Zeroizing::new([0; 64]);
         let (left, right) = both.split_at_mut(32);
-        left.copy_from_slice(&x);
-        right.copy_from_slice(&y);
-        x.zeroize();
-        y.zeroize();
+        left.copy_from_slice(&product.0);
+        right.copy_from_slice(&product.1);
         Shared(both)
     }
 
     fn stream(&self, length: usize) -> Zeroizing<Vec<u8>> {
         let mut stream = Zeroizing::new(vec![0; length]);
-        derive_key(&[&self.0], &mut stream);
+        derive_key(&[self.0.as_slice()], &mut stream);
         stream
     }
 
@@ -81,12 +89,6 @@ impl Shared {
         hasher.update(plaintext);
         hasher.update(y);
         hasher.finalize()
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.0.zeroize();
     }
 }
 

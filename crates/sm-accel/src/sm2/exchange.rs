@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::Error;
 use super::backend::on_best;
@@ -42,8 +42,8 @@ pub struct Peer<'a> {
 
 /// What both sides have in common. Erased when it is dropped.
 pub struct Agreed {
-    x: [u8; 32],
-    y: [u8; 32],
+    /// The coordinates of the common point.
+    common: Zeroizing<([u8; 32], [u8; 32])>,
     /// Z of the initiator, then of the responder.
     names: [[u8; 32]; 2],
     /// The coordinates of the ephemeral keys, the initiator's first.
@@ -57,11 +57,12 @@ pub fn agree(role: Role, own: &Own<'_>, peer: &Peer<'_>) -> Result<Agreed, Error
     let t = Zeroizing::new(shortened(&own_x).mul(&own.ephemeral.scalar).add(&own.key.scalar));
     let point = on_best!(peer_point, &peer.key.0, &shortened(&peer_x), &peer.ephemeral.0);
     let Some(point) = point.filter(|_| !t.is_zero()) else { return Err(Error::Exchange) };
-    let (x, y) = on_best!(coordinates_of_product, &t, &point);
-    Ok(match role {
-        Role::Initiator => Agreed { x, y, names: [*own.z, *peer.z], ephemerals: [own_x, own_y, peer_x, peer_y] },
-        Role::Responder => Agreed { x, y, names: [*peer.z, *own.z], ephemerals: [peer_x, peer_y, own_x, own_y] },
-    })
+    let common = Zeroizing::new(on_best!(coordinates_of_product, &t, &point));
+    let (names, ephemerals) = match role {
+        Role::Initiator => ([*own.z, *peer.z], [own_x, own_y, peer_x, peer_y]),
+        Role::Responder => ([*peer.z, *own.z], [peer_x, peer_y, own_x, own_y]),
+    };
+    Ok(Agreed { common, names, ephemerals })
 }
 
 impl Agreed {
@@ -74,8 +75,8 @@ impl Agreed {
 
     /// The key, into a buffer of its length.
     pub fn fill(&self, key: &mut [u8]) {
-        let [initiator, responder] = &self.names;
-        derive_key(&[&self.x, &self.y, initiator, responder], key);
+        let ((x, y), [initiator, responder]) = (&*self.common, &self.names);
+        derive_key(&[x, y, initiator, responder], key);
     }
 
     /// What the responder sends to prove that it has the key (S_B = S_1).
@@ -89,23 +90,20 @@ impl Agreed {
     }
 
     fn confirmation(&self, side: u8) -> [u8; 32] {
+        let (x, y) = &*self.common;
         let mut inner = Sm3::new();
-        inner.update(&self.x);
+        inner.update(x);
         self.names.iter().chain(&self.ephemerals).for_each(|part| inner.update(part));
         let mut outer = Sm3::new();
         outer.update(&[side]);
-        outer.update(&self.y);
-        outer.update(&inner.finalize());
+        outer.update(y);
+        outer.update(Zeroizing::new(inner.finalize()).as_slice());
         outer.finalize()
     }
 }
 
-impl Drop for Agreed {
-    fn drop(&mut self) {
-        self.x.zeroize();
-        self.y.zeroize();
-    }
-}
+/// Its part erases itself.
+impl ZeroizeOnDrop for Agreed {}
 
 impl fmt::Debug for Agreed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -158,10 +158,8 @@ impl SecretKey {
     /// The x coordinate of the product with the other's public key, as TLS 1.3 takes it with curveSM2 (RFC 8998, 3.2). It cannot be
     /// infinity: the order of the curve is prime and the peer's point not infinity.
     pub fn ecdh(&self, peer: &Point) -> Zeroizing<[u8; 32]> {
-        let (mut x, _) = on_best!(coordinates_of_product, &self.scalar, &peer.0);
-        let shared = Zeroizing::new(x);
-        x.zeroize();
-        shared
+        let product = Zeroizing::new(on_best!(coordinates_of_product, &self.scalar, &peer.0));
+        Zeroizing::new(product.0)
     }
 
     pub(crate) fn signing(&self) -> &Signing {

@@ -78,3 +78,24 @@ fn agrees_on_a_key_as_the_standard_does() {
         }
     });
 }
+
+/// The signature and the ciphertext of annexes A and C in the ASN.1 of GM/T 0009, 7.2 and 7.3: a number that begins with a set bit has a
+/// zero byte before it, and the ciphertext's parts come in the order C1, C3, C2.
+#[test]
+fn encodes_the_examples_as_gm_t_0009_does() {
+    let key = secret(SIGNER);
+    let e = hex32("F0B43E94 BA45ACCA ACE692ED 534382EB 17E6AB5A 19CE7B31 F4486FDF C0D28640");
+    let signature = hex("30 46
+        02 21 00 F5A03B06 48D2C463 0EEAC513 E1BB81A1 5944DA38 27D5B741 43AC7EAC EEE720B3
+        02 21 00 B1B6AA29 DF212FD8 763182BC 0D421CA1 BB9038FD 1F7F42D4 840B69C4 85BBC1AA");
+    assert_eq!(key.sign_with(&e, &nonce()).unwrap().to_der(), signature);
+    assert!(key.public_key().verify_digest(&e, &Signature::from_der(&signature).unwrap()));
+    let ciphertext = hex("30 7C
+        02 20 04EBFC71 8E8D1798 62043226 8E77FEB6 415E2EDE 0E073C0F 4F640ECD 2E149A73
+        02 21 00 E858F9D8 1E5430A5 7B36DAAB 8F950A3C 64E6EE6A 63094D99 283AFF76 7E124DF0
+        04 20 59983C18 F809E262 923C53AE C295D303 83B54E39 D609D160 AFCB1908 D0BD8766
+        04 13 21886CA9 89CA9C7D 58087307 CA93092D 651EFA");
+    let ours = encrypt_with(key.public_point(), b"encryption standard", &nonce()).unwrap().unwrap();
+    assert_eq!(ours.to_der(), ciphertext);
+    assert_eq!(*key.decrypt_der(&ciphertext).unwrap(), b"encryption standard");
+}

@@ -195,6 +195,27 @@ fn every_altered_ciphertext_is_refused_with_one_error() {
 }
 
 #[test]
+fn a_malformed_ciphertext_is_refused_as_a_wrong_one() {
+    on_each(|| {
+        let key = key();
+        let good = encrypt(key.public_point(), &[0x5a; 48]).unwrap();
+        let der = good.to_der();
+        assert_eq!(*key.decrypt_der(&der).unwrap(), [0x5a; 48]);
+        let mut wrong = vec![Ciphertext { hash: [0; 32], ..good }.to_der(), [&der[..], &[0]].concat()];
+        wrong.extend((0..der.len()).map(|end| der[..end].to_vec()));
+        // Tags, lengths, a point off the curve, C3, C2.
+        wrong.extend((0..der.len()).map(|at| {
+            let mut changed = der.clone();
+            changed[at] ^= 1;
+            changed
+        }));
+        for der in wrong {
+            assert_eq!(key.decrypt_der(&der).unwrap_err(), Error::Decryption, "{der:02x?}");
+        }
+    });
+}
+
+#[test]
 fn encrypts_no_empty_message() {
     assert_eq!(encrypt(key().public_point(), &[]).unwrap_err(), Error::Plaintext);
 }

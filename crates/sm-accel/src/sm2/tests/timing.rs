@@ -135,6 +135,46 @@ fn ecdh_takes_the_same_time_for_every_key() {
 }
 
 #[test]
+fn key_agreement_takes_the_same_time_for_every_key() {
+    use crate::sm2::exchange::{Own, Peer, Role, agree};
+    on_each(|| {
+        let (other, z) = (SecretKey::from_bytes(&[0x35; 32]).unwrap(), [7; 32]);
+        let peer = Peer { key: other.public_point(), ephemeral: other.public_point(), z: &z };
+        let by_static = |static_key: &SecretKey, ephemeral: &SecretKey| {
+            let own = Own { key: static_key, ephemeral, z: &z };
+            ran(agree(Role::Responder, &own, &peer).map(|agreed| agreed.key(48)));
+        };
+        assert!(least_t("agree, by static key", key, |key| by_static(key, &other)) < LIMIT);
+        assert!(least_t("agree, by ephemeral key", key, |key| by_static(&other, key)) < LIMIT);
+    });
+}
+
+/// Reading a ciphertext is public and takes a hundredth of the time; that it is malformed must not save the rest.
+#[test]
+fn a_malformed_ciphertext_costs_as_much_as_a_wrong_one() {
+    on_each(|| {
+        let key = SecretKey::from_bytes(&[0x35; 32]).unwrap();
+        let wrong = Ciphertext { hash: [0; 32], ..encrypt(key.public_point(), &[0x5a; 48]).unwrap() }.to_der();
+        let mut off_the_curve = wrong.clone();
+        off_the_curve[20] ^= 1;
+        let least = |der: &[u8]| {
+            let times = (0..100).map(|_| {
+                let start = Instant::now();
+                ran(key.decrypt_der(black_box(der)));
+                start.elapsed()
+            });
+            times.min().unwrap_or_default().as_nanos() as f64
+        };
+        let expected = least(&wrong);
+        for malformed in [&off_the_curve[..], &wrong[..60], &[0xff; 150], &[]] {
+            let ratio = least(malformed) / expected;
+            println!("malformed to wrong on {}: {ratio:.3}", Backend::best().name());
+            assert!((0.8..1.25).contains(&ratio), "{ratio:.3}");
+        }
+    });
+}
+
+#[test]
 fn making_a_public_key_takes_the_same_time_for_every_secret() {
     on_each(|| {
         assert!(least_t("public key", secret, |secret| ran(SecretKey::from_bytes(secret))) < LIMIT);

@@ -33,9 +33,18 @@ impl Signature {
 impl SecretKey {
     /// Signs e, the digest of Z and the message. Fails only if the system has no random bytes.
     pub fn sign_digest(&self, e: &[u8; 32]) -> Result<Signature, Error> {
+        self.sign_by(e, |attempt| self.signing().nonces.next(e, attempt))
+    }
+
+    /// Signs with the first number that can be used. Every attempt asks for one of its own.
+    pub(crate) fn sign_by(
+        &self,
+        e: &[u8; 32],
+        mut next: impl FnMut(u32) -> Result<Zeroizing<Scalar>, Error>,
+    ) -> Result<Signature, Error> {
         let mut attempt = 0;
         loop {
-            let nonce = self.signing().nonces.next(e, attempt)?;
+            let nonce = next(attempt)?;
             if let Some(signature) = self.sign_with(e, &nonce) {
                 return Ok(signature);
             }

@@ -2,6 +2,7 @@
 
 mod differential;
 mod known_answers;
+mod nonces;
 mod refusals;
 mod timing;
 

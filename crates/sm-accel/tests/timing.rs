@@ -14,7 +14,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use sm_accel::sm4::{Backend, Gcm, Key};
+use sm_accel::sm4::{Backend, Cbc, Ccm, Ctr, Gcm, Key};
 
 const SAMPLES: usize = 200_000;
 /// Beyond this |t| a leak is taken as shown; ten is dudect's own bound.
@@ -91,6 +91,27 @@ fn sm4_takes_the_same_time_for_every_key_and_block() {
             ("key of GCM", t_value(|input| drop(black_box(Gcm::new(Key::with_backend(input, backend).unwrap()))))),
             ("block", t_value(|input| key.encrypt_block(black_box(&mut input.to_owned())))),
             ("block back", t_value(|input| key.decrypt_block(black_box(&mut input.to_owned())))),
+            // The input as key and as data of what is computed block after block.
+            (
+                "CBC",
+                t_value(|input| {
+                    let _ = black_box(Cbc::new(key.clone(), input).encrypt(input.to_owned().as_mut_slice().into()));
+                }),
+            ),
+            (
+                "CTR, by key",
+                t_value(|input| {
+                    let key = Key::with_backend(input, backend).unwrap();
+                    Ctr::new(key, input).apply([0; 64].as_mut_slice().into());
+                }),
+            ),
+            (
+                "CCM seal",
+                t_value(|input| {
+                    let ccm = Ccm::new(Key::with_backend(input, backend).unwrap(), 16).unwrap();
+                    let _ = black_box(ccm.seal(&[1; 12], input, input.to_owned().as_mut_slice().into()));
+                }),
+            ),
             (
                 "GCM seal",
                 t_value(|input| {

@@ -245,6 +245,30 @@ fn ecb_and_cbc_agree_at_every_number_of_blocks() {
     }
 }
 
+/// libsm has modes of its own: CBC with padding, and CTR.
+#[test]
+fn cbc_and_ctr_agree_with_libsm() {
+    use libsm::sm4::cipher_mode::{CipherMode, Sm4CipherMode};
+    let mut noise = Noise(11);
+    let key: [u8; 16] = noise.bytes(16).try_into().unwrap();
+    let text = noise.bytes(4096 + 16);
+    let (cbc, ctr) =
+        (Sm4CipherMode::new(&key, CipherMode::Cbc).unwrap(), Sm4CipherMode::new(&key, CipherMode::Ctr).unwrap());
+    for length in lengths() {
+        let iv: [u8; 16] = noise.bytes(16).try_into().unwrap();
+        let data = &text[..length];
+        let padding = 16 - length % 16;
+        let padded = [data, &vec![padding as u8; padding][..]].concat();
+        let expected = (cbc.encrypt(&[], data, &iv).unwrap(), ctr.encrypt(&[], data, &iv).unwrap());
+        for backend in Backend::available() {
+            let out = apply(&padded, 0, |data| Cbc::new(on(backend, &key), &iv).encrypt(data).unwrap());
+            assert_eq!(out, expected.0, "{backend:?} CBC, {length} bytes");
+            let out = apply(data, 0, |data| Ctr::new(on(backend, &key), &iv).apply(data));
+            assert_eq!(out, expected.1, "{backend:?} CTR, {length} bytes");
+        }
+    }
+}
+
 #[test]
 fn what_is_no_whole_block_is_left_alone() {
     let mut data = [7; 37];

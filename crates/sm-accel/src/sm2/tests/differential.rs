@@ -105,9 +105,11 @@ fn adds_multiples_of_one_point() {
 fn multiplies_by_random_numbers_as_rustcrypto_does() {
     let mut numbers = Numbers::new(3);
     on_each(|| {
-        for _ in 0..rounds(20) {
-            let [multiple, s, t] = [(); 3].map(|()| Scalar::reduce(&numbers.bytes()));
-            agree_with_rustcrypto(&multiple, std::iter::once((s, t)));
+        // Ten pairs for each point, whose table costs as much as all of them.
+        for _ in 0..rounds(20).div_ceil(10) {
+            let multiple = Scalar::reduce(&numbers.bytes());
+            let pairs = (0..10).map(|_| [(); 2].map(|()| Scalar::reduce(&numbers.bytes())).into());
+            agree_with_rustcrypto(&multiple, pairs);
         }
     });
 }
@@ -137,6 +139,11 @@ fn computes_modulo_n_as_integers_do() {
     );
 }
 
+/// It takes a hundred times as long as the others.
+fn asks_libsm(round: usize) -> bool {
+    round < 10 || round % 100 == 0
+}
+
 #[test]
 fn libsm_and_rustcrypto_take_our_signatures_and_we_take_theirs() {
     let mut numbers = Numbers::new(5);
@@ -154,13 +161,15 @@ fn libsm_and_rustcrypto_take_our_signatures_and_we_take_theirs() {
             assert!(!public.verify_digest(&numbers.bytes(), &ours));
 
             let bytes = key.public_point().to_uncompressed();
-            let their_key = context.load_pubkey(&bytes).unwrap();
-            let as_theirs = LibsmSignature::der_decode(&ours.to_der()).unwrap();
-            assert!(context.verify_raw(&e, &their_key, &as_theirs).unwrap());
-            let secret = BigUint::from_bytes_be(&*key.to_bytes());
-            let signed = context.sign_raw(&e, &secret).unwrap();
-            let back = Signature::from_der(&signed.der_encode()).unwrap();
-            assert!(public.verify_digest(&e, &back));
+            if asks_libsm(round) {
+                let their_key = context.load_pubkey(&bytes).unwrap();
+                let as_theirs = LibsmSignature::der_decode(&ours.to_der()).unwrap();
+                assert!(context.verify_raw(&e, &their_key, &as_theirs).unwrap());
+                let secret = BigUint::from_bytes_be(&*key.to_bytes());
+                let signed = context.sign_raw(&e, &secret).unwrap();
+                let back = Signature::from_der(&signed.der_encode()).unwrap();
+                assert!(public.verify_digest(&e, &back));
+            }
 
             use sm2::dsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
             let verifier = sm2::dsa::VerifyingKey::from_sec1_bytes("1234567812345678", &bytes).unwrap();
@@ -185,8 +194,10 @@ fn libsm_and_rustcrypto_decrypt_what_we_encrypt_and_agree_on_shared_points() {
             let ciphertext = encrypt(key.public_point(), plaintext).unwrap();
             assert_eq!(*key.decrypt(&ciphertext).unwrap(), plaintext);
             let c1c2c3 = [&ciphertext.point.to_uncompressed()[..], &ciphertext.cipher, &ciphertext.hash].concat();
-            let secret = BigUint::from_bytes_be(&*key.to_bytes());
-            assert_eq!(DecryptCtx::new(plaintext.len(), secret).decrypt(&c1c2c3).unwrap(), plaintext);
+            if asks_libsm(round) {
+                let secret = BigUint::from_bytes_be(&*key.to_bytes());
+                assert_eq!(DecryptCtx::new(plaintext.len(), secret).decrypt(&c1c2c3).unwrap(), plaintext);
+            }
 
             let other = SecretKey::from_bytes(&numbers.bytes()).unwrap();
             let shared = key.ecdh(other.public_point());

@@ -2,7 +2,7 @@
 
 use openssl::{md::Md, md_ctx::MdCtx};
 
-use crate::{OURS, THEIRS, harness::noise, start};
+use crate::{OURS, THEIRS, evp::EVP_MD_CTX_copy_ex, harness::noise, start};
 
 fn sm3(properties: &str, pieces: &[&[u8]]) -> [u8; 32] {
     let mut context = MdCtx::new().unwrap();
@@ -48,9 +48,6 @@ fn digests_are_the_same_in_pieces_and_from_a_copied_context() {
 
 fn copy(to: &mut MdCtx, from: &MdCtx) {
     use openssl::foreign_types::ForeignType;
-    unsafe extern "C" {
-        fn EVP_MD_CTX_copy_ex(to: *mut openssl_sys::EVP_MD_CTX, from: *const openssl_sys::EVP_MD_CTX) -> i32;
-    }
     // SAFETY: both contexts are live.
     assert_eq!(unsafe { EVP_MD_CTX_copy_ex(to.as_ptr(), from.as_ptr()) }, 1);
 }

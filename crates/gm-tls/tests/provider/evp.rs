@@ -12,6 +12,7 @@ use openssl::{
 use openssl_sys::EVP_PKEY;
 
 unsafe extern "C" {
+    pub fn EVP_MD_CTX_copy_ex(to: *mut openssl_sys::EVP_MD_CTX, from: *const openssl_sys::EVP_MD_CTX) -> c_int;
     fn EVP_MD_CTX_new() -> *mut c_void;
     fn EVP_MD_CTX_free(context: *mut c_void);
     fn EVP_DigestSignInit_ex(
@@ -67,6 +68,8 @@ struct OsslParam {
 pub enum Way {
     AtOnce,
     InPieces,
+    /// In pieces, and after the first by a copy of the context, while its original goes on with something else.
+    Copied,
 }
 
 struct Digesting(*mut c_void);
@@ -76,6 +79,18 @@ impl Drop for Digesting {
         // SAFETY: made by `EVP_MD_CTX_new`, freed once.
         unsafe { EVP_MD_CTX_free(self.0) };
         drop(openssl::error::ErrorStack::get());
+    }
+}
+
+impl Digesting {
+    fn copy(&self) -> Digesting {
+        // SAFETY: the context is live.
+        unsafe {
+            let copy = Digesting(EVP_MD_CTX_new());
+            assert_eq!(EVP_MD_CTX_copy_ex(copy.0.cast(), self.0.cast()), 1);
+            assert_eq!(EVP_DigestUpdate(self.0, b"else".as_ptr(), 4), 1);
+            copy
+        }
     }
 }
 
@@ -122,9 +137,11 @@ pub fn sign<T: HasPrivate>(properties: &str, key: &PKeyRef<T>, id: Option<&[u8]>
             Way::AtOnce => {
                 EVP_DigestSign(context.0, signature.as_mut_ptr(), &raw mut size, message.as_ptr(), message.len())
             }
-            Way::InPieces => {
+            Way::InPieces | Way::Copied => {
                 let (head, tail) = message.split_at(message.len() / 2);
                 assert_eq!(EVP_DigestUpdate(context.0, head.as_ptr(), head.len()), 1);
+                let copy = matches!(way, Way::Copied).then(|| context.copy());
+                let context = copy.as_ref().unwrap_or(&context);
                 assert_eq!(EVP_DigestUpdate(context.0, tail.as_ptr(), tail.len()), 1);
                 EVP_DigestSignFinal(context.0, signature.as_mut_ptr(), &raw mut size)
             }
@@ -164,8 +181,12 @@ pub fn verify<T: HasPublic>(
             Way::AtOnce => {
                 EVP_DigestVerify(context.0, signature.as_ptr(), signature.len(), message.as_ptr(), message.len())
             }
-            Way::InPieces => {
-                assert_eq!(EVP_DigestUpdate(context.0, message.as_ptr(), message.len()), 1);
+            Way::InPieces | Way::Copied => {
+                let (head, tail) = message.split_at(message.len() / 2);
+                assert_eq!(EVP_DigestUpdate(context.0, head.as_ptr(), head.len()), 1);
+                let copy = matches!(way, Way::Copied).then(|| context.copy());
+                let context = copy.as_ref().unwrap_or(&context);
+                assert_eq!(EVP_DigestUpdate(context.0, tail.as_ptr(), tail.len()), 1);
                 EVP_DigestVerifyFinal(context.0, signature.as_ptr(), signature.len())
             }
         };

@@ -15,6 +15,7 @@ mod certificates;
 #[path = "../tls/harness.rs"]
 mod harness;
 
+mod contexts;
 mod digest;
 mod evp;
 mod refusal;

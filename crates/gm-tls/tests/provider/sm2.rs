@@ -42,7 +42,7 @@ fn signatures_are_the_librarys_and_the_library_takes_ours() {
         let public = public(&key);
         for length in [0, 1, 31, 64, 200, 5000] {
             let message = &noise(length)[..];
-            for way in [Way::AtOnce, Way::InPieces] {
+            for way in [Way::AtOnce, Way::InPieces, Way::Copied] {
                 for (signer, verifier) in [(OURS, THEIRS), (THEIRS, OURS), (OURS, OURS)] {
                     let signature = sign(signer, &key, id, message, way);
                     assert!(

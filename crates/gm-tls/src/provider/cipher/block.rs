@@ -6,7 +6,7 @@ use sm_accel::{
     InOut,
     sm4::{Cbc, Key},
 };
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{BLOCK, Context, Data, Facts, cipher, padding};
 use crate::provider::{
@@ -69,8 +69,9 @@ impl<const CHAINED: bool> SmBlock<CHAINED> {
         Some(())
     }
 
-    fn run_block(&mut self, block: [u8; BLOCK]) -> Option<[u8; BLOCK]> {
-        let mut block = block;
+    /// What was kept back, as a block. It may be plaintext.
+    fn run_rest(&mut self) -> Option<Zeroizing<[u8; BLOCK]>> {
+        let mut block = Zeroizing::new(self.rest);
         self.run(block.as_mut_slice().into())?;
         Some(block)
     }
@@ -163,7 +164,7 @@ impl<const CHAINED: bool> Context for SmBlock<CHAINED> {
         let (mut data, mut written) = (data, 0);
         // The output is not asked for before the input at the same place was read: with a rest, output runs ahead of input in place.
         if self.rest_length != 0 && data.is_in_place() && data.length > 0 {
-            let copy = data.bytes().to_vec();
+            let copy = Zeroizing::new(data.bytes().to_vec());
             let moved = Data { input: copy.as_ptr(), ..data };
             return self.update(moved);
         }
@@ -174,10 +175,10 @@ impl<const CHAINED: bool> Context for SmBlock<CHAINED> {
             data = Data { input: later.as_ptr(), length: later.len(), ..data };
             // A block that may be the last is kept back for its padding.
             if self.rest_length == BLOCK && (self.encrypt || !self.pad || data.length > 0) {
-                let block = self.run_block(self.rest)?;
+                let block = self.run_rest()?;
                 // SAFETY: the caller's output, which has `size` bytes; nothing else uses it during the call.
-                unsafe { ffi::bytes_mut(data.output, data.size) }?.get_mut(..BLOCK)?.copy_from_slice(&block);
-                self.note(&block);
+                unsafe { ffi::bytes_mut(data.output, data.size) }?.get_mut(..BLOCK)?.copy_from_slice(block.as_slice());
+                self.note(block.as_slice());
                 self.rest_length = 0;
                 written = BLOCK;
                 // SAFETY: a block was written, so there are at least as many bytes.
@@ -190,7 +191,7 @@ impl<const CHAINED: bool> Context for SmBlock<CHAINED> {
         }
         let tail = data.bytes().get(whole..)?;
         // The rest is copied before the output is written: they may be the same place.
-        let mut kept = [0; BLOCK];
+        let mut kept = Zeroizing::new([0; BLOCK]);
         kept.get_mut(..tail.len())?.copy_from_slice(tail);
         if whole > 0 {
             self.run(Data { length: whole, ..data }.in_out()?)?;
@@ -200,7 +201,7 @@ impl<const CHAINED: bool> Context for SmBlock<CHAINED> {
             written += whole;
         }
         if !tail.is_empty() {
-            self.rest = kept;
+            self.rest = *kept;
             self.rest_length = tail.len();
         }
         Some(written)
@@ -211,30 +212,19 @@ impl<const CHAINED: bool> Context for SmBlock<CHAINED> {
         if self.version != 0 {
             return None;
         }
-        let mut block = self.rest;
-        let length = if self.encrypt {
-            match (self.pad, self.rest_length) {
-                (false, 0) => return Some(0),
-                (true, length) => block.get_mut(length..)?.fill(u8::try_from(BLOCK - length).ok()?),
-                (false, BLOCK) => {}
-                (false, _) => return None,
-            }
-            block = self.run_block(block)?;
-            self.note(&block);
-            BLOCK
-        } else {
-            if self.rest_length == 0 && !self.pad {
-                return Some(0);
-            }
-            if self.rest_length != BLOCK {
-                return None;
-            }
-            block = self.run_block(block)?;
-            if self.pad { unpadded(&block)? } else { BLOCK }
-        };
+        if self.encrypt && self.pad {
+            self.rest.get_mut(self.rest_length..)?.fill(u8::try_from(BLOCK - self.rest_length).ok()?);
+        } else if self.rest_length == 0 && !self.pad {
+            return Some(0);
+        } else if self.rest_length != BLOCK {
+            return None;
+        }
+        let block = self.run_rest()?;
+        self.note(block.as_slice());
+        let length = if self.encrypt || !self.pad { BLOCK } else { unpadded(&block)? };
         // SAFETY: the caller's output, which has `size` bytes; nothing else uses it during the call.
         unsafe { ffi::bytes_mut(out, size) }?.get_mut(..length)?.copy_from_slice(block.get(..length)?);
-        block.zeroize();
+        self.rest.zeroize();
         self.rest_length = 0;
         Some(length)
     }

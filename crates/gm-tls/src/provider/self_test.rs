@@ -6,7 +6,8 @@ use sm_accel::{
         self, Ciphertext, SecretKey, Signature,
         exchange::{self, Own, Peer, Role},
     },
-    sm3::Sm3,
+    sm3::{Backend as Sm3Backend, Sm3},
+    sm4::{Backend as Sm4Backend, Cbc, Ctr, Gcm, Key},
 };
 
 use super::ProviderError;
@@ -52,6 +53,7 @@ static TESTS: &[Test] = &[
     ("SM4-CTR", sm4_ctr),
     ("SM4-GCM", sm4_gcm),
     ("SM4-CCM", sm4_ccm),
+    ("long messages", long_messages),
     ("SM2 signature", sm2_signature),
     ("SM2 verification", sm2_verification),
     ("SM2 decryption", sm2_decryption),
@@ -94,13 +96,17 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// GB/T 32905-2016, example 1.
 fn sm3(mask: u8) -> Option<bool> {
     let expected: [u8; 32] = hex("66c7f0f4 62eeedd9 d1f2d46b dc10e4e2 4167c487 5cf2f7a2 297da02b 8f4ba8e0")?;
+    Some(same(&digest(b"abc")?, &expected, mask))
+}
+
+fn digest(message: &[u8]) -> Option<[u8; 32]> {
     let sm3 = Md::fetch(None, "SM3", Some(OURS)).ok()?;
     let mut context = MdCtx::new().ok()?;
     let mut digest = [0; 32];
     context.digest_init(&sm3).ok()?;
-    context.digest_update(b"abc").ok()?;
+    context.digest_update(message).ok()?;
     context.digest_final(&mut digest).ok()?;
-    Some(same(&digest, &expected, mask))
+    Some(digest)
 }
 
 /// The key of GB/T 32907-2016, annex A, and of RFC 8998, annex A.
@@ -148,12 +154,41 @@ fn sm4_ctr(mask: u8) -> Option<bool> {
     both_ways("SM4-CTR", Some(SM4_IV), &plaintext, &expected, mask)
 }
 
+/// What the other examples do not reach because they are short: several vectors at once, with one to four sets of them and a rest.
+/// The answers are those of the plain code, which the other tests of a mode hold to be right.
+fn long_messages(mask: u8) -> Option<bool> {
+    let (key, iv) = (hex(SM4_KEY)?, hex(SM4_IV)?);
+    let plain = || Key::with_backend(&key, Sm4Backend::Portable);
+    let mut right = true;
+    for length in [272, 528, 784, 1040, 6672] {
+        let text: Vec<u8> = (0..length).map(|at: usize| (at ^ at >> 5) as u8).collect();
+        let [mut ecb, mut cbc, mut ctr, mut gcm] = [(); 4].map(|()| text.clone());
+        plain()?.encrypt_blocks(ecb.as_mut_slice().into());
+        Ctr::new(plain()?, &iv).apply(ctr.as_mut_slice().into());
+        let tag = Gcm::new(plain()?).seal(&hex::<12>(NONCE)?, &hex::<20>(AAD)?, gcm.as_mut_slice().into()).ok()?;
+        right &= both_ways("SM4-ECB", None, &text, &ecb, mask)?
+            & both_ways("SM4-CTR", Some(SM4_IV), &text, &ctr, mask)?
+            & authenticated("SM4-GCM", &text, &gcm, &tag, mask)?;
+        // Plain code takes its time for blocks that are chained.
+        if length < 2000 {
+            Cbc::new(plain()?, &iv).encrypt(cbc.as_mut_slice().into()).ok()?;
+            right &= both_ways("SM4-CBC", Some(SM4_IV), &text, &cbc, mask)?;
+        }
+        let mut hasher = Sm3::with_backend(Sm3Backend::Portable)?;
+        hasher.update(&text);
+        right &= same(&digest(&text)?, &hasher.finalize(), mask);
+    }
+    Some(right)
+}
+
 /// RFC 8998, annex A: both modes have one nonce, associated data and plaintext.
-fn authenticated(name: &str, ciphertext: &[u8], tag: &[u8; 16], mask: u8) -> Option<bool> {
-    let nonce: [u8; 12] = hex("00001234 56780000 0000ABCD")?;
-    let aad: [u8; 20] = hex("FEEDFACE DEADBEEF FEEDFACE DEADBEEF ABADDAD2")?;
-    let plaintext: [u8; 64] = hex("AAAAAAAA AAAAAAAA BBBBBBBB BBBBBBBB CCCCCCCC CCCCCCCC DDDDDDDD DDDDDDDD \
-         EEEEEEEE EEEEEEEE FFFFFFFF FFFFFFFF EEEEEEEE EEEEEEEE AAAAAAAA AAAAAAAA")?;
+const NONCE: &str = "00001234 56780000 0000ABCD";
+const AAD: &str = "FEEDFACE DEADBEEF FEEDFACE DEADBEEF ABADDAD2";
+const TEXT: &str = "AAAAAAAA AAAAAAAA BBBBBBBB BBBBBBBB CCCCCCCC CCCCCCCC DDDDDDDD DDDDDDDD \
+     EEEEEEEE EEEEEEEE FFFFFFFF FFFFFFFF EEEEEEEE EEEEEEEE AAAAAAAA AAAAAAAA";
+
+fn authenticated(name: &str, plaintext: &[u8], ciphertext: &[u8], tag: &[u8; 16], mask: u8) -> Option<bool> {
+    let (nonce, aad): ([u8; 12], [u8; 20]) = (hex(NONCE)?, hex(AAD)?);
     let cipher = Cipher::fetch(None, name, Some(OURS)).ok()?;
     let key: [u8; 16] = hex(SM4_KEY)?;
     let ccm = name == "SM4-CCM";
@@ -169,7 +204,7 @@ fn authenticated(name: &str, ciphertext: &[u8], tag: &[u8; 16], mask: u8) -> Opt
         context.set_data_len(plaintext.len()).ok()?;
     }
     context.cipher_update(&aad, None).ok()?;
-    context.cipher_update_vec(&plaintext, &mut there).ok()?;
+    context.cipher_update_vec(plaintext, &mut there).ok()?;
     context.cipher_final_vec(&mut there).ok()?;
     context.tag(&mut made).ok()?;
     let open = |tag: &[u8]| {
@@ -198,14 +233,14 @@ fn authenticated(name: &str, ciphertext: &[u8], tag: &[u8; 16], mask: u8) -> Opt
 fn sm4_gcm(mask: u8) -> Option<bool> {
     let ciphertext: [u8; 64] = hex("17F399F0 8C67D5EE 19D0DC99 69C4BB7D 5FD46FD3 75648906 9157B282 BB200735 \
          D82710CA 5C22F0CC FA7CBF93 D496AC15 A56834CB CF98C397 B4024A26 91233B8D")?;
-    authenticated("SM4-GCM", &ciphertext, &hex("83DE3541 E4C2B581 77E065A9 BF7B62EC")?, mask)
+    authenticated("SM4-GCM", &hex::<64>(TEXT)?, &ciphertext, &hex("83DE3541 E4C2B581 77E065A9 BF7B62EC")?, mask)
 }
 
 /// RFC 8998, A.2.
 fn sm4_ccm(mask: u8) -> Option<bool> {
     let ciphertext: [u8; 64] = hex("48AF9350 1FA62ADB CD414CCE 6034D895 DDA1BF8F 132F0420 98661572 E7483094 \
          FD12E518 CE062C98 ACEE28D9 5DF4416B ED31A2F0 4476C18B B40C84A7 4B97DC5B")?;
-    authenticated("SM4-CCM", &ciphertext, &hex("16842D4F A186F56A B3325697 1FA110F4")?, mask)
+    authenticated("SM4-CCM", &hex::<64>(TEXT)?, &ciphertext, &hex("16842D4F A186F56A B3325697 1FA110F4")?, mask)
 }
 
 /// The key of the examples of GB/T 32918.5-2017.

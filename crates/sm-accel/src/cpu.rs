@@ -44,10 +44,29 @@ impl Features {
     }
 }
 
+static FOUND: OnceLock<Features> = OnceLock::new();
+
 /// What this machine offers.
 pub fn features() -> &'static Features {
-    static FOUND: OnceLock<Features> = OnceLock::new();
     FOUND.get_or_init(detect)
+}
+
+/// For tests of what runs on lesser machines: from now on this process has no more than `most`. False if something has asked before.
+#[doc(hidden)]
+pub fn limit(most: Features) -> bool {
+    let has = detect();
+    let limited = Features {
+        bmi2: has.bmi2 && most.bmi2,
+        adx: has.adx && most.adx,
+        avx2: has.avx2 && most.avx2,
+        aes: has.aes && most.aes,
+        pclmulqdq: has.pclmulqdq && most.pclmulqdq,
+        gfni: has.gfni && most.gfni,
+        vpclmulqdq: has.vpclmulqdq && most.vpclmulqdq,
+        avx512: has.avx512 && most.avx512,
+        avx512ifma: has.avx512ifma && most.avx512ifma,
+    };
+    FOUND.set(limited).is_ok()
 }
 
 #[cfg(target_arch = "x86_64")]

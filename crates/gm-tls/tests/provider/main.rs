@@ -18,6 +18,7 @@ mod harness;
 mod contexts;
 mod digest;
 mod evp;
+mod lesser;
 mod refusal;
 mod sm2;
 mod sm4;
@@ -29,5 +30,6 @@ pub const THEIRS: &str = "provider=default";
 
 /// Loads the provider, once for all tests of this binary.
 pub fn start() {
+    lesser::limit();
     gm_tls::provider::choose(PROVIDER).unwrap();
 }

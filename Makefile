@@ -45,6 +45,8 @@ soak: ## kill the broker 500 times and take its power 500 times under load, star
 	SM_ACCEL_ROUNDS=100000 cargo test --locked --release --package sm-accel --lib -- --nocapture
 	SM_ACCEL_TIMING=1 cargo test --locked --release --package sm-accel --test timing -- --nocapture --test-threads 1
 	SM_ACCEL_ROUNDS=long cargo test --locked --release --package sm-accel --test symmetric
+	GM_TLS_TIMING=1 cargo test --locked --release --package gm-tls --test timing --test timing_tongsuo -- --nocapture --test-threads 1
+	GM_TLS_RECORDS=1048576 cargo test --locked --release --package gm-tls --test tls nonce
 
 bench: ## run the benchmarks and print the handshake table
 	@scripts/preflight build

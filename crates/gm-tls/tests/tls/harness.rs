@@ -179,3 +179,24 @@ pub fn engines(
         }
     }
 }
+
+/// A record of a CBC suite with MAC-then-encrypt that decrypts to the text alone, whole blocks of it: the client's MAC and padding are cut
+/// off, so that text stands where they are looked for.
+pub fn cut_record(client: &mut gm_tls::engine::Engine, text: &[u8]) -> Vec<u8> {
+    const HEADER_AND_IV: usize = 5 + 16;
+    client.write(text).unwrap();
+    let mut record = client.output().to_vec();
+    client.consume_output(record.len());
+    record.truncate(HEADER_AND_IV + text.len());
+    let body = u16::try_from(record.len() - 5).unwrap().to_be_bytes();
+    record[3..5].copy_from_slice(&body);
+    record
+}
+
+/// So many bytes of which the last are padding with this length in each of them, and one for the length itself.
+pub fn padded_text(length: usize, padding: u8) -> Vec<u8> {
+    let mut text = vec![0xaa; length];
+    let count = (usize::from(padding) + 1).min(length);
+    text[length - count..].fill(padding);
+    text
+}

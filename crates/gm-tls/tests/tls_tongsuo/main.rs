@@ -26,6 +26,8 @@ mod options;
 mod port;
 #[path = "../tls/raw.rs"]
 mod raw;
+#[path = "../tls/records.rs"]
+mod records;
 #[path = "../tls/resumption.rs"]
 mod resumption;
 #[path = "../tls/status.rs"]

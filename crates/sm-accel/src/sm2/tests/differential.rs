@@ -141,7 +141,7 @@ fn computes_modulo_n_as_integers_do() {
 
 /// It takes a hundred times as long as the others.
 fn asks_libsm(round: usize) -> bool {
-    round < 10 || round % 100 == 0
+    round < 10 || round.is_multiple_of(100)
 }
 
 #[test]

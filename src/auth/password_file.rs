@@ -172,6 +172,7 @@ impl Authenticator for PasswordFile {
 /// When the file is there but is not a password file, or cannot be written.
 pub fn set_password(path: &Path, username: &str, hash: &PasswordHash) -> Result<(), PasswordFileError> {
     check_username(username)?;
+    let _alone = alone(path).map_err(|error| PasswordFileError::Io { path: path.to_owned(), error })?;
     let old = match read(path) {
         Ok(bytes) => bytes,
         Err(PasswordFileError::Missing { .. }) => Vec::new(),
@@ -191,11 +192,21 @@ pub fn set_password(path: &Path, username: &str, hash: &PasswordHash) -> Result<
 /// When there is no such user, or as [`set_password`].
 pub fn delete_user(path: &Path, username: &str) -> Result<(), PasswordFileError> {
     check_username(username)?;
+    let _alone = alone(path).map_err(|error| PasswordFileError::Io { path: path.to_owned(), error })?;
     let (new, found) = with_line(path, &read(path)?, username, "")?;
     if !found {
         return Err(PasswordFileError::NoUser { path: path.to_owned(), username: username.to_owned() });
     }
     replace(path, new.as_bytes()).map_err(|error| PasswordFileError::Io { path: path.to_owned(), error })
+}
+
+/// Waits until no other process changes a file of this directory, and keeps others from it until the result is dropped: two changes at
+/// once would both begin with the same text, and one would be lost. The file itself is replaced, so that its lock would hold nobody.
+fn alone(path: &Path) -> io::Result<File> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = File::open(directory)?;
+    directory.lock()?;
+    Ok(directory)
 }
 
 /// The file's text with another line for a user, and whether there was one.
@@ -486,6 +497,28 @@ mod tests {
         assert_eq!(verdict(&users, Some("ada"), Some("old")).await, Verdict::Reject);
         assert_eq!(verdict(&users, Some("bob"), Some("b")).await, accepted("bob"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    // Each run read the file, changed its copy and put that in place: of two at once, one was lost.
+    #[test]
+    fn of_many_changes_at_once_none_is_lost() {
+        let (_dir, path) = file(b"");
+        let hash = cheap("a");
+        let begin = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (path, hash, begin) = (&path, &hash, &begin);
+                scope.spawn(move || {
+                    begin.wait();
+                    for user in 0..8 {
+                        set_password(path, &format!("{thread}-{user}"), hash).unwrap();
+                        set_password(path, &format!("{thread}-gone"), hash).unwrap();
+                        delete_user(path, &format!("{thread}-gone")).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(Users::load(&path).unwrap().0.len(), 64);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub struct StoreMetrics {
     pub pending_bytes: AtomicU64,
     pub commit_seconds: Histogram,
     /// Rows of each table, in the order of [`crate::store::Table::ALL`].
-    pub rows: [AtomicU64; 6],
+    pub rows: [AtomicU64; crate::store::Table::ALL.len()],
 }
 
 impl Default for StoreMetrics {

@@ -1,7 +1,7 @@
 //! Starts and stops the whole broker from one configuration.
 
 use crate::admin;
-use crate::auth::Auth;
+use crate::auth::{Auth, StoredAuthError};
 use crate::broker::{Broker, Held, retained_index};
 use crate::causes::Causes;
 use crate::config::{Config, ConfigError, ConfigErrors, CryptoConfig, Durability, Examined, NodeConfig};
@@ -45,6 +45,9 @@ pub enum StartError {
     Listeners(Vec<BindError>),
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Who is left out could not connect, and a rule that is left out may be one that refuses.
+    #[error("store: {0}")]
+    Auth(#[from] StoredAuthError),
     #[error("node.data_dir: cannot create {}: {cause}", .path.display())]
     DataDir { path: PathBuf, cause: io::Error },
     #[error("metrics.bind: cannot listen on {bind}: {cause}")]
@@ -340,7 +343,7 @@ async fn open_broker(
             Some(medium) => medium,
             None => Arc::new(Directory::open(&path).map_err(StoreError::from)?),
         };
-        let (mut sessions, mut bans) = (Vec::new(), Vec::new());
+        let (mut sessions, mut bans, mut users, mut rules) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let retained = retained_index(&retainer);
         // The broker's own limit begins with each start.
         let limit = retainer.msg_expiry_interval;
@@ -354,8 +357,11 @@ async fn open_broker(
                 beyond += u64::from(retained.set(&topic, Some(stored)).is_err());
             }
             Loaded::Ban(subject, ban) => bans.push((subject, ban)),
+            Loaded::User(name, row) => users.push((name, row)),
+            Loaded::Acl(subject, row) => rules.push((subject, row)),
         };
         let (store, recovery) = Store::open(medium, store, clock, Arc::clone(&metrics), each)?;
+        auth.keep_in(&store, users, rules)?;
         if beyond > 0 {
             // They stay in the store: a start with other limits brings them back.
             error!(beyond, "stored retained messages are beyond the limits of [retainer] and are not served");

@@ -8,11 +8,16 @@ mod checks;
 mod enhanced;
 mod identity;
 mod jwt;
+mod kept;
 mod password_file;
 mod password_hash;
+mod passwords;
 mod peer;
 mod psk;
 mod rights;
+mod shards;
+mod stored_rules;
+mod stored_users;
 
 use std::fmt;
 use std::future::Future;
@@ -26,6 +31,7 @@ use parking_lot::Mutex;
 
 use crate::causes::Causes;
 use crate::config::{AuthConfig, ClientIdBinding, ConfigErrors, DenyAction, load_acl};
+use crate::store::{Health, Store, UserRow};
 use acl::Rules;
 use checks::Checks;
 
@@ -33,13 +39,14 @@ pub use certified::{NameFault, check_name, name_of};
 pub use enhanced::{Exchange, MAX_STEPS, Method, ScramSha256, Step};
 pub use identity::{Identity, Owner, VerifiedCertificate};
 pub use jwt::{Jwt, TokenRefused};
-pub use password_file::{
-    LineProblem, PasswordFile, PasswordFileError, UserNameError, Users, delete_user, set_password,
-};
+pub use password_file::{LineProblem, PasswordFileError, UserNameError, Users, delete_user, set_password};
 pub use password_hash::{HashError, MAX_PASSWORD_BYTES, PasswordHash};
+pub use passwords::{Accounts, Passwords, Sources};
 pub use peer::{Channel, Peer, Proxied, Security};
 pub use psk::{PskFileError, PskProblem, PskStore};
 pub use rights::{Access, Answer, Authorizer, Policy, RefusedBy, Rights};
+pub use stored_rules::{RuleList, RuleRefused, RulesFor, StoredRules, WrittenRule};
+pub use stored_users::{StoredUserError, StoredUsers, UserRefused};
 #[doc(hidden)]
 pub use {enhanced::fuzz_scram, jwt::fuzz_token};
 
@@ -107,6 +114,15 @@ pub enum DenyReason {
     Busy(&'static str),
 }
 
+/// Why what a store holds cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoredAuthError {
+    #[error("users in the store: {0}")]
+    Users(#[from] StoredUserError),
+    #[error("rules in the store: {0}")]
+    Rules(#[from] RuleRefused),
+}
+
 /// What one authenticator says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -139,6 +155,8 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Auth {
     checks: Arc<Checks>,
+    users: Arc<StoredUsers>,
+    rules: Arc<StoredRules>,
     chain: Mutex<Arc<Chain>>,
     authorizer: Arc<Authorizer>,
 }
@@ -165,8 +183,78 @@ impl Auth {
     /// Every mistake in the files: each must be read whole.
     pub fn new(config: &AuthConfig) -> Result<Auth, ConfigErrors> {
         let checks = Arc::new(Checks::new(config));
-        let Reading { chain, policy } = load(config, &checks)?;
-        Ok(Auth { chain: Mutex::new(Arc::new(chain)), authorizer: Authorizer::new(policy), checks })
+        let users = Arc::new(StoredUsers::new(config.store.max_users));
+        let rules = Arc::new(StoredRules::new(config.store.max_rules));
+        let Reading { chain, policy } = load(config, &checks, &users)?;
+        let authorizer = Authorizer::new(policy, Arc::clone(&rules));
+        Ok(Auth { chain: Mutex::new(Arc::new(chain)), authorizer, checks, users, rules })
+    }
+
+    /// Takes over the users and rules that a store holds; every change of them is a row of it from here on.
+    ///
+    /// # Errors
+    /// What is stored cannot all be served.
+    pub fn keep_in(
+        &self,
+        store: &Arc<Store>,
+        users: Vec<(ByteString, UserRow)>,
+        rules: Vec<(ByteString, ByteString)>,
+    ) -> Result<(), StoredAuthError> {
+        self.users.recover(users)?;
+        self.rules.recover(rules)?;
+        self.users.kept().keep_in(Arc::clone(store));
+        self.rules.kept().keep_in(Arc::clone(store));
+        Ok(())
+    }
+
+    /// The users of the store. Whoever changes them waits for [`durable`](Self::durable) before saying so.
+    pub fn stored_users(&self) -> &StoredUsers {
+        &self.users
+    }
+
+    /// The rules of the store.
+    pub fn stored_rules(&self) -> &StoredRules {
+        &self.rules
+    }
+
+    /// Adds rules to the store, before the one at a place of the list or at its end. They are in force for the next packet.
+    ///
+    /// # Errors
+    /// A rule is none, or there is no room.
+    pub fn add_rules(
+        &self,
+        subject: &RulesFor,
+        place: Option<usize>,
+        rules: Vec<WrittenRule>,
+    ) -> Result<(), RuleRefused> {
+        self.rules.add(subject, place, rules)?;
+        self.authorizer.has_changed();
+        Ok(())
+    }
+
+    /// Takes the rule at a place out of the store, or all of the list; how many these are.
+    ///
+    /// # Errors
+    /// There is no rule at that place.
+    pub fn remove_rules(&self, subject: &RulesFor, place: Option<usize>) -> Result<usize, RuleRefused> {
+        let removed = self.rules.remove(subject, place)?;
+        self.authorizer.has_changed();
+        Ok(removed)
+    }
+
+    /// Waits until every change of users and rules is durable; `false` where nothing is stored.
+    ///
+    /// # Errors
+    /// The store does not write.
+    pub async fn durable(&self) -> Result<bool, Health> {
+        self.users.kept().durable().await?;
+        self.rules.kept().durable().await
+    }
+
+    /// Whether users of the store may connect, and whether its rules are asked, by the configuration in force.
+    pub fn asks_store(&self) -> (bool, bool) {
+        let chain = self.current();
+        (chain.config.store.users, chain.config.store.acl)
     }
 
     /// Reads the files again. Clients that connect from now on are judged by them, and the rules hold for all at once; nothing changes
@@ -186,8 +274,8 @@ impl Auth {
     /// As [`reload`](Self::reload).
     pub fn read(&self, config: Option<&AuthConfig>) -> Result<Reading, ConfigErrors> {
         match config {
-            Some(config) => load(config, &self.checks),
-            None => load(&self.current().config, &self.checks),
+            Some(config) => load(config, &self.checks, &self.users),
+            None => load(&self.current().config, &self.checks, &self.users),
         }
     }
 
@@ -240,7 +328,7 @@ impl Auth {
 
     /// The method of extended authentication with this name.
     pub fn method(&self, name: &str) -> Option<Arc<dyn Method>> {
-        self.current().methods.iter().find(|method| method.name() == name).cloned()
+        self.current().methods.iter().find(|method| method.name() == name && method.is_offered()).cloned()
     }
 
     async fn judge(&self, chain: &Chain, request: &AuthRequest<'_>) -> Result<Accepted, DenyReason> {
@@ -314,7 +402,7 @@ impl Auth {
 }
 
 /// Reads every file, and says of all that are wrong what is wrong.
-fn load(config: &AuthConfig, checks: &Arc<Checks>) -> Result<Reading, ConfigErrors> {
+fn load(config: &AuthConfig, checks: &Arc<Checks>, stored: &Arc<StoredUsers>) -> Result<Reading, ConfigErrors> {
     let mut errors = Vec::new();
     let mut chain = Chain { config: config.clone(), ..Chain::default() };
     // Tokens first: what is no token is left to the password file.
@@ -324,16 +412,22 @@ fn load(config: &AuthConfig, checks: &Arc<Checks>) -> Result<Reading, ConfigErro
             Err(error) => errors.push(error),
         }
     }
+    let mut sources: Vec<Arc<dyn Accounts>> = Vec::new();
     if let Some(file) = &config.password_file {
-        match Users::load(file.path()).map(Arc::new) {
-            Ok(users) => {
-                if let Some(method) = ScramSha256::new(Arc::clone(&users)) {
-                    chain.methods.push(Arc::new(method));
-                }
-                chain.authenticators.push(Box::new(PasswordFile::new(users, Arc::clone(checks))));
-            }
+        match Users::load(file.path()) {
+            Ok(users) => sources.push(Arc::new(users)),
             Err(cause) => errors.push(file.error(Causes(&cause).to_string())),
         }
+    }
+    if config.store.users {
+        sources.push(Arc::clone(stored) as Arc<dyn Accounts>);
+    }
+    if !sources.is_empty() {
+        let sources: Sources = sources.into();
+        if let Some(method) = ScramSha256::new(Arc::clone(&sources)) {
+            chain.methods.push(Arc::new(method));
+        }
+        chain.authenticators.push(Box::new(Passwords::new(sources, Arc::clone(checks))));
     }
     let mut rules = None;
     if let Some(file) = &config.acl_file {
@@ -343,7 +437,7 @@ fn load(config: &AuthConfig, checks: &Arc<Checks>) -> Result<Reading, ConfigErro
         }
     }
     ConfigErrors::check(errors)?;
-    Ok(Reading { chain, policy: Policy::new(rules, config.no_match) })
+    Ok(Reading { chain, policy: Policy::new(rules, config.store.acl, config.no_match) })
 }
 
 #[cfg(test)]

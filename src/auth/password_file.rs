@@ -5,15 +5,11 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
-use super::checks::Checks;
-use super::password_hash::{HashError, PasswordHash, ScramCredentials};
-use super::{Accepted, AuthRequest, Authenticator, Verdict, VerdictFuture};
+use super::password_hash::{HashError, PasswordHash};
+use super::passwords::Accounts;
 
 const MAX_FILE_BYTES: u64 = 64 << 20;
 const MAX_USERNAME_BYTES: usize = 1024;
@@ -65,7 +61,11 @@ pub struct UserNameError;
 
 /// The users of a password file.
 #[derive(Debug, Default)]
-pub struct Users(HashMap<String, Arc<PasswordHash>>);
+pub struct Users {
+    hashes: HashMap<String, Arc<PasswordHash>>,
+    slowest: Option<Arc<PasswordHash>>,
+    scram_iterations: Option<u32>,
+}
 
 impl Users {
     /// Reads a file. Empty lines and lines that begin with `#` are skipped.
@@ -73,95 +73,38 @@ impl Users {
     /// # Errors
     /// When the file cannot be read, is open to others than its owner, or has any line that is not understood.
     pub fn load(path: &Path) -> Result<Users, PasswordFileError> {
-        let users = parse(path, &read(path)?)?;
-        Ok(Users(users.into_iter().map(|(name, hash)| (name, Arc::new(hash))).collect()))
+        Ok(Users::new(parse(path, &read(path)?)?))
     }
 
-    pub(super) fn get(&self, username: &str) -> Option<&Arc<PasswordHash>> {
-        self.0.get(username)
+    fn new(users: HashMap<String, PasswordHash>) -> Users {
+        let hashes: HashMap<_, _> = users.into_iter().map(|(name, hash)| (name, Arc::new(hash))).collect();
+        let slowest = hashes.values().max_by_key(|hash| hash.work()).cloned();
+        let scram_iterations = hashes.values().filter_map(|hash| hash.as_scram()).map(|one| one.iterations()).max();
+        Users { hashes, slowest, scram_iterations }
     }
 
-    /// Credentials of those who have them for SCRAM.
-    pub(super) fn scram(&self) -> impl Iterator<Item = &ScramCredentials> {
-        self.0.values().filter_map(|hash| hash.as_scram())
+    /// Every user with what is kept of the password.
+    pub fn into_all(self) -> impl Iterator<Item = (String, PasswordHash)> {
+        self.hashes.into_iter().map(|(name, hash)| (name, Arc::unwrap_or_clone(hash)))
     }
 
     #[cfg(test)]
     pub(super) fn parse_for_tests(text: &str) -> Users {
-        let users = parse(Path::new("users"), text.as_bytes()).unwrap();
-        Users(users.into_iter().map(|(name, hash)| (name, Arc::new(hash))).collect())
+        Users::new(parse(Path::new("users"), text.as_bytes()).unwrap())
     }
 }
 
-/// Clients that show a user name and a password.
-#[derive(Debug)]
-pub struct PasswordFile {
-    users: Arc<Users>,
-    /// The hash of which a check takes longest. It is checked for users that are not there, and the check of every wrong password takes as
-    /// long, so that time does not tell who is there.
-    slowest: Option<Arc<PasswordHash>>,
-    checks: Arc<Checks>,
-}
-
-impl PasswordFile {
-    /// Judges by these users; `checks` says whose turn it is.
-    pub fn new(users: Arc<Users>, checks: Arc<Checks>) -> PasswordFile {
-        let slowest = users.0.values().max_by_key(|hash| hash.work()).cloned();
-        PasswordFile { users, slowest, checks }
+impl Accounts for Users {
+    fn hash(&self, username: &str) -> Option<Arc<PasswordHash>> {
+        self.hashes.get(username).cloned()
     }
 
-    async fn check(&self, username: &str, password: &[u8], remote: IpAddr) -> Verdict {
-        let permit = match self.checks.turn(remote).await {
-            Ok(permit) => permit,
-            Err(verdict) => return verdict,
-        };
-        let known = self.users.get(username).cloned();
-        let slowest = self.slowest.clone();
-        let password = Zeroizing::new(password.to_vec());
-        // The permit moves along: a client that gives up does not make room before its check has ended.
-        let check = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let most = slowest.as_ref().map_or(0, |hash| hash.work());
-            match (known, slowest) {
-                (Some(hash), _) => {
-                    let matches = hash.verify(&password);
-                    if !matches {
-                        PasswordHash::spend(most.saturating_sub(hash.work()), &password);
-                    }
-                    matches
-                }
-                (None, Some(slowest)) => {
-                    // Whether it matches is of no concern: the user is not there.
-                    std::hint::black_box(slowest.verify(&password));
-                    false
-                }
-                (None, None) => false,
-            }
-        });
-        match check.await {
-            Ok(true) => Verdict::Accept(Accepted { username: Some(username.into()), ..Accepted::default() }),
-            Ok(false) => Verdict::Reject,
-            Err(_) => Verdict::Unavailable,
-        }
+    fn slowest(&self) -> Option<Arc<PasswordHash>> {
+        self.slowest.clone()
     }
-}
 
-impl Authenticator for PasswordFile {
-    fn verify<'a>(&'a self, request: &'a AuthRequest<'a>) -> VerdictFuture<'a> {
-        let remote = request.remote.ip();
-        Box::pin(async move {
-            match (request.username, request.password) {
-                (None, None) => Verdict::Ignore,
-                (Some(username), Some(password)) => self.check(username, password, remote).await,
-                // Half of a pair is a failed attempt, and costs as much as one.
-                (username, password) => {
-                    match self.check(username.unwrap_or(""), password.unwrap_or(b""), remote).await {
-                        Verdict::Accept(_) => Verdict::Reject,
-                        other => other,
-                    }
-                }
-            }
-        })
+    fn scram_iterations(&self) -> Option<u32> {
+        self.scram_iterations
     }
 }
 
@@ -326,7 +269,7 @@ fn parse_line(line: &[u8], users: &mut HashMap<String, PasswordHash>) -> Result<
     Ok(())
 }
 
-fn check_username(username: &str) -> Result<(), UserNameError> {
+pub(super) fn check_username(username: &str) -> Result<(), UserNameError> {
     let good = (1..=MAX_USERNAME_BYTES).contains(&username.len())
         && !username.chars().any(|c| c == ':' || c.is_control())
         && !username.starts_with('#')
@@ -336,19 +279,7 @@ fn check_username(username: &str) -> Result<(), UserNameError> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
-    use crate::auth::Peer;
-    use crate::config::AuthConfig;
-
-    fn one_check() -> Arc<Checks> {
-        Arc::new(Checks::new(&AuthConfig { max_concurrent_checks: 1, ..AuthConfig::default() }))
-    }
-
-    fn accepted(username: &str) -> Verdict {
-        Verdict::Accept(Accepted { username: Some(username.into()), ..Accepted::default() })
-    }
 
     fn cheap(password: &str) -> PasswordHash {
         PasswordHash::derive(password.as_bytes(), b"0123456789abcdef".to_vec(), 1_000).unwrap()
@@ -378,80 +309,9 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 
-    fn judge(users: Users) -> PasswordFile {
-        PasswordFile::new(Arc::new(users), one_check())
-    }
-
-    fn load(text: &[u8]) -> Result<PasswordFile, String> {
+    fn load(text: &[u8]) -> Result<Users, String> {
         let (dir, path) = file(text);
-        Users::load(&path).map(judge).map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), ""))
-    }
-
-    async fn verdict(users: &PasswordFile, username: Option<&str>, password: Option<&str>) -> Verdict {
-        let remote = SocketAddr::from(([192, 0, 2, 1], 40000));
-        let password = password.map(str::as_bytes);
-        users.verify(&AuthRequest { client_id: "c", username, password, peer: &Peer::default(), remote }).await
-    }
-
-    #[tokio::test]
-    async fn only_the_right_password_of_a_known_user_is_accepted() {
-        let users = load(format!("# users\n\nada:{}\r\nbob:{}\n", cheap("a"), cheap("b")).as_bytes()).unwrap();
-        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, accepted("ada"));
-        assert_eq!(verdict(&users, Some("bob"), Some("b")).await, accepted("bob"));
-        for (username, password) in [
-            (Some("ada"), Some("b")),
-            (Some("eve"), Some("a")),
-            (Some("ada"), None),
-            (None, Some("a")),
-            (Some(""), Some("")),
-        ] {
-            assert_eq!(verdict(&users, username, password).await, Verdict::Reject, "{username:?} {password:?}");
-        }
-        assert_eq!(verdict(&users, None, None).await, Verdict::Ignore);
-    }
-
-    /// Kinds that are fast to check must not show by their answer that the user is there.
-    #[tokio::test]
-    async fn a_wrong_password_takes_as_long_for_every_user_and_for_none() {
-        let fast = "$sha256$prefix$a4d3b1$18188662042c6f4416438fbb414c99a3f074f11f56dbd54a0ba16554452c016f";
-        let slow = PasswordHash::derive(b"x", b"0123456789abcdef".to_vec(), 300_000).unwrap();
-        let users = load(format!("fast:{fast}\nslow:{slow}\n").as_bytes()).unwrap();
-        let mut seconds = Vec::new();
-        for user in ["fast", "slow", "nobody"] {
-            let begin = std::time::Instant::now();
-            assert_eq!(verdict(&users, Some(user), Some("wrong")).await, Verdict::Reject);
-            seconds.push(begin.elapsed().as_secs_f64());
-        }
-        // On a busy machine the three differ, but not as 1 iteration does from 300,000.
-        let shortest = seconds.iter().copied().fold(f64::MAX, f64::min);
-        assert!(shortest * 20.0 > seconds[1], "{seconds:?}");
-        let begin = std::time::Instant::now();
-        assert_eq!(verdict(&users, Some("fast"), Some("correct horse")).await, accepted("fast"));
-        assert!(begin.elapsed().as_secs_f64() < seconds[1], "the right password need not wait");
-    }
-
-    #[tokio::test]
-    async fn an_empty_file_accepts_nobody() {
-        let users = load(b"").unwrap();
-        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Reject);
-    }
-
-    #[tokio::test]
-    async fn a_check_refuses_when_no_check_can_be_made() {
-        let users = load(format!("ada:{}\n", cheap("a")).as_bytes()).unwrap();
-        users.checks.close();
-        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, Verdict::Unavailable);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_check_waits_while_too_many_are_computed() {
-        let users = load(format!("ada:{}\n", cheap("a")).as_bytes()).unwrap();
-        let busy = users.checks.turn(IpAddr::from([192, 0, 2, 9])).await.unwrap();
-        let waiting = verdict(&users, Some("ada"), Some("a"));
-        assert!(tokio::time::timeout(std::time::Duration::from_secs(3600), waiting).await.is_err());
-        drop(busy);
-        assert_eq!(verdict(&users, Some("ada"), Some("a")).await, accepted("ada"));
-        assert_eq!(users.checks.idle(), 1);
+        Users::load(&path).map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), ""))
     }
 
     #[test]
@@ -484,18 +344,17 @@ mod tests {
         assert!(matches!(error, PasswordFileError::TooOpen { mode: 0o640, .. }), "{error}");
     }
 
-    #[tokio::test]
-    async fn setting_a_password_makes_the_file_adds_and_replaces() {
+    #[test]
+    fn setting_a_password_makes_the_file_adds_and_replaces() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users");
         set_password(&path, "ada", &cheap("old")).unwrap();
         set_password(&path, "bob", &cheap("b")).unwrap();
         set_password(&path, "ada", &cheap("new")).unwrap();
-        let users = judge(Users::load(&path).unwrap());
-        assert_eq!(users.users.0.len(), 2);
-        assert_eq!(verdict(&users, Some("ada"), Some("new")).await, accepted("ada"));
-        assert_eq!(verdict(&users, Some("ada"), Some("old")).await, Verdict::Reject);
-        assert_eq!(verdict(&users, Some("bob"), Some("b")).await, accepted("bob"));
+        let users = Users::load(&path).unwrap();
+        assert_eq!(users.hashes.len(), 2);
+        assert!(users.hash("ada").is_some_and(|hash| hash.verify(b"new") && !hash.verify(b"old")));
+        assert!(users.hash("bob").is_some_and(|hash| hash.verify(b"b")));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
     }
 
@@ -518,7 +377,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(Users::load(&path).unwrap().0.len(), 64);
+        assert_eq!(Users::load(&path).unwrap().hashes.len(), 64);
     }
 
     #[test]

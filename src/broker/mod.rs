@@ -188,14 +188,19 @@ impl Broker {
         }
         match subject {
             Subject::ClientId(client_id) => self.sessions.kick(&client_id, ReasonCode::AdministrativeAction),
-            Subject::Username(username) => self.sessions.for_each_connected(|subscriber| {
-                if subscriber.owner().is_user(&username) {
-                    subscriber.kick(ReasonCode::AdministrativeAction);
-                }
-            }),
+            Subject::Username(username) => self.disconnect_user(&username),
             Subject::Address(_) => {}
         }
         added
+    }
+
+    /// Ends the connections of clients with this verified user name.
+    pub fn disconnect_user(&self, username: &str) {
+        self.sessions.for_each_connected(|subscriber| {
+            if subscriber.owner().is_user(username) {
+                subscriber.kick(ReasonCode::AdministrativeAction);
+            }
+        });
     }
 
     /// A connection of this client ended by itself: too many such ends ban it for a while.

@@ -1,6 +1,8 @@
 //! `shangmq ctl`: asks the broker that runs on this machine, by the socket in its data directory.
 
+mod acl;
 mod ban;
+mod user;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ use serde_json::Value;
 
 use super::certs::utc;
 use super::{ConfigArguments, Outcome};
-use crate::operator::{CertificateReport, Client, ClientError, Reloaded, Request};
+use crate::operator::{CertificateReport, Client, ClientError, Reloaded, Request, StoredChange};
 use crate::revocation::report::{Report, SourceKind};
 
 const DAY: i64 = 86_400;
@@ -45,6 +47,12 @@ enum Command {
     /// List, add and lift bans of client ids, user names and addresses.
     #[command(subcommand)]
     Ban(ban::BanCommand),
+    /// List, add, change, remove and import the users in the store, who may connect where auth.store.users is set.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// List, add and remove the rules for topics in the store, which are asked where auth.store.acl is set.
+    #[command(subcommand)]
+    Acl(acl::AclCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -83,6 +91,12 @@ impl Arguments {
                     Err(refused) => refused,
                 }
             }
+            Command::User(command) => {
+                return command.run(&client, self.json, out).map(|()| ExitCode::SUCCESS);
+            }
+            Command::Acl(command) => {
+                return command.run(&client, self.json, out).map(|()| ExitCode::SUCCESS);
+            }
             Command::Ban(command) => match command.run(&client, self.json, out) {
                 Ok(written) => return done(written),
                 Err(refused) => refused,
@@ -96,6 +110,25 @@ impl Arguments {
             other => Err(other.into()),
         }
     }
+}
+
+/// Says what became of a change to users or rules: `said` are the words for one, the words for none, and the key that asks for them.
+fn stored(change: StoredChange, json: bool, said: (&str, &str, &str), out: &mut impl Write) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{}", serde_json::to_string(&change)?);
+    }
+    let (done, nothing, key) = said;
+    if change.changed == 0 {
+        return writeln!(out, "{nothing}");
+    }
+    write!(out, "{done}")?;
+    if !change.asked {
+        write!(out, "; it has no effect while {key} is not set")?;
+    }
+    if !change.stored {
+        write!(out, "; nothing is stored, a restart forgets it")?;
+    }
+    writeln!(out)
 }
 
 fn done(written: io::Result<()>) -> Outcome {

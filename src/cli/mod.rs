@@ -8,6 +8,7 @@ mod check_config;
 mod crypto;
 mod ctl;
 mod passwd;
+mod password;
 mod printable;
 mod publish;
 mod session;
@@ -48,7 +49,7 @@ enum Command {
     Certs(Box<certs::CertsCommand>),
     /// Report every mistake in a configuration.
     CheckConfig(check_config::Arguments),
-    /// Speak to the broker that runs on this machine: reload it, list its certificates, ban clients.
+    /// Speak to the broker that runs on this machine: reload it, list its certificates, ban clients, change its users and rules.
     Ctl(ctl::Arguments),
     /// Set the password of a user in a password file.
     Passwd(passwd::Arguments),

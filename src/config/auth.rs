@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::error::ConfigError;
 use super::section::{FileRef, Place, Section};
+use super::store::Durability;
 use super::value::{Choice, Span, Word};
 use crate::auth::acl::Permit;
 
@@ -23,11 +25,57 @@ pub struct AuthConfig {
     pub max_failures_per_minute: u32,
     /// Rules for topics, in TOML.
     pub acl_file: Option<FileRef>,
-    /// What becomes of what no rule names: by default refused where there is an ACL file, and allowed where there is none.
+    /// What becomes of what no rule names: by default refused where there are an ACL file or rules of the store, and allowed where there are none.
     pub no_match: Permit,
     pub deny_action: DenyAction,
     pub clientid_binding: ClientIdBinding,
     pub jwt: Option<JwtConfig>,
+    pub store: StoredAuthConfig,
+}
+
+/// `[auth.store]`: users and rules that operators change while the broker runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAuthConfig {
+    /// Where the table is.
+    place: Place,
+    /// Whether users of the store may connect.
+    pub users: bool,
+    /// Whether rules of the store are asked, after those of the ACL file.
+    pub acl: bool,
+    pub max_users: usize,
+    /// In all lists together.
+    pub max_rules: usize,
+}
+
+impl Default for StoredAuthConfig {
+    fn default() -> Self {
+        let (max_users, max_rules) = (100_000, 100_000);
+        StoredAuthConfig { place: Place::default(), users: false, acl: false, max_users, max_rules }
+    }
+}
+
+impl StoredAuthConfig {
+    fn read(mut section: Section<'_>) -> StoredAuthConfig {
+        let default = StoredAuthConfig::default();
+        let config = StoredAuthConfig {
+            place: section.own_place(),
+            users: section.read("users", default.users),
+            acl: section.read("acl", default.acl),
+            max_users: section.within("max_users", default.max_users, 1, 10_000_000),
+            max_rules: section.within("max_rules", default.max_rules, 1, 10_000_000),
+        };
+        section.finish();
+        config
+    }
+
+    /// The mistake of asking a store that there is not.
+    pub(super) fn without_store(&self, durability: Durability) -> Option<ConfigError> {
+        let asked = (self.users || self.acl) && durability == Durability::Off;
+        let reason = "users and rules are kept in the store, and store.durability is \"off\"";
+        asked.then(|| {
+            self.place.error(reason).suggest("set store.durability, or use auth.password_file and auth.acl_file")
+        })
+    }
 }
 
 /// `[auth.jwt]`: tokens in place of passwords.
@@ -92,6 +140,7 @@ impl Default for AuthConfig {
             deny_action: DenyAction::Ignore,
             clientid_binding: ClientIdBinding::Session,
             jwt: None,
+            store: StoredAuthConfig::default(),
         }
     }
 }
@@ -100,7 +149,8 @@ impl AuthConfig {
     pub(super) fn read(mut section: Section<'_>) -> AuthConfig {
         let default = AuthConfig::default();
         let acl_file = section.file("acl_file");
-        let no_match = if acl_file.is_some() { Permit::Deny } else { default.no_match };
+        let store = StoredAuthConfig::read(section.section("store"));
+        let no_match = if acl_file.is_some() || store.acl { Permit::Deny } else { default.no_match };
         let config = AuthConfig {
             allow_anonymous: section.read("allow_anonymous", default.allow_anonymous),
             password_file: section.file("password_file"),
@@ -123,6 +173,7 @@ impl AuthConfig {
             deny_action: section.read("deny_action", Word(default.deny_action)).0,
             clientid_binding: section.read("clientid_binding", Word(default.clientid_binding)).0,
             jwt: JwtConfig::read(section.section("jwt")),
+            store,
         };
         section.finish();
         config

@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 use crate::bundle::BundleId;
 
 pub use acl::{load_acl, parse_acl};
-pub use auth::{AuthConfig, ClientIdBinding, DenyAction, JwtConfig, JwtKeys};
+pub use auth::{AuthConfig, ClientIdBinding, DenyAction, JwtConfig, JwtKeys, StoredAuthConfig};
 pub use cidr::Cidr;
 pub use client_auth::{ClientAuth, TrustFiles};
 pub use crypto::CryptoConfig;
@@ -223,6 +223,9 @@ impl Config {
         let revocation = RevocationConfig::read(root.section("revocation"));
         let features = Features::read(&mut root);
         let auth = AuthConfig::read(root.section("auth"));
+        if let Some(error) = auth.store.without_store(store.durability) {
+            root.report().push(error);
+        }
         let metrics_at = metrics.enable.then_some(metrics.bind);
         let listeners = listener::read(root.section("listeners"), &mqtt, metrics_at, &node.data_dir, crypto.gm_only);
         if let Some(error) = mqtt.peer_names.useless(&listeners) {

@@ -6,7 +6,8 @@ mod client;
 
 pub use client::{Client, ClientError};
 
-use super::{BanChange, Banned, Operator, Trigger};
+use super::{Banned, Operator, Trigger};
+use crate::auth::{RulesFor, WrittenRule};
 use crate::config::ConfigError;
 use crate::dev_certs::now;
 use crate::revocation::{Revocation, UploadError};
@@ -26,7 +27,7 @@ use tracing::{info, warn};
 /// Name of the socket in the data directory.
 pub const SOCKET: &str = "ctl.sock";
 /// Longest request.
-const MAX_REQUEST: u64 = 4096;
+const MAX_REQUEST: u64 = 64 << 10;
 /// Requests answered at once; the next ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 8;
 /// For a request to arrive, and for an answer to be taken.
@@ -59,6 +60,22 @@ pub enum Request {
     BanAdd { subject: Banned, seconds: Option<u64>, reason: String },
     /// Lifts a ban.
     BanRemove { subject: Banned },
+    /// Lists users of the store, after one of them.
+    Users { after: Option<String> },
+    /// Adds a user to the store, with what is kept of the password.
+    UserAdd { name: String, hash: String },
+    /// Gives a user of the store another password, and ends the user's connections if that is said.
+    UserChange { name: String, hash: String, disconnect: bool },
+    /// Removes a user from the store, and ends the user's connections if that is said.
+    UserRemove { name: String, disconnect: bool },
+    /// Adds the users of a password file, by its absolute path, to the store.
+    UserImport { path: PathBuf, replace: bool },
+    /// Lists the rules of the store: those for `of`, or all lists after one of them.
+    Rules { of: Option<RulesFor>, after: Option<RulesFor> },
+    /// Adds rules to a list of the store, before the one at a place counted from 1, or at its end.
+    RulesAdd { subject: RulesFor, place: Option<usize>, rules: Vec<WrittenRule> },
+    /// Takes the rule at a place, or all of them, out of a list of the store.
+    RulesRemove { subject: RulesFor, place: Option<usize> },
 }
 
 /// An answer: what was asked for, or why not.
@@ -198,11 +215,21 @@ async fn answer(line: &[u8], operator: &Arc<Operator>) -> Response {
         Ok(Request::Bans) => Response::of(&operator.bans()),
         Ok(Request::BanAdd { subject, seconds, reason }) => changed(operator.ban(&subject, seconds, reason).await),
         Ok(Request::BanRemove { subject }) => changed(operator.unban(&subject).await),
+        Ok(Request::Users { after }) => Response::of(&operator.users(after.as_deref())),
+        Ok(Request::UserAdd { name, hash }) => changed(operator.add_user(&name, &hash).await),
+        Ok(Request::UserChange { name, hash, disconnect }) => {
+            changed(operator.change_user(&name, &hash, disconnect).await)
+        }
+        Ok(Request::UserRemove { name, disconnect }) => changed(operator.remove_user(&name, disconnect).await),
+        Ok(Request::UserImport { path, replace }) => changed(operator.import_users(&path, replace).await),
+        Ok(Request::Rules { of, after }) => Response::of(&operator.rules(of.as_ref(), after.as_ref())),
+        Ok(Request::RulesAdd { subject, place, rules }) => changed(operator.add_rules(&subject, place, rules).await),
+        Ok(Request::RulesRemove { subject, place }) => changed(operator.remove_rules(&subject, place).await),
         Err(cause) => Response::refusal(format!("not a request: {cause}")),
     }
 }
 
-fn changed(outcome: Result<BanChange, String>) -> Response {
+fn changed(outcome: Result<impl Serialize, String>) -> Response {
     match outcome {
         Ok(change) => Response::of(&change),
         Err(refused) => Response::refusal(refused),

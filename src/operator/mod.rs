@@ -6,12 +6,14 @@ mod certificates;
 mod channel;
 mod expiry;
 mod reload;
+mod users;
 mod watch;
 
 pub use bans::{BanChange, BanList, BanReport, Banned};
 pub use certificates::CertificateReport;
 pub use channel::{Channel, ChannelError, Client, ClientError, Request, SOCKET, socket_path};
 pub use reload::{Reloaded, Source, Trigger};
+pub use users::{RulesList, RulesReport, StoredChange, UserList};
 
 use crate::auth::Auth;
 use crate::broker::Broker;

@@ -65,6 +65,8 @@ struct Plan {
 /// Keys of `[auth]` that are read at the start alone.
 const AUTH_LIMITS: [&str; 4] =
     ["max_concurrent_checks", "max_waiting_checks", "max_waiting_checks_per_address", "max_failures_per_minute"];
+/// Keys of `[auth.store]` that are read at the start alone.
+const STORED_LIMITS: [&str; 2] = ["max_users", "max_rules"];
 /// Keys of a listener that are in force for its next connection.
 const LISTENER_KEYS: [&str; 8] = [
     "protocols",
@@ -190,6 +192,7 @@ impl Operator {
     fn takes_effect(&self, key: &str, known: &[String]) -> bool {
         let mut parts = key.split('.');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("auth"), Some("store"), Some(name), _) => !STORED_LIMITS.contains(&name),
             (Some("auth"), Some(name), ..) => !AUTH_LIMITS.contains(&name),
             (Some("listeners"), Some(kind), Some(name), Some(option)) => {
                 let id = format!("{kind}:{name}");

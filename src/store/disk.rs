@@ -1,4 +1,4 @@
-//! The database: six tables of checked rows and a count of commits. The only file that knows redb's transactions.
+//! The database: tables of checked rows and a count of commits. The only file that knows redb's transactions.
 //!
 //! redb verifies its own pages only when asked, and may panic on a file that was changed behind its back: the whole file is checked when
 //! it is opened, every row is checked when it is read, and a panic becomes a [`Fault`].
@@ -41,7 +41,7 @@ pub(super) struct Change {
 }
 
 /// Rows of each table after a commit, in the order of [`Table::ALL`].
-pub(super) type RowCounts = [u64; 6];
+pub(super) type RowCounts = [u64; Table::ALL.len()];
 
 #[derive(Debug)]
 pub(super) struct Disk {

@@ -17,11 +17,21 @@ pub enum Table {
     Inbound,
     Retained,
     Bans,
+    Users,
+    Acl,
 }
 
 impl Table {
-    pub const ALL: [Table; 6] =
-        [Table::Sessions, Table::Subscriptions, Table::Deliveries, Table::Inbound, Table::Retained, Table::Bans];
+    pub const ALL: [Table; 8] = [
+        Table::Sessions,
+        Table::Subscriptions,
+        Table::Deliveries,
+        Table::Inbound,
+        Table::Retained,
+        Table::Bans,
+        Table::Users,
+        Table::Acl,
+    ];
 
     /// The table's name in the file.
     pub fn name(self) -> &'static str {
@@ -32,6 +42,8 @@ impl Table {
             Table::Inbound => "inbound",
             Table::Retained => "retained",
             Table::Bans => "bans",
+            Table::Users => "users",
+            Table::Acl => "acl",
         }
     }
 
@@ -50,6 +62,10 @@ pub enum Key {
     Retained(ByteString),
     /// Whom a ban is about, as text.
     Ban(ByteString),
+    /// A user name.
+    User(ByteString),
+    /// Whom a list of rules is for, as text.
+    Acl(ByteString),
 }
 
 impl Key {
@@ -61,13 +77,15 @@ impl Key {
             Key::Inbound(..) => Table::Inbound,
             Key::Retained(_) => Table::Retained,
             Key::Ban(_) => Table::Bans,
+            Key::User(_) => Table::Users,
+            Key::Acl(_) => Table::Acl,
         }
     }
 
     pub fn session(&self) -> Option<SessionId> {
         match self {
             Key::Session(id) | Key::Subscription(id, _) | Key::Delivery(id, _) | Key::Inbound(id, _) => Some(*id),
-            Key::Retained(_) | Key::Ban(_) => None,
+            Key::Retained(_) | Key::Ban(_) | Key::User(_) | Key::Acl(_) => None,
         }
     }
 
@@ -78,7 +96,9 @@ impl Key {
         }
         match self {
             Key::Session(_) => {}
-            Key::Subscription(_, name) | Key::Retained(name) | Key::Ban(name) => out.extend_from_slice(name.as_bytes()),
+            Key::Subscription(_, name) | Key::Retained(name) | Key::Ban(name) | Key::User(name) | Key::Acl(name) => {
+                out.extend_from_slice(name.as_bytes())
+            }
             Key::Delivery(_, seq) => out.extend_from_slice(&seq.to_be_bytes()),
             Key::Inbound(_, id) => out.extend_from_slice(&id.get().to_be_bytes()),
         }
@@ -96,6 +116,8 @@ impl Key {
         match table {
             Table::Retained => return Some(Key::Retained(text(bytes)?)),
             Table::Bans => return Some(Key::Ban(text(bytes)?)),
+            Table::Users => return Some(Key::User(text(bytes)?)),
+            Table::Acl => return Some(Key::Acl(text(bytes)?)),
             _ => {}
         }
         let (id, rest) = bytes.split_first_chunk::<8>()?;
@@ -105,7 +127,7 @@ impl Key {
             Table::Subscriptions => Some(Key::Subscription(id, text(rest)?)),
             Table::Deliveries => Some(Key::Delivery(id, u64::from_be_bytes(rest.try_into().ok()?))),
             Table::Inbound => Some(Key::Inbound(id, NonZeroU16::new(u16::from_be_bytes(rest.try_into().ok()?))?)),
-            Table::Retained | Table::Bans => None,
+            Table::Retained | Table::Bans | Table::Users | Table::Acl => None,
         }
     }
 }
@@ -124,6 +146,8 @@ mod tests {
             Key::Inbound(3, id),
             Key::Retained("a/b".into()),
             Key::Ban("client_id c".into()),
+            Key::User("ada".into()),
+            Key::Acl("username ada".into()),
         ] {
             assert_eq!(Key::decode(key.table(), &key.to_bytes()), Some(key.clone()));
         }

@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::held::HeldFile;
 use super::key::{Key, Seq, SessionId, Table};
 use super::medium::Medium;
-use super::row::{BanRow, Row, SessionRow, WallClock};
+use super::row::{BanRow, Row, SessionRow, UserRow, WallClock};
 use super::watch::Fault;
 use crate::config::StoreConfig;
 use crate::session::{Millis, SubscriptionOptions};
@@ -26,6 +26,9 @@ pub enum Loaded {
     Retained(LoadedRetained),
     /// Whom it is about, and the ban.
     Ban(ByteString, BanRow),
+    User(ByteString, UserRow),
+    /// Whom they are for, and rules for topics.
+    Acl(ByteString, ByteString),
 }
 
 /// A retained message without its contents, which stay on disk.
@@ -178,6 +181,16 @@ pub(super) fn load(
         }
         true
     })?;
+    for table in [Table::Users, Table::Acl] {
+        disk.for_each(table, |key, row| {
+            match (key, row) {
+                (Key::User(name), Row::User(row)) => each(Loaded::User(name, row)),
+                (Key::Acl(subject), Row::Acl(rules)) => each(Loaded::Acl(subject, rules)),
+                _ => {}
+            }
+            true
+        })?;
+    }
     // From here on the seal does not hold.
     medium.set_seal(None).map_err(io_fault)?;
     file.let_go().map_err(io_fault)?;

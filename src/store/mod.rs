@@ -1,4 +1,4 @@
-//! Durable state: sessions, subscriptions, messages under way and retained messages, in one database with one writer.
+//! Durable state: sessions, subscriptions, messages under way, retained messages, bans, users and rules, in one database with one writer.
 //!
 //! ```text
 //!   connections ──put, delete──▶ pending ──▶ committer ──one transaction, one sync──▶ disk
@@ -30,7 +30,7 @@ pub use medium::{DATABASE, Directory, DirectoryError, Medium};
 pub use pending::Batch;
 pub use reader::{QueueRows, Reading, RetainedReading};
 pub use repair::{Findings, check, recover};
-pub use row::{BanRow, MAX_STORED_PAYLOAD, Row, RowError, SessionRow, WallClock, WillAuthor};
+pub use row::{BanRow, MAX_STORED_PAYLOAD, Row, RowError, SessionRow, UserRow, WallClock, WillAuthor};
 pub use watch::Fault;
 
 pub use crate::session::Ticket;

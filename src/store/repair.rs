@@ -21,7 +21,7 @@ const DESCRIBED: usize = 20;
 #[derive(Debug, Default)]
 pub struct Findings {
     /// Rows that can be read, in the order of [`Table::ALL`].
-    pub rows: [u64; 6],
+    pub rows: [u64; Table::ALL.len()],
     pub damaged_rows: u64,
     /// What is wrong, beginning with the file as a whole.
     pub faults: Vec<String>,

@@ -11,6 +11,7 @@ use crate::session::{Delivery, Message, Millis, SessionExpiry, SubscriptionOptio
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use mqtt_codec::{Packet, ProtocolVersion, QoS, SubscriptionId, decode};
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ pub enum Row {
     Inbound,
     Retained(Arc<Message>),
     Ban(BanRow),
+    User(UserRow),
+    /// A list of rules for topics, as text.
+    Acl(ByteString),
 }
 
 /// A ban as it is stored.
@@ -40,6 +44,16 @@ pub struct BanRow {
     /// When it ends; `None` is never.
     pub until: Option<Millis>,
     pub reason: ByteString,
+}
+
+/// What is kept of a user's password, as text. It can be attacked offline, so that nothing prints it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserRow(pub ByteString);
+
+impl fmt::Debug for UserRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserRow(…)")
+    }
 }
 
 /// A session as it is stored.
@@ -141,6 +155,7 @@ impl Row {
             Row::Delivery(delivery) => delivery.cost(),
             Row::Retained(message) => message.cost(),
             Row::Ban(ban) => SMALL + ban.reason.len(),
+            Row::User(UserRow(text)) | Row::Acl(text) => SMALL + text.len(),
             Row::Subscription(_) | Row::Released | Row::Inbound => SMALL,
         }
     }
@@ -165,6 +180,7 @@ impl Row {
                 put_moment(out, ban.until, clock);
                 put_bytes(out, ban.reason.as_bytes());
             }
+            Row::User(UserRow(text)) | Row::Acl(text) => put_bytes(out, text.as_bytes()),
         }
         let sum = checksum(table, key, out.get(4..).unwrap_or_default());
         if let Some(place) = out.first_chunk_mut::<4>() {
@@ -200,6 +216,8 @@ impl Row {
             Table::Inbound => Some(Row::Inbound),
             Table::Retained => decode_delivery(&mut reader, clock).map(|stored| Row::Retained(stored.message)),
             Table::Bans => decode_ban(&mut reader, clock).map(Row::Ban),
+            Table::Users => reader.text().map(|text| Row::User(UserRow(text))),
+            Table::Acl => reader.text().map(Row::Acl),
         };
         row.filter(|_| reader.rest.is_empty()).ok_or(RowError::Contents)
     }
@@ -375,7 +393,7 @@ fn qos(bits: u8) -> Option<QoS> {
 }
 
 fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
-    // Strings of MQTT are shorter than 64 KiB.
+    // Strings of MQTT are shorter than 64 KiB, lists of rules have a bound.
     out.put_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     out.put_slice(bytes);
 }

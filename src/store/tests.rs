@@ -70,6 +70,7 @@ fn shown(row: &Row) -> String {
     match row {
         Row::Delivery(delivery) => format!("{:?} {:?}", delivery.message.payload, delivery.qos),
         Row::Retained(message) => format!("{:?} {:?}", message.payload, message.qos),
+        Row::User(UserRow(text)) => text.to_string(),
         other => format!("{other:?}"),
     }
 }
@@ -111,6 +112,7 @@ fn key() -> impl Strategy<Value = Key> {
         (session, id).prop_map(|(session, id)| Key::Inbound(session, id)),
         "[ab]{1,2}".prop_map(|topic| Key::Retained(topic.into())),
         "[ab]{1,2}".prop_map(|name| Key::Ban(format!("username {name}").into())),
+        ("[ab]{1,2}", any::<bool>()).prop_map(|(n, user)| if user { Key::User(n.into()) } else { Key::Acl(n.into()) }),
     ]
 }
 
@@ -150,6 +152,8 @@ fn row_for(key: &Key, value: u8) -> Row {
         Key::Inbound(..) => Row::Inbound,
         Key::Retained(_) => Row::Retained(message(format!("{value}"))),
         Key::Ban(_) => Row::Ban(BanRow { until: Some(value.into()), reason: format!("{value}").into() }),
+        Key::User(_) => Row::User(UserRow(format!("{value}").into())),
+        Key::Acl(_) => Row::Acl(format!("{value}").into()),
     }
 }
 
@@ -168,11 +172,10 @@ fn apply(contents: &mut Contents, step: &Step) {
 /// A delivery's number is used once: puts of one that exists become another step.
 fn once_only(steps: Vec<Vec<Step>>) -> Vec<Vec<Step>> {
     let mut used = std::collections::HashSet::new();
-    let fresh = |step: &Step| match step {
+    let mut fresh = |step: &Step| match step {
         Step::Put(key @ Key::Delivery(..), _) => used.insert(key.clone()),
         _ => true,
     };
-    let mut fresh = fresh;
     steps.into_iter().map(|batch| batch.into_iter().filter(&mut fresh).collect()).collect()
 }
 

@@ -15,7 +15,7 @@ use crate::broker::{Setup, TestBroker};
 use crate::simulated::SimulatedBroker;
 
 /// The hash of `correct horse`, cheap to check.
-const HASH: &str = "$pbkdf2-sm3$i=1000$MDEyMzQ1Njc4OWFiY2RlZg$HnSfj6d7npa2JHucQ6Lv+T+ueW6UyIRnYOoMS+JukaA";
+pub const HASH: &str = "$pbkdf2-sm3$i=1000$MDEyMzQ1Njc4OWFiY2RlZg$HnSfj6d7npa2JHucQ6Lv+T+ueW6UyIRnYOoMS+JukaA";
 pub const PASSWORD: &str = "correct horse";
 
 /// Rules from lines of `allow|deny WHO ACTION TOPIC`, where WHO is `all` or a client identifier.

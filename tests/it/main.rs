@@ -58,6 +58,7 @@ mod slow_subscribers;
 mod stapling;
 mod startup;
 mod stored;
+mod stored_auth;
 mod sys;
 mod tls_options;
 mod tokens;

@@ -8,6 +8,7 @@ mod pattern;
 
 use bytestring::ByteString;
 use mqtt_codec::QoS;
+use serde::{Deserialize, Serialize};
 
 use crate::auth::{Channel, Identity};
 use crate::config::Cidr;
@@ -17,14 +18,16 @@ use pattern::Bound;
 pub use pattern::{PatternError, TopicPattern};
 
 /// What a rule says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Permit {
     Allow,
     Deny,
 }
 
 /// What a rule is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RuleAction {
     Publish,
     Subscribe,
@@ -50,9 +53,19 @@ pub struct Rule {
 pub enum Source {
     /// The line of the ACL file on which it begins.
     Line(usize),
+    /// A list in the store, and its place there, counted from 1.
+    Stored(ListOf, usize),
     /// The client's token.
     Token,
     BuiltIn,
+}
+
+/// Whom a list of rules in the store is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListOf {
+    ClientId,
+    Username,
+    Everyone,
 }
 
 /// Whom a rule concerns.

@@ -18,6 +18,11 @@ pub trait Method: fmt::Debug + Send + Sync {
     /// The value of the property Authentication Method, compared byte by byte.
     fn name(&self) -> &'static str;
 
+    /// Whether there is anybody now who could authenticate by it.
+    fn is_offered(&self) -> bool {
+        true
+    }
+
     /// A new exchange with a client that has said nothing yet.
     fn begin(self: Arc<Self>) -> Box<dyn Exchange>;
 }

@@ -10,53 +10,60 @@ use subtle::ConstantTimeEq;
 
 use super::{Exchange, Method, Step};
 use crate::auth::Accepted;
-use crate::auth::password_file::Users;
 use crate::auth::password_hash::{ScramCredentials, hmac};
+use crate::auth::passwords::{Sources, find};
 
 const NONCE_BYTES: usize = 18;
 /// Longest message of a client: a name and a nonce of a kilobyte each, and room.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// The method, with the users of a password file that have SCRAM credentials.
+/// The method, with the users that have SCRAM credentials.
 pub struct ScramSha256 {
-    users: Arc<Users>,
+    sources: Sources,
     /// Makes up the salts of names that are not there: the same for a name each time, as a salt would be.
     secret: [u8; 32],
-    /// Told for names that are not there.
-    iterations: u32,
 }
 
 impl ScramSha256 {
-    /// `None` when no user has SCRAM credentials, or the operating system gave no random bytes.
-    pub(in crate::auth) fn new(users: Arc<Users>) -> Option<ScramSha256> {
-        let iterations = users.scram().map(ScramCredentials::iterations).max()?;
+    /// `None` when the operating system gave no random bytes.
+    pub(in crate::auth) fn new(sources: Sources) -> Option<ScramSha256> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).ok()?;
-        Some(ScramSha256 { users, secret, iterations })
+        Some(ScramSha256 { sources, secret })
+    }
+
+    /// Told for names that are not there; `None` when nobody has SCRAM credentials.
+    fn iterations(&self) -> Option<u32> {
+        self.sources.iter().filter_map(|accounts| accounts.scram_iterations()).max()
     }
 
     /// What is known of a user, or what nobody knows a password for.
     fn credentials(&self, username: &str) -> (bool, ScramCredentials) {
-        if let Some(credentials) = self.users.get(username).and_then(|hash| hash.as_scram()) {
+        if let Some(credentials) = find(&self.sources, username).as_ref().and_then(|hash| hash.as_scram()) {
             return (true, credentials.clone());
         }
         let made_up = hmac(&self.secret, username.as_bytes());
         let salt = made_up.iter().take(16).copied().collect();
-        let credentials =
-            ScramCredentials { iterations: self.iterations, salt, stored_key: made_up, server_key: made_up };
+        // The last of them may have been removed after the exchange began.
+        let iterations = self.iterations().unwrap_or(ScramCredentials::DEFAULT_ITERATIONS);
+        let credentials = ScramCredentials { iterations, salt, stored_key: made_up, server_key: made_up };
         (false, credentials)
     }
 }
 
 impl fmt::Debug for ScramSha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScramSha256").field("iterations", &self.iterations).finish_non_exhaustive()
+        f.debug_struct("ScramSha256").field("iterations", &self.iterations()).finish_non_exhaustive()
     }
 }
 
 impl Method for ScramSha256 {
     fn name(&self) -> &'static str {
         "SCRAM-SHA-256"
+    }
+
+    fn is_offered(&self) -> bool {
+        self.iterations().is_some()
     }
 
     fn begin(self: Arc<Self>) -> Box<dyn Exchange> {
@@ -122,11 +129,12 @@ impl Exchange for Scram {
                 Step::Continue(answer.into_bytes())
             }
             State::Challenged(challenged) => match challenged.prove(text) {
-                Some(answer) => {
+                // The user may have been removed since the challenge.
+                Some(answer) if self.method.knows(&challenged) => {
                     let username = Some(challenged.username);
                     Step::Accept(Accepted { username, ..Accepted::default() }, answer.into_bytes())
                 }
-                None => Step::Reject,
+                _ => Step::Reject,
             },
             State::Done => Step::Reject,
         }
@@ -134,6 +142,11 @@ impl Exchange for Scram {
 }
 
 impl ScramSha256 {
+    fn knows(&self, challenged: &Challenged) -> bool {
+        let known = find(&self.sources, &challenged.username);
+        known.as_ref().and_then(|hash| hash.as_scram()) == Some(&challenged.credentials)
+    }
+
     /// Answers client-first-message (RFC 5802 section 7) with server-first-message.
     fn challenge(&self, first: &str, own_nonce: &str) -> Option<(Challenged, String)> {
         // "p=": channel binding, which is not offered; "y": the client thinks so too.
@@ -199,7 +212,7 @@ fn unescape(name: &str) -> Option<String> {
 /// Takes arbitrary messages, one to a line, through an exchange in which nobody's password is known, for fuzzing.
 #[doc(hidden)]
 pub fn fuzz_scram(data: &[u8]) {
-    let method = Arc::new(ScramSha256 { users: Arc::default(), secret: [0; 32], iterations: 4096 });
+    let method = Arc::new(ScramSha256 { sources: Arc::new([]), secret: [0; 32] });
     let mut exchange = method.begin();
     for line in data.split(|byte| *byte == b'\n') {
         assert!(!matches!(exchange.step(line), Step::Accept(..)), "somebody was accepted");
@@ -209,6 +222,8 @@ pub fn fuzz_scram(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::password_file::Users;
+    use crate::auth::{Accounts, StoredUsers};
 
     /// What fuzzing begins with, and what it has found.
     #[test]
@@ -232,7 +247,26 @@ mod tests {
     const VERIFIER: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
 
     fn method() -> Arc<ScramSha256> {
-        Arc::new(ScramSha256::new(Arc::new(Users::parse_for_tests(USER))).unwrap())
+        let users = Arc::new(Users::parse_for_tests(USER));
+        Arc::new(ScramSha256::new(Arc::new([users as Arc<dyn Accounts>])).unwrap())
+    }
+
+    #[test]
+    fn it_is_offered_while_a_user_has_credentials_and_who_is_removed_in_an_exchange_is_refused() {
+        let stored = Arc::new(StoredUsers::new(10));
+        let method = Arc::new(ScramSha256::new(Arc::new([Arc::clone(&stored) as Arc<dyn Accounts>])).unwrap());
+        assert!(!method.is_offered());
+        stored.add("user", USER.trim_start_matches("user:").trim_end().parse().unwrap()).unwrap();
+        assert!(method.is_offered());
+        let challenged = || {
+            let (challenged, _) = method.challenge(FIRST, SERVER_NONCE).unwrap();
+            Scram { method: Arc::clone(&method), state: State::Challenged(Box::new(challenged)) }
+        };
+        let (mut first, mut second) = (challenged(), challenged());
+        assert!(matches!(first.step(LAST.as_bytes()), Step::Accept(..)));
+        assert!(stored.remove("user"));
+        assert_eq!(second.step(LAST.as_bytes()), Step::Reject);
+        assert!(!method.is_offered());
     }
 
     #[test]

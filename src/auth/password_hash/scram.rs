@@ -13,8 +13,6 @@ use zeroize::Zeroizing;
 use super::{HashError, check_cost, check_password};
 
 pub(super) const PREFIX: &str = "SCRAM-SHA-256$";
-/// RFC 7677 asks for 4096 at least; this is about 0.1 s of one core in a release build.
-const DEFAULT_ITERATIONS: u32 = 100_000;
 const ITERATIONS: RangeInclusive<u32> = 4_096..=2_000_000;
 const SALT_BYTES: usize = 16;
 const SALT_RANGE: RangeInclusive<usize> = 8..=64;
@@ -31,6 +29,9 @@ pub struct ScramCredentials {
 }
 
 impl ScramCredentials {
+    /// RFC 7677 asks for 4096 at least; this is about 0.1 s of one core in a release build.
+    pub(in crate::auth) const DEFAULT_ITERATIONS: u32 = 100_000;
+
     /// Derives credentials under a fresh salt.
     ///
     /// # Errors
@@ -38,7 +39,7 @@ impl ScramCredentials {
     pub fn new(password: &[u8]) -> Result<ScramCredentials, HashError> {
         let mut salt = vec![0; SALT_BYTES];
         getrandom::fill(&mut salt).map_err(|_| HashError::NoRandomness)?;
-        ScramCredentials::derive(password, salt, DEFAULT_ITERATIONS)
+        ScramCredentials::derive(password, salt, ScramCredentials::DEFAULT_ITERATIONS)
     }
 
     pub(in crate::auth) fn derive(

@@ -1,0 +1,162 @@
+//! `shangmq ctl acl`: the rules for topics in the store of the running broker.
+
+use std::error::Error;
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+
+use crate::auth::acl::{Permit, RuleAction};
+use crate::auth::{RulesFor, WrittenRule};
+use crate::operator::{Client, Request, RulesList, StoredChange};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AclCommand {
+    /// List the rules with their places.
+    List {
+        #[command(flatten)]
+        subject: SubjectArguments,
+    },
+    /// Add rules, one for each topic, at the end of the list for a client id, for a user name or for everyone.
+    Add {
+        #[command(flatten)]
+        subject: SubjectArguments,
+        /// Add before the rule at this place of the list, counted from 1.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        at: Option<u64>,
+        /// Only for messages or subscriptions with one of these QoS, such as 0,1.
+        #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(0..=2))]
+        qos: Option<Vec<u8>>,
+        /// Only for messages with (true) or without (false) the retain flag.
+        #[arg(long)]
+        retain: Option<bool>,
+        /// What the rules say.
+        #[arg(value_parser = ["allow", "deny"])]
+        permit: String,
+        /// What the rules are about.
+        #[arg(value_parser = ["publish", "subscribe", "all"])]
+        action: String,
+        /// Filters as in the ACL file, with or without placeholders, or `eq FILTER`.
+        #[arg(required = true)]
+        topics: Vec<String>,
+    },
+    /// Remove the rule at a place of a list, or all of them.
+    Remove {
+        #[command(flatten)]
+        subject: SubjectArguments,
+        /// The place, counted from 1; the rules after it move up.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), required_unless_present = "whole_list")]
+        at: Option<u64>,
+        /// All rules of the list.
+        #[arg(long, conflicts_with = "at")]
+        whole_list: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct SubjectArguments {
+    /// Rules for clients with this identifier.
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// Rules for clients with this verified user name.
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// Rules for all clients.
+    #[arg(long)]
+    everyone: bool,
+}
+
+impl SubjectArguments {
+    fn subject(self) -> Option<RulesFor> {
+        let named = self.client_id.map(RulesFor::ClientId).or(self.username.map(RulesFor::Username));
+        named.or(self.everyone.then_some(RulesFor::Everyone))
+    }
+
+    fn required(self) -> io::Result<RulesFor> {
+        let none = || io::Error::new(io::ErrorKind::InvalidInput, "name --client-id, --username or --everyone");
+        self.subject().ok_or_else(none)
+    }
+}
+
+impl AclCommand {
+    /// Asks, and writes the answer.
+    pub(super) fn run(
+        self,
+        client: &Client,
+        json: bool,
+        out: &mut impl Write,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let place = |at: Option<u64>| at.map(usize::try_from).transpose();
+        let (request, done) = match self {
+            AclCommand::List { subject } => return list(client, subject.subject(), json, out),
+            AclCommand::Add { subject, at, qos, retain, permit, action, topics } => {
+                let permit = if permit == "allow" { Permit::Allow } else { Permit::Deny };
+                let action = match action.as_str() {
+                    "publish" => RuleAction::Publish,
+                    "subscribe" => RuleAction::Subscribe,
+                    _ => RuleAction::All,
+                };
+                let rule = |topic| WrittenRule { permit, action, topic, qos: qos.clone(), retain };
+                let rules = topics.into_iter().map(rule).collect();
+                (Request::RulesAdd { subject: subject.required()?, place: place(at)?, rules }, "added")
+            }
+            AclCommand::Remove { subject, at, .. } => {
+                (Request::RulesRemove { subject: subject.required()?, place: place(at)? }, "removed")
+            }
+        };
+        let change: StoredChange = client.ask(request)?;
+        Ok(super::stored(change, json, (done, "there are no such rules", "auth.store.acl"), out)?)
+    }
+}
+
+fn list(
+    client: &Client,
+    of: Option<RulesFor>,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut after = None;
+    let mut all = Vec::new();
+    loop {
+        let part: RulesList = client.ask(Request::Rules { of: of.clone(), after })?;
+        all.extend(part.lists);
+        match all.last().filter(|_| part.more) {
+            Some(last) => after = Some(last.subject.clone()),
+            None => break,
+        }
+    }
+    if json {
+        return Ok(writeln!(out, "{}", serde_json::to_string(&all)?)?);
+    }
+    if all.is_empty() {
+        return Ok(writeln!(out, "there are no such rules in the store")?);
+    }
+    for list in &all {
+        // Names are quoted, so that a terminal is not told what to do.
+        match &list.subject {
+            RulesFor::ClientId(id) => writeln!(out, "client id {id:?}")?,
+            RulesFor::Username(name) => writeln!(out, "user name {name:?}")?,
+            RulesFor::Everyone => writeln!(out, "everyone")?,
+        }
+        for (place, rule) in (1..).zip(&list.rules) {
+            let permit = if rule.permit == Permit::Allow { "allow" } else { "deny" };
+            let action = match rule.action {
+                RuleAction::Publish => "publish",
+                RuleAction::Subscribe => "subscribe",
+                RuleAction::All => "all",
+            };
+            write!(out, "  {place} {permit} {action} {:?}", rule.topic)?;
+            if let Some(qos) = &rule.qos {
+                let levels: Vec<String> = qos.iter().map(u8::to_string).collect();
+                write!(out, ", qos {}", levels.join(" or "))?;
+            }
+            match rule.retain {
+                Some(true) => write!(out, ", retained")?,
+                Some(false) => write!(out, ", not retained")?,
+                None => {}
+            }
+            writeln!(out)?;
+        }
+    }
+    Ok(())
+}

@@ -70,6 +70,9 @@ pub struct TransportArguments {
     /// Cipher suites to offer, in order of preference
     #[arg(long, value_name = "SUITE", value_delimiter = ':', help_heading = "Security")]
     ciphers: Vec<String>,
+    /// Groups of the key exchange to offer, in order of preference, such as X25519MLKEM768:X25519; not over TLCP
+    #[arg(long, value_name = "GROUP", value_delimiter = ':', help_heading = "Security")]
+    groups: Vec<String>,
     /// Application protocols to offer by ALPN, in order of preference
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Security")]
     alpn: Vec<String>,
@@ -96,6 +99,8 @@ pub(super) enum TransportError {
     PairNeeded,
     #[error("--sign-cert and --enc-cert are for TLCP: give --protocol tlcp, or --cert and --key")]
     SingleNeeded,
+    #[error("--groups is for TLS and RFC 8998: TLCP exchanges keys by SM2 on its one curve")]
+    NoGroups,
     #[error("--cafile {}: the file holds no certificate", .0.display())]
     EmptyCa(PathBuf),
     #[error(transparent)]
@@ -235,6 +240,7 @@ impl TransportArguments {
             (self.cert.is_some(), "--cert"),
             (self.has_pair(), "a pair of client certificates"),
             (!self.ciphers.is_empty(), "--ciphers"),
+            (!self.groups.is_empty(), "--groups"),
             (!self.alpn.is_empty(), "--alpn"),
             (self.insecure, "--insecure"),
         ];
@@ -244,6 +250,12 @@ impl TransportArguments {
     fn connector(&self, protocol: ClientProtocol, host: &str) -> Result<Connector, TransportError> {
         let mut options = ClientOptions::new(protocol, self.sni.clone().unwrap_or_else(|| host.to_owned()));
         options.ciphers.clone_from(&self.ciphers);
+        if !self.groups.is_empty() {
+            if protocol == ClientProtocol::Tlcp {
+                return Err(TransportError::NoGroups);
+            }
+            options.groups = Some(self.groups.join(":"));
+        }
         options.alpn = self.alpn.iter().map(|name| name.clone().into_bytes()).collect();
         if let Some(path) = &self.cafile {
             options.ca = Certificate::anchors_from_file("--cafile", path)?;
@@ -348,7 +360,9 @@ mod tests {
 
     #[test]
     fn nothing_that_secures_is_ignored_over_tcp() {
-        for option in [&["--insecure"][..], &["--cafile", "ca.pem"], &["--ciphers", "X"], &["--alpn", "mqtt"]] {
+        for option in
+            [&["--insecure"][..], &["--cafile", "ca.pem"], &["--ciphers", "X"], &["--groups", "X"], &["--alpn", "mqtt"]]
+        {
             let arguments = [&["--protocol", "tcp"][..], option].concat();
             assert!(matches!(endpoint(&arguments), Err(TransportError::NotSecured(_))), "{option:?}");
         }

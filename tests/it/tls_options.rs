@@ -3,11 +3,15 @@
 use std::fs;
 use std::path::Path;
 
+use gm_tls::HandshakeFailure;
+use gm_tls::cert::Certificate;
+use gm_tls::client::{ClientOptions, ClientProtocol, Connector};
 use shangmq::config::Config;
 use shangmq::dev_certs::CertKey;
 use shangmq::operator::Trigger;
 use shangmq::server::{Prepared, Server};
-use testkit::Transport;
+use testkit::{Client, Transport, connect};
+use tokio::net::TcpStream;
 
 use crate::broker::certificates;
 
@@ -180,4 +184,40 @@ async fn gm_only_holds_at_a_reload_too() {
     write(false, &set.ca_bundle());
     let done = server.operator().reload_aside(Trigger::Command).await.unwrap();
     assert_eq!((done.listeners.len(), &done.restart_needed[..]), (1, &["crypto.gm_only".to_owned()][..]));
+}
+
+// A client that offered the hybrid of curveSM2 and no other group failed with "no suitable key share".
+#[tokio::test]
+async fn a_client_whose_only_group_is_a_hybrid_with_ml_kem_speaks_mqtt() {
+    let head = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\n";
+    let start = async |ssl: &str, rfc8998: &str| {
+        let text = format!("{head}{}", listener("", ssl, rfc8998, ""));
+        Server::start(Config::parse(Path::new("/nowhere/shangmq.toml"), &text, []).unwrap()).await.unwrap()
+    };
+    let ca = Certificate::anchors_from_file("ca", &certificates().ca_bundle()).unwrap();
+    let open = async |server: &Server, protocol, groups: &str| {
+        let groups = Some(groups.to_owned());
+        let options = ClientOptions { ca: ca.clone(), groups, ..ClientOptions::new(protocol, "localhost") };
+        let stream = TcpStream::connect(server.addresses()[0].1).await.unwrap();
+        Connector::new(&options).unwrap().connect(stream).await
+    };
+    let (x25519, curve_sm2) =
+        ((ClientProtocol::Tls13, "X25519MLKEM768"), (ClientProtocol::Rfc8998, "curveSM2MLKEM768"));
+    let hybrids = start("groups = [\"X25519MLKEM768\"]", "groups = [\"curveSM2MLKEM768\"]").await;
+    let by_default = start("", "").await;
+    for (server, (protocol, group)) in [(&hybrids, x25519), (&hybrids, curve_sm2), (&by_default, curve_sm2)] {
+        let mut client = Client::new(open(server, protocol, group).await.unwrap());
+        client.connect(connect("c")).await;
+        client.ping().await;
+    }
+    // Of a hybrid alone there is no TLS 1.2, and what was not named is not served.
+    for (server, protocol, groups) in [
+        (&hybrids, ClientProtocol::Tls12, "X25519:P-256"),
+        (&hybrids, ClientProtocol::Tls13, "X25519"),
+        (&hybrids, ClientProtocol::Rfc8998, "curveSM2"),
+        (&by_default, ClientProtocol::Tls13, "X25519MLKEM768"),
+    ] {
+        let refused = open(server, protocol, groups).await.unwrap_err();
+        assert_eq!(refused.reason(), HandshakeFailure::PeerAlert(40), "{protocol:?} {groups}");
+    }
 }

@@ -252,7 +252,7 @@ fn rfc8998(options: &ClientOptions) -> Result<SslContextBuilder, ContextError> {
     let mut builder = context::rfc8998_builder(SslMethod::tls_client(), options.groups.as_deref())?;
     context::make_rfc8998(&mut builder, options.groups.as_deref())?;
     context::set_rfc8998_suites(&mut builder, &options.ciphers)?;
-    verify::install(&mut builder, Verifier::Client, Policy::default())?;
+    verify::install(&mut builder, Verifier::Client, Policy { rfc8998: true, ..Policy::default() })?;
     if let Some(identity) = single(options)? {
         context::require_key("rfc8998", identity, "SM2", |kind| kind == KeyKind::Sm2)?;
         context::add_identity(&mut builder, "rfc8998", identity)?;

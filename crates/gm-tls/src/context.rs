@@ -33,7 +33,7 @@ pub struct Identity {
 const TLS_GROUPS: &str = "X25519:P-256:P-384";
 /// The group of RFC 8998 that is of national algorithms alone.
 pub(crate) const GM_GROUP: &str = "curveSM2";
-/// Groups of RFC 8998 when none are named. Section 2 of the RFC allows curveSM2; the hybrid contains it.
+/// Groups of RFC 8998 when none are named. The RFC has curveSM2; its hybrid is of draft-yang-tls-hybrid-sm2-mlkem.
 const RFC8998_GROUPS: &str = "curveSM2:curveSM2MLKEM768";
 /// TLS 1.2 suites when none are named: authenticated encryption with forward secrecy only.
 pub(crate) const TLS12_SUITES: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:\
@@ -103,13 +103,20 @@ pub(crate) fn make_tlcp(context: &mut SslContextBuilder) {
     context.set_options(SslOptions::NO_TICKET);
 }
 
-/// Restricts a context to TLS 1.3 by RFC 8998: its signature algorithm, and SM2 certificates alone.
+/// Restricts a context to TLS 1.3 by RFC 8998: its signature algorithm and its groups. Callers give it SM2 certificates alone, and a
+/// client verifies by [`crate::policy::Policy::rfc8998`].
 pub(crate) fn make_rfc8998(context: &mut SslContextBuilder, groups: Option<&str>) -> Result<(), ContextError> {
+    let groups = groups.unwrap_or(RFC8998_GROUPS);
     context.set_min_proto_version(Some(SslVersion::TLS1_3))?;
     context.set_max_proto_version(Some(SslVersion::TLS1_3))?;
-    context.enable_sm_tls13_strict();
+    // The library's own rules for these suites know no group but curveSM2: a server that keeps them forgets all others once it has
+    // chosen a suite, and a client refuses them, so that the hybrid is offered and never agreed upon. What else they ask holds by
+    // what is set here.
+    if groups == GM_GROUP {
+        context.enable_sm_tls13_strict();
+    }
     context.set_sigalgs_list("sm2sig_sm3")?;
-    set_groups(context, "rfc8998", groups.unwrap_or(RFC8998_GROUPS))
+    set_groups(context, "rfc8998", groups)
 }
 
 /// Sets the groups of an ordinary TLS context.

@@ -8,7 +8,7 @@ use openssl::foreign_types::{ForeignType, ForeignTypeRef};
 use openssl::stack::Stack;
 use openssl::x509::X509Ref;
 
-use crate::cert::{Certificate, KeyKind};
+use crate::cert::{Certificate, KeyKind, KeyUsage};
 
 /// SM2 with SM3, 1.2.156.10197.1.501 (GB/T 33560-2017), as an object identifier is encoded.
 const SM2_WITH_SM3: [u8; 8] = [0x2a, 0x81, 0x1c, 0xcf, 0x55, 0x01, 0x83, 0x75];
@@ -64,6 +64,9 @@ impl fmt::Debug for KeyPurpose {
 pub(crate) struct Policy {
     /// Every certificate must be of SM2 and SM3.
     pub(crate) gm_only: bool,
+    /// The peer's own certificate must be one that RFC 8998 section 3.4.1 lets a server have: an SM2 key that may sign, and an issuer
+    /// that signs by SM2 with SM3.
+    pub(crate) rfc8998: bool,
     /// All of them must be in the certificate that authenticates the peer.
     pub(crate) purposes: Vec<KeyPurpose>,
 }
@@ -77,6 +80,16 @@ impl Policy {
         let found = purposes(certificate);
         self.purposes.iter().find(|wanted| !found.contains(&wanted.encoded))
     }
+}
+
+/// What keeps a certificate from authenticating a server by RFC 8998, section 3.4.1.
+pub(crate) fn unfit_for_rfc8998(certificate: &Certificate) -> Option<&'static str> {
+    if !is_gm(certificate) {
+        return Some("its key and the signature on it must be of SM2 with SM3, by RFC 8998");
+    }
+    // A certificate that says nothing of its use may sign.
+    let signs = certificate.key_usage().is_none_or(|usage| usage.contains(KeyUsage::DIGITAL_SIGNATURE));
+    (!signs).then_some("its key usage lacks digitalSignature, which RFC 8998 asks for")
 }
 
 /// Whether a certificate has an SM2 key and an SM2 signature with SM3.

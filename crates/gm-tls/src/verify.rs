@@ -211,6 +211,13 @@ unsafe fn run(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
         let failure = VerifyFailure::of_usage(role, &certificate.subject(), &what);
         return refuse(context, Some(openssl_sys::X509_V_ERR_INVALID_PURPOSE), failure);
     }
+    if policy.rfc8998
+        && let Some(certificate) = sent.first()
+        && let Some(what) = policy::unfit_for_rfc8998(certificate)
+    {
+        let failure = VerifyFailure::of_usage(role, &certificate.subject(), what);
+        return refuse(context, Some(openssl_sys::X509_V_ERR_CERT_REJECTED), failure);
+    }
     if verifier.is_tlcp()
         && !encryption
         && let [sign, enc] = sent.as_slice()

@@ -251,7 +251,11 @@ fn set_client_auth(
     };
     builder.set_verify(mode);
     let verifier = if kind == ContextKind::Tlcp { Verifier::TlcpServer } else { Verifier::Server };
-    verify::install(builder, verifier, Policy { gm_only, purposes: client_auth.purposes.clone() })?;
+    verify::install(
+        builder,
+        verifier,
+        Policy { gm_only, purposes: client_auth.purposes.clone(), ..Policy::default() },
+    )?;
     if client_auth.verify == VerifyMode::None {
         return Ok(());
     }

@@ -15,6 +15,7 @@ mod authentication;
 mod certificates;
 mod data;
 mod forget;
+mod groups;
 mod harness;
 mod options;
 mod port;

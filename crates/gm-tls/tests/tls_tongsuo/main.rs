@@ -18,6 +18,8 @@ mod certificates;
 mod data;
 #[path = "../tls/forget.rs"]
 mod forget;
+#[path = "../tls/groups.rs"]
+mod groups;
 #[path = "../tls/harness.rs"]
 mod harness;
 #[path = "../tls/options.rs"]

@@ -46,6 +46,7 @@ mod logs;
 mod negotiation;
 mod panics;
 mod password_checks;
+mod posture;
 mod raw;
 mod reload;
 mod retained;

@@ -116,6 +116,11 @@ class DevelopmentBroker:
                 found.setdefault(title, {})[words[1]] = words
         return found
 
+    def port(self, listener):
+        """Where a listener such as `ssl:default` listens."""
+        pattern = re.compile(rf'listening listener="{listener}" address=127\.0\.0\.1:(\d+)')
+        return next(int(found[1]) for line in self.process.output if (found := pattern.search(line)))
+
     def stop(self):
         return self.process.terminate()
 

@@ -107,7 +107,7 @@ impl Arguments {
         let mut connect = self.session.connect(&self.transport, false, UserProperties::default())?;
         let scram = self.session.scram(&mut connect)?;
         let payloads = self.payload.open()?;
-        let io = endpoint.connect().await.map_err(|error| self.transport.advise(error))?;
+        let io = endpoint.connect().await?;
         let limit = self.transport.timeout();
         let (client, _) = establish(io, connect, scram, self.session.max_packet_size(), limit).await?;
         publish_all(client, template, payloads, Interrupt::install()?).await

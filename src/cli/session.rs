@@ -431,6 +431,6 @@ mod tests {
         let refused = ClientError::Refused { reason: mqtt_codec::ReasonCode::NotAuthorized, text: None };
         let code = exit_code(SessionError::Client(refused).into()).unwrap();
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(0x87)));
-        assert!(exit_code(ClientError::Closed.into()).is_err());
+        assert!(exit_code(ClientError::ClosedBeforeConnAck.into()).is_err());
     }
 }

@@ -107,7 +107,7 @@ impl Arguments {
         let mut connect =
             self.session.connect(&self.transport, self.disable_clean_session, UserProperties::default())?;
         let scram = self.session.scram(&mut connect)?;
-        let io = endpoint.connect().await.map_err(|error| self.transport.advise(error))?;
+        let io = endpoint.connect().await?;
         let (mut client, _) = establish(io, connect, scram, max_packet_size, self.transport.timeout()).await?;
         let mut interrupt = Interrupt::install()?;
         client.subscribe(subscriptions.clone())?;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use gm_tls::ContextError;
 use gm_tls::cert::{CertError, Certificate, CertificateChain};
 use gm_tls::client::{ClientIdentity, ClientOptions, ClientProtocol, Connector, Identity};
 use gm_tls::key::{KeyError, Password, PasswordError, PrivateKey};
 use gm_tls::pair::{CertificatePair, PairError, PairParts};
-use gm_tls::{ContextError, HandshakeFailure};
 
 use super::url::{Hidden, Protocol, Url};
-use crate::client::{ConnectError, Endpoint, Security};
+use crate::client::{Advice, Endpoint, Security};
 use crate::net::websocket::DEFAULT_PATH;
 
 /// Where the server is and how to speak to it.
@@ -115,16 +115,6 @@ pub(super) enum TransportError {
     Context(#[from] ContextError),
 }
 
-/// A connection that could not be made, with advice.
-#[derive(Debug, thiserror::Error)]
-#[error("{name} handshake with {at} failed: {advice}")]
-struct Advised {
-    name: &'static str,
-    at: String,
-    advice: String,
-    source: gm_tls::HandshakeError,
-}
-
 /// Keeps a secret out of what clap prints.
 pub(super) fn hidden(text: &str) -> Result<Hidden, std::convert::Infallible> {
     Ok(Hidden::from(text.to_owned()))
@@ -160,7 +150,9 @@ impl TransportArguments {
             Protocol::Tlcp => (Some(ClientProtocol::Tlcp), "TLCP"),
         };
         let security = match protocol {
-            Some(protocol) => Some(Security { connector: self.connector(protocol, &host)?, name }),
+            Some(protocol) => {
+                Some(Security { connector: self.connector(protocol, &host)?, name, advice: self.advice() })
+            }
             None => match self.security_option() {
                 Some(option) => return Err(TransportError::NotSecured(option)),
                 None => None,
@@ -188,40 +180,18 @@ impl TransportArguments {
         Duration::from_secs(self.connect_timeout)
     }
 
-    /// Says what an operator can do about a failed handshake.
-    pub(super) fn advise(&self, error: ConnectError) -> Box<dyn std::error::Error + Send + Sync> {
-        let ConnectError::Handshake { name, at, source } = error else { return error.into() };
-        let advice = match source.reason() {
-            HandshakeFailure::UnknownCa => match &self.cafile {
-                Some(path) => format!("the server's certificate is not signed by any CA in {}", path.display()),
-                None => "the server's certificate is not signed by a known CA".to_owned(),
+    /// What the user gave, for errors of the handshake.
+    fn advice(&self) -> Advice {
+        let shown = [("--cert", &self.cert), ("--sign-cert", &self.sign_cert)];
+        let named = |option: &str, path: &Path| format!("{option} {}", path.display());
+        Advice {
+            trusted: self.cafile.as_deref().map(|path| named("--cafile", path)),
+            shown: shown.into_iter().find_map(|(option, path)| Some(named(option, path.as_deref()?))),
+            wanted: match self.protocol() {
+                Protocol::Tlcp => "--sign-cert, --sign-key, --enc-cert and --enc-key",
+                _ => "--cert and --key",
             },
-            HandshakeFailure::WrongHost => {
-                "the server's certificate is for another name; --sni NAME asks for that name".to_owned()
-            }
-            HandshakeFailure::Expired => {
-                "the server's certificate has expired; or this machine's clock is wrong".to_owned()
-            }
-            HandshakeFailure::NotYetValid => {
-                "the server's certificate is not valid yet; or this machine's clock is wrong".to_owned()
-            }
-            // Servers of TLCP tell a client without certificates by the alert that tells it of suites, too.
-            HandshakeFailure::PeerAlert(116 | 41 | 40) if self.protocol() == Protocol::Tlcp && !self.has_pair() => {
-                "the server asks for a client certificate: give --sign-cert, --sign-key, --enc-cert and --enc-key; or it has none \
-                 of the offered cipher suites"
-                    .to_owned()
-            }
-            HandshakeFailure::PeerAlert(116 | 41) => {
-                "the server asks for a client certificate: give --cert and --key".to_owned()
-            }
-            HandshakeFailure::PeerAlert(48) => "the server does not know the CA of the client certificate".to_owned(),
-            HandshakeFailure::PeerAlert(70 | 40 | 71) => {
-                format!("the server refuses {name}, or has none of the offered cipher suites")
-            }
-            HandshakeFailure::Closed => format!("the server ended it; perhaps nothing there speaks {name}"),
-            _ => return ConnectError::Handshake { name, at, source }.into(),
-        };
-        Advised { name, at, advice, source }.into()
+        }
     }
 
     /// Whether the client has certificates to show.

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gm_tls::client::{Connector, Session};
-use gm_tls::{HandshakeError, TlsStream};
+use gm_tls::{HandshakeError, HandshakeFailure, TlsStream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::advice::Advice;
+use super::unconfirmed::{SessionSlot, Unconfirmed};
 use crate::net::websocket::{self, WsError};
 
 /// Any stream that MQTT can be spoken over.
@@ -23,6 +25,8 @@ pub struct Security {
     pub connector: Connector,
     /// What is spoken, for messages: "TLS", "RFC 8998", "TLCP".
     pub name: &'static str,
+    /// What to say about a handshake that fails.
+    pub advice: Advice,
 }
 
 /// Where a server is and how to speak to it.
@@ -56,10 +60,35 @@ pub enum ConnectError {
     Unreachable { at: String, source: io::Error },
     #[error("no answer from {at} within {secs} seconds while {step}")]
     Timeout { at: String, secs: u64, step: &'static str },
-    #[error("{name} handshake with {at} failed")]
-    Handshake { name: &'static str, at: String, source: HandshakeError },
+    #[error("{name} handshake with {at} failed{}{}", if advice.is_some() { ": " } else { "" }, advice.as_deref().unwrap_or_default())]
+    Handshake { name: &'static str, at: String, advice: Option<String>, source: HandshakeError },
     #[error("WebSocket handshake with {at} failed")]
     WebSocket { at: String, source: WsError },
+}
+
+/// A refused handshake but for its cause.
+#[derive(Debug)]
+pub struct Refusal {
+    name: &'static str,
+    at: String,
+    advice: Advice,
+}
+
+impl Refusal {
+    /// The whole error.
+    pub fn of(&self, source: HandshakeError) -> ConnectError {
+        let advice = self.advice.about(self.name, source.reason());
+        ConnectError::Handshake { name: self.name, at: self.at.clone(), advice, source }
+    }
+
+    /// The refusal that `error` is, met when the client had finished its part.
+    pub fn after(&self, error: &io::Error) -> Option<ConnectError> {
+        let source = HandshakeError::after(error)?;
+        // It did speak the protocol.
+        let closed = source.reason() == HandshakeFailure::Closed;
+        let advice = if closed { None } else { self.advice.about(self.name, source.reason()) };
+        Some(ConnectError::Handshake { name: self.name, at: self.at.clone(), advice, source })
+    }
 }
 
 impl Endpoint {
@@ -80,7 +109,10 @@ impl Endpoint {
         let tcp = self.dial().await?;
         match &self.security {
             None => self.upgrade(tcp).await,
-            Some(security) => self.upgrade(self.secure(security, tcp, None).await?).await,
+            Some(security) => {
+                let tls = self.secure(security, tcp, None).await?;
+                self.upgrade(self.unconfirmed(security, tls, None)).await
+            }
         }
     }
 
@@ -149,7 +181,22 @@ impl Endpoint {
     {
         self.within("in the handshake", security.connector.connect_resuming(io, session))
             .await?
-            .map_err(|source| ConnectError::Handshake { name: security.name, at: self.authority(), source })
+            .map_err(|source| self.refusal(security).of(source))
+    }
+
+    /// What a refused handshake is to be called.
+    pub fn refusal(&self, security: &Security) -> Refusal {
+        Refusal { name: security.name, at: self.authority(), advice: security.advice.clone() }
+    }
+
+    /// A connection as it is until the server's first data, which may be a refusal. `session`: where to put the session it gives.
+    pub fn unconfirmed<S>(
+        &self,
+        security: &Security,
+        tls: TlsStream<S>,
+        session: Option<SessionSlot>,
+    ) -> Unconfirmed<S> {
+        Unconfirmed::new(tls, self.refusal(security), session)
     }
 
     /// Opens the WebSocket over `io`, if there is to be one.
@@ -161,6 +208,10 @@ impl Endpoint {
         let at = self.authority();
         match self.within("opening the WebSocket", websocket::connect(io, &at, path, self.max_message_len)).await? {
             Ok(stream) => Ok(Box::new(stream)),
+            // A server may refuse the handshake below only now.
+            Err(WsError::Io(error)) => {
+                Err(error.downcast().unwrap_or_else(|error| ConnectError::WebSocket { at, source: WsError::Io(error) }))
+            }
             Err(source) => Err(ConnectError::WebSocket { at, source }),
         }
     }

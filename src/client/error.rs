@@ -3,15 +3,18 @@
 use std::io;
 
 use bytestring::ByteString;
-use mqtt_codec::{DecodeError, EncodeError, PacketType, QoS, ReasonCode};
+use mqtt_codec::{DecodeError, EncodeError, PacketType, ProtocolVersion, QoS, ReasonCode};
 
-use super::{ScramError, words};
+use super::{ConnectError, ScramError, words};
 
 /// A connection that failed, or a request that this server does not take.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("the connection failed")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+    /// Below MQTT: a handshake that the server refused when the client took it for complete.
+    #[error(transparent)]
+    Connect(ConnectError),
     #[error("the server sent something that is not MQTT")]
     Decode(#[from] DecodeError),
     #[error("the packet cannot be sent")]
@@ -24,10 +27,11 @@ pub enum ClientError {
     Disconnected { reason: ReasonCode, text: Option<ByteString> },
     #[error(transparent)]
     Scram(#[from] ScramError),
-    #[error("the server closed the connection without a word")]
-    Closed,
+    #[error("the server closed the connection without a word{}", mute(*.0))]
+    Closed(ProtocolVersion),
     #[error(
-        "the server closed the connection instead of answering CONNECT; is another protocol spoken there (--protocol, --ws)?"
+        "the server closed the connection instead of answering CONNECT; is another protocol spoken there (--protocol, --ws)? Or it refuses \
+         this client, and its log says why"
     )]
     ClosedBeforeConnAck,
     #[error("the server sent {0:?} where MQTT does not allow it")]
@@ -54,6 +58,17 @@ impl ClientError {
             _ => None,
         }
     }
+}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> ClientError {
+        error.downcast().map_or_else(ClientError::Io, ClientError::Connect)
+    }
+}
+
+/// What a version that has no DISCONNECT of the server leaves open.
+fn mute(version: ProtocolVersion) -> &'static str {
+    if version.is_v5() { "" } else { ": before MQTT 5 it has none for why; its log says it, or connect with -V 5" }
 }
 
 /// The reason string as an addition to a sentence.

@@ -224,7 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             };
             match received {
                 Ok(packet) => {
-                    let packet = packet?.ok_or(ClientError::Closed)?;
+                    let packet = packet?.ok_or_else(|| ClientError::Closed(self.connection.version()))?;
                     if let Some(event) = self.handle(packet)? {
                         return Ok(event);
                     }

@@ -302,7 +302,10 @@ async fn the_end_of_a_connection_says_why() {
 
     let (mut client, server) = connected().await;
     drop(server);
-    assert!(matches!(client.next().await, Err(ClientError::Closed)));
+    let closed = client.next().await.unwrap_err();
+    assert_eq!(closed.to_string(), "the server closed the connection without a word");
+    let mute = ClientError::Closed(ProtocolVersion::V3_1_1).to_string();
+    assert!(mute.contains("before MQTT 5 it has none for why") && mute.contains("-V 5"), "{mute}");
 
     let (mut client, mut server) = connected().await;
     server.io.write_all(&[0x30, 0x05, 0x00]).await.unwrap();

@@ -8,7 +8,7 @@ use testkit::{Transport, over_every_transport};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::broker::{Setup, TestBroker, certificates};
+use crate::broker::{Secured, Setup, TestBroker, certificates};
 
 /// Longer than any of these runs takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -139,4 +139,75 @@ async fn refused_clients_are_named_with_their_reason() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(error.contains("3 of 3 clients could not connect: the server refused the connection"), "{error}");
+}
+
+const SECURED: [Transport; 4] = [Transport::Tls12, Transport::Tls13, Transport::Rfc8998, Transport::Tlcp];
+
+// A client of TLS 1.3 has finished before the server looks at its certificate, and every handshake that was refused counted as done.
+#[tokio::test]
+async fn handshakes_that_the_server_refuses_do_not_count() {
+    let broker = Setup::new().secured().secured_by(Secured::mutual()).start().await;
+    for transport in SECURED {
+        for more in [&[][..], &["--mqtt"]] {
+            let arguments = [&["handshake", "-c", "2", "--count", "5"], more].concat();
+            let output = finish(start(&broker, transport, &arguments)).await;
+            assert!(!output.status.success(), "{transport:?}");
+            let report = report(&output);
+            assert_eq!(numbers(&report, ["handshakes", "failed"]), [0, 5], "{transport:?}: {report:#}");
+            let failure = &report["failures"]["handshake: no_certificate"];
+            assert_eq!(failure["count"], 5, "{transport:?}: {report:#}");
+            let example = failure["example"].as_str().unwrap();
+            assert!(example.contains("the server asks for a client certificate: give --"), "{transport:?}: {example}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn handshakes_that_the_server_takes_count() {
+    let broker = Setup::new().secured().start().await;
+    for transport in SECURED {
+        let report = bench(&broker, transport, &["handshake", "-c", "2", "--count", "5"]).await;
+        assert_eq!(numbers(&report, ["handshakes", "failed"]), [5, 0], "{transport:?}: {report:#}");
+    }
+}
+
+// A server that gives no session was waited for a second in every connection, and the rate that came of it was told as if it were one.
+#[tokio::test]
+async fn a_server_that_resumes_nothing_is_not_measured_for_resumption() {
+    let broker = Setup::new().secured().start().await;
+    for transport in SECURED {
+        for more in [&[][..], &["--mqtt"]] {
+            let arguments = [&["handshake", "-c", "1", "--resume", "--count", "1000000"], more].concat();
+            let output = finish(start(&broker, transport, &arguments)).await;
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && output.stdout.is_empty(), "{transport:?}");
+            assert!(error.contains("--resume: the server gives no session"), "{transport:?}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_where_the_server_gives_some() {
+    let others = "session_tickets = \"stateless\"\n".to_owned();
+    let secured = Secured { others, tlcp: "reuse_sessions = true\n".to_owned(), ..Secured::default() };
+    let broker = Setup::new().secured().secured_by(secured).start().await;
+    for transport in SECURED {
+        for more in [&[][..], &["--mqtt"]] {
+            let arguments = [&["handshake", "-c", "2", "--resume", "--count", "20"], more].concat();
+            let report = bench(&broker, transport, &arguments).await;
+            assert_eq!(numbers(&report, ["handshakes", "failed", "without_session"]), [20, 0, 0], "{report:#}");
+            let resumed = report["resumed"]["count"].as_u64().unwrap();
+            assert_eq!(resumed, 18, "{transport:?}: {report:#}");
+        }
+    }
+}
+
+// The cause of a lost connection was told twice in a line.
+#[tokio::test]
+async fn a_cause_is_told_once() {
+    let broker = Setup::new().secured().secured_by(Secured::mutual()).start().await;
+    let output = finish(start(&broker, Transport::Tls13, &["pair", "-c", "1", "--count", "1"])).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(error.matches("certificate_required").count(), 1, "{error}");
+    assert!(error.contains("give --cert and --key"), "{error}");
 }

@@ -249,10 +249,20 @@ pub struct Secured {
     pub keys: String,
     /// Further lines of `tlcp_options`.
     pub tlcp: String,
+    /// Further lines of `ssl_options` and `rfc8998_options`.
+    pub others: String,
     /// Whom TLCP clients must be certified by, in place of the set's authority.
     pub tlcp_ca: PathBuf,
     /// Whom other clients must be certified by, in place of the set's authorities.
     pub other_ca: Option<PathBuf>,
+}
+
+impl Secured {
+    /// Clients must show certificates, whatever they speak.
+    pub fn mutual() -> Secured {
+        let required = "fail_if_no_peer_cert = true\n".to_owned();
+        Secured { tlcp: required.clone(), others: required, ..Secured::default() }
+    }
 }
 
 /// TLS, RFC 8998 and TLCP, with verification of the certificates of clients that show some.
@@ -262,6 +272,7 @@ impl Default for Secured {
             protocols: vec!["tls", "rfc8998", "tlcp"],
             keys: String::new(),
             tlcp: String::new(),
+            others: String::new(),
             tlcp_ca: certificates().sm2_ca(),
             other_ca: None,
         }
@@ -289,6 +300,7 @@ impl Secured {
                 &[
                     files(key_names, &certificates.server_ecdsa()),
                     trust(self.other_ca.as_ref().unwrap_or(&certificates.ca_bundle())),
+                    self.others.clone(),
                 ],
             ),
             block(
@@ -297,6 +309,7 @@ impl Secured {
                 &[
                     files(key_names, &certificates.server_sm2()),
                     trust(self.other_ca.as_ref().unwrap_or(&certificates.sm2_ca())),
+                    self.others.clone(),
                 ],
             ),
             block(

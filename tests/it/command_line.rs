@@ -34,27 +34,61 @@ async fn a_user_proves_the_password_by_scram_and_another_password_is_refused() {
     }
 }
 
-// The suites were named, and nothing said that a certificate was asked for.
+/// What `shangmq pub` says when it is refused over `protocol`.
+async fn refusal(address: SocketAddr, protocol: &str, arguments: &[&str]) -> String {
+    let refused = publish(address, &[&["--protocol", protocol, "--sni", "localhost"], arguments].concat()).await;
+    assert!(!refused.status.success(), "{protocol}");
+    String::from_utf8_lossy(&refused.stderr).into_owned()
+}
+
+const PROTOCOLS: [&str; 4] = ["tls1.2", "tls1.3", "rfc8998", "tlcp"];
+
+// Over TLS 1.2 the suites were named, and over TLS 1.3 an alert alone: nothing said that a certificate was asked for, or how to give one.
 #[tokio::test]
-async fn a_client_without_a_pair_is_told_that_tlcp_asks_for_one() {
-    let secured = Secured { tlcp: "fail_if_no_peer_cert = true\n".to_owned(), ..Secured::default() };
-    let broker = Setup::new().secured().secured_by(secured).start().await;
+async fn a_client_without_certificates_is_told_that_the_server_asks_for_some() {
+    let broker = Setup::new().secured().secured_by(Secured::mutual()).start().await;
     let address = broker.address(Transport::Tlcp);
-    let ca = certificates().sm2_ca();
-    let arguments = ["--protocol", "tlcp", "--cafile", ca.to_str().unwrap(), "--sni", "localhost"];
-    let refused = publish(address, &arguments).await;
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success());
-    assert!(
-        said.contains(
-            "the server asks for a client certificate: give --sign-cert, --sign-key, --enc-cert and --enc-key"
-        ),
-        "{said}"
-    );
+    let ca = certificates().ca_bundle();
+    let ca = ca.to_str().unwrap();
+    for protocol in PROTOCOLS {
+        let said = refusal(address, protocol, &["--cafile", ca]).await;
+        let options = match protocol {
+            "tlcp" => "--sign-cert, --sign-key, --enc-cert and --enc-key",
+            _ => "--cert and --key",
+        };
+        let wanted =
+            format!("the server asks for a client certificate: give {options}: the peer asked for a certificate");
+        assert!(said.contains(&wanted), "{protocol}: {said}");
+        assert!(!said.contains("cipher suites") && !said.contains("SSL routines"), "{protocol}: {said}");
+        assert_eq!(said.matches("alert").count(), 1, "{protocol}: {said}");
+    }
     let (sign, enc) = (certificates().client_sign(), certificates().client_enc());
     let files = [&sign.cert, &sign.key, &enc.cert, &enc.key].map(|path| path.to_str().unwrap().to_owned());
     let [sign_cert, sign_key, enc_cert, enc_key] = files.each_ref().map(String::as_str);
     let pair = ["--sign-cert", sign_cert, "--sign-key", sign_key, "--enc-cert", enc_cert, "--enc-key", enc_key];
-    let good = publish(address, &[&arguments[..], &pair].concat()).await;
+    let arguments = [&["--protocol", "tlcp", "--cafile", ca, "--sni", "localhost"][..], &pair].concat();
+    let good = publish(address, &arguments).await;
     assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+}
+
+// Both sides said "unknown CA", and nobody knew which of the two certificates was meant.
+#[tokio::test]
+async fn it_is_said_whose_certificate_is_not_trusted() {
+    let certificates = certificates();
+    let rsa = certificates.rsa_ca();
+    let secured = Secured { other_ca: Some(rsa.clone()), ..Secured::mutual() };
+    let broker = Setup::new().secured().secured_by(secured).start().await;
+    let address = broker.address(Transport::Tls13);
+    let (rsa, bundle) = (rsa.to_str().unwrap(), certificates.ca_bundle());
+    let client = certificates.client_ecdsa();
+    let (cert, key) = (client.cert.to_str().unwrap(), client.key.to_str().unwrap());
+    for protocol in ["tls1.2", "tls1.3"] {
+        let said = refusal(address, protocol, &["--cafile", rsa, "--cert", cert, "--key", key]).await;
+        let wanted = format!("the server's certificate does not lead to any CA in --cafile {rsa}: ");
+        assert!(said.contains(&wanted), "{protocol}: {said}");
+        let arguments = ["--cafile", bundle.to_str().unwrap(), "--cert", cert, "--key", key];
+        let said = refusal(address, protocol, &arguments).await;
+        let wanted = format!("the server does not trust the client certificate (--cert {cert}): ");
+        assert!(said.contains(&wanted) && said.contains("alert 48 (unknown_ca)"), "{protocol}: {said}");
+    }
 }

@@ -6,7 +6,7 @@ use std::ffi::c_long;
 use openssl::foreign_types::{ForeignType, ForeignTypeRef};
 use openssl::{
     error::ErrorStack,
-    ssl::{SslCipher, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslVersion, cipher_name},
+    ssl::{SslCipher, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslVersion, cipher_name},
     stack::StackRef,
     x509::{X509Ref, store::X509StoreBuilder, verify::X509VerifyFlags},
 };
@@ -399,4 +399,12 @@ pub(crate) fn require_key(
         found: found.to_string(),
         wanted,
     })
+}
+
+/// Whether the server of a client, before TLS 1.3, has asked for a certificate where there is none to show.
+pub(crate) fn was_asked_in_vain(ssl: &SslRef) -> bool {
+    // SAFETY: the connection is live while it is borrowed; without a place for the kinds the library only counts them.
+    let kinds =
+        unsafe { openssl_sys::SSL_ctrl(ssl.as_ptr(), ffi::SSL_CTRL_GET_CLIENT_CERT_TYPES, 0, std::ptr::null_mut()) };
+    kinds > 0 && ssl.certificate().is_none()
 }

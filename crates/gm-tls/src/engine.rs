@@ -21,8 +21,10 @@ use openssl::{
 
 use crate::{
     after::Records,
+    alert::PeerAlert,
     client::Session,
-    error::{HandshakeError, HandshakeFailure, alert_name},
+    context,
+    error::{HandshakeError, HandshakeFailure},
     forget,
     identity::{PeerCertificates, PeerIdentity, Protocol},
     pair,
@@ -162,7 +164,9 @@ impl Engine {
             Err(error) => {
                 let refused = verify::take_failure();
                 let pair = self.role == Role::Server && self.stream.ssl_mut().is_ntls();
-                return Err(HandshakeError::from_library(error, refused, pair));
+                let error = HandshakeError::from_library(error, refused, pair);
+                let in_vain = self.role == Role::Client && context::was_asked_in_vain(self.stream.ssl());
+                return Err(if in_vain { error.for_want_of_a_certificate() } else { error });
             }
         }
         let certificates = PeerCertificates::of(self.stream.ssl_mut());
@@ -277,15 +281,10 @@ impl Engine {
 
     fn transport_error(&self, error: &openssl::ssl::Error) -> io::Error {
         let ended = self.stream.get_ref().ended;
+        if let Some(alert) = error.ssl_error().and_then(PeerAlert::in_stack) {
+            return alert.into_io();
+        }
         match error.ssl_error().map(ErrorStack::errors).and_then(<[_]>::first) {
-            // Alerts of the peer come with their number added to 1000.
-            Some(first) if (1000..1256).contains(&first.reason_code()) => {
-                let alert = u8::try_from(first.reason_code() - 1000).unwrap_or_default();
-                io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    format!("the peer ended the connection with alert {alert} ({})", alert_name(alert)),
-                )
-            }
             Some(first) if first.reason_code() != UNEXPECTED_EOF => {
                 io::Error::new(io::ErrorKind::InvalidData, first.reason().unwrap_or("unknown TLS error"))
             }

@@ -9,7 +9,11 @@ use openssl::{
     x509::X509VerifyResult,
 };
 
-use crate::{pair::PairError, revocation::Reason};
+use crate::{
+    alert::{self, PeerAlert},
+    pair::PairError,
+    revocation::Reason,
+};
 
 /// A configuration that no context can be built from.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +122,7 @@ pub enum HandshakeFailure {
     Version,
     /// ALPN was offered and nothing in it is served.
     NoSharedAlpn,
-    /// A certificate was required and none came; over TLCP also: only one of the two.
+    /// A certificate was required and none came; over TLCP also: only one of the two. To a client: the server has asked for one.
     NoCertificate,
     /// The chain does not end in a configured CA.
     UnknownCa,
@@ -164,7 +168,7 @@ impl HandshakeFailure {
             Self::BadCertificate => "bad_certificate",
             Self::BadRecord => "bad_record",
             Self::BadMessage => "bad_message",
-            Self::PeerAlert(alert) => alert_label(alert),
+            Self::PeerAlert(code) => alert::label(code),
             Self::Closed => "closed",
             Self::Io => "io",
             Self::Other => "other",
@@ -235,7 +239,36 @@ impl HandshakeError {
         }
         let (reason, detail) = found;
         let detail = if detail.is_empty() { "the TLS library gave no reason".to_owned() } else { detail };
-        Self { reason, detail, source: Some(Box::new(stack.clone())) }
+        // An alert says all there is; the library would repeat its number.
+        let source = (!matches!(reason, HandshakeFailure::PeerAlert(_))).then(|| Box::new(stack.clone()) as _);
+        Self { reason, detail, source }
+    }
+
+    /// Client only: what the server said of the client's part of the handshake, where `error` of reading or writing is that. A server of
+    /// TLS 1.3 looks at that part when the client has finished, and refuses by an alert, or by an end, in place of its first data.
+    pub fn after(error: &io::Error) -> Option<Self> {
+        if let Some(alert) = PeerAlert::in_io(error) {
+            let refused = Self::new(HandshakeFailure::PeerAlert(alert.0), refused_by(alert));
+            return Some(if alert.0 == CERTIFICATE_REQUIRED { refused.for_want_of_a_certificate() } else { refused });
+        }
+        let cut = matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+        cut.then(|| {
+            Self::new(
+                HandshakeFailure::Closed,
+                format!("the peer cut the connection off as one does that refuses: {error}"),
+            )
+        })
+    }
+
+    /// The same refusal by a peer that had asked for a certificate and got none.
+    pub(crate) fn for_want_of_a_certificate(self) -> Self {
+        match self.reason {
+            HandshakeFailure::PeerAlert(code @ (40..=43 | 46 | CERTIFICATE_REQUIRED)) => Self::new(
+                HandshakeFailure::NoCertificate,
+                format!("the peer asked for a certificate, got none, and refused with {}", PeerAlert(code)),
+            ),
+            _ => self,
+        }
     }
 
     /// The reason as a metric's label.
@@ -335,19 +368,21 @@ pub(crate) fn shortened(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Offset at which the library reports alerts received from the peer, `SSL_AD_REASON_OFFSET`.
-const ALERT_OFFSET: i32 = 1000;
+/// What a peer's alert in a handshake comes to.
+fn refused_by(alert: PeerAlert) -> String {
+    match alert::meaning(alert.0) {
+        Some(meaning) => format!("the peer refused with {alert}: {meaning}"),
+        None => format!("the peer refused with {alert}"),
+    }
+}
+
+/// RFC 8446 section 6.2: what a server of TLS 1.3 says to a client that has shown no certificate.
+const CERTIFICATE_REQUIRED: u8 = 116;
 
 /// Reason codes of `openssl/sslerr.h`.
 fn classify(code: i32, words: &str, pair: bool) -> (HandshakeFailure, String) {
-    if let Some(alert) = code.checked_sub(ALERT_OFFSET).and_then(|alert| u8::try_from(alert).ok()) {
-        return (
-            HandshakeFailure::PeerAlert(alert),
-            match alert_meaning(alert) {
-                Some(meaning) => format!("the peer refused with alert {alert} ({}): {meaning}", alert_name(alert)),
-                None => format!("the peer refused with alert {alert} ({})", alert_name(alert)),
-            },
-        );
+    if let Some(alert) = PeerAlert::from_library(code) {
+        return (HandshakeFailure::PeerAlert(alert.0), refused_by(alert));
     }
     let reason = match code {
         193 | 101 | 118 | 295 | 410 | 297 => HandshakeFailure::NoSharedSuite,
@@ -375,87 +410,6 @@ fn classify(code: i32, words: &str, pair: bool) -> (HandshakeFailure, String) {
         _ => words.to_owned(),
     };
     (reason, detail)
-}
-
-/// The alert of a peer as a metric's label.
-fn alert_label(alert: u8) -> &'static str {
-    match alert {
-        40 => "alert_handshake_failure",
-        42 => "alert_bad_certificate",
-        43 => "alert_unsupported_certificate",
-        44 => "alert_certificate_revoked",
-        45 => "alert_certificate_expired",
-        46 => "alert_certificate_unknown",
-        47 => "alert_illegal_parameter",
-        48 => "alert_unknown_ca",
-        49 => "alert_access_denied",
-        50 => "alert_decode_error",
-        51 => "alert_decrypt_error",
-        70 => "alert_protocol_version",
-        71 => "alert_insufficient_security",
-        80 => "alert_internal_error",
-        112 => "alert_unrecognized_name",
-        116 => "alert_certificate_required",
-        120 => "alert_no_application_protocol",
-        _ => "alert_other",
-    }
-}
-
-/// What a peer most likely means by an alert, and what to do.
-fn alert_meaning(alert: u8) -> Option<&'static str> {
-    Some(match alert {
-        40 => "it found nothing in common with this side, or a certificate that it wants is missing",
-        42 | 43 | 46 => {
-            "it does not take this side's certificate; ask it why, its names and usages are the usual causes"
-        }
-        44 => "to it, this side's certificate is revoked",
-        45 => "to it, this side's certificate has expired; compare the clocks",
-        48 => {
-            "it does not know the authority of this side's certificate: it lacks the CA, or the file of the certificate lacks an intermediate"
-        }
-        51 => "to it, a signature of this side is wrong; over SM2, compare the signer's identity",
-        70 => "it does not speak the version that was chosen",
-        71 => "the keys or suites of this side are too weak to it",
-        112 => "it is not the host that was asked for",
-        116 => "it asks for a certificate, and this side has shown none",
-        _ => return None,
-    })
-}
-
-/// Names of RFC 8446 section 6.2 and of the alert protocol of GB/T 38636-2020.
-pub fn alert_name(alert: u8) -> &'static str {
-    match alert {
-        0 => "close_notify",
-        10 => "unexpected_message",
-        20 => "bad_record_mac",
-        21 => "decryption_failed",
-        22 => "record_overflow",
-        30 => "decompression_failure",
-        40 => "handshake_failure",
-        41 => "no_certificate",
-        42 => "bad_certificate",
-        43 => "unsupported_certificate",
-        44 => "certificate_revoked",
-        45 => "certificate_expired",
-        46 => "certificate_unknown",
-        47 => "illegal_parameter",
-        48 => "unknown_ca",
-        49 => "access_denied",
-        50 => "decode_error",
-        51 => "decrypt_error",
-        70 => "protocol_version",
-        71 => "insufficient_security",
-        80 => "internal_error",
-        86 => "inappropriate_fallback",
-        90 => "user_canceled",
-        100 => "no_renegotiation",
-        109 => "missing_extension",
-        110 => "unsupported_extension",
-        112 => "unrecognized_name",
-        116 => "certificate_required",
-        120 => "no_application_protocol",
-        _ => "unknown",
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use openssl_sys::{SSL_CTX, SSL_METHOD, SSL_SESSION, X509_STORE_CTX, X509_VERIFY_
 /// Purpose that accepts every key usage, `X509_PURPOSE_ANY`.
 pub(crate) const X509_PURPOSE_ANY: c_int = 7;
 
+/// `SSL_CTRL_GET_CLIENT_CERT_TYPES`, by which `SSL_get0_certificate_types` is defined.
+pub(crate) const SSL_CTRL_GET_CLIENT_CERT_TYPES: c_int = 103;
+
 unsafe extern "C" {
     /// Replaces the verification of a peer's chain: called exactly once for each chain, where the ordinary callback runs for
     /// each certificate and cannot tell the two chains of a TLCP peer apart.

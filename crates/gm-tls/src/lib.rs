@@ -16,6 +16,8 @@ pub mod suites;
 #[cfg(feature = "tongsuo")]
 mod after;
 #[cfg(feature = "tongsuo")]
+mod alert;
+#[cfg(feature = "tongsuo")]
 pub mod cert;
 #[cfg(feature = "tongsuo")]
 pub mod client;

@@ -18,6 +18,7 @@ use super::pool::Pool;
 use super::progress::Progress;
 use super::report::{Failures, Latency, fmt_latencies, latencies};
 use super::{on_this_thread, write_report};
+use crate::causes::Causes;
 use crate::cli::Outcome;
 use crate::cli::session::Interrupt;
 
@@ -173,7 +174,7 @@ impl Worker {
                     shared.done.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    self.failures.count(&error.cause(), 1, || error.in_full());
+                    self.failures.count(&error.cause(), 1, || Causes(&error).to_string());
                     shared.failed.fetch_add(1, Ordering::Relaxed);
                     let pause = Instant::now() + PAUSE;
                     sleep_until(shared.deadline.map_or(pause, |deadline| pause.min(deadline))).await;

@@ -25,20 +25,18 @@ use super::options::duration;
 use super::progress::Progress;
 use super::report::{Run, Tally};
 use super::write_report;
+use crate::causes::Causes;
 use crate::cli::Outcome;
 use crate::cli::session::{Interrupt, random_id};
 use crate::cli::transport::{TransportArguments, hidden};
 use crate::cli::url::Hidden;
-use crate::client::{Client, ClientError, ConnectError, Endpoint, Security, words};
+use crate::client::{Client, ClientError, ConnectError, Endpoint, Security, SessionSlot, words};
 
 /// Largest packet taken from the server; nothing but CONNACK is expected.
 const MAX_PACKET_SIZE: u32 = 64 * 1024;
 
 /// Pause of a worker after a failure: a server that is down is not hammered.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// How long a server may take to send the session after a handshake of TLS 1.3.
-const SESSION_WAIT: Duration = Duration::from_secs(1);
 
 /// How long the orderly end of a connection may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
@@ -86,6 +84,11 @@ enum BenchError {
     NothingToResume,
     #[error("--ws needs --mqtt: a WebSocket alone is not measured")]
     WebSocketAlone,
+    #[error(
+        "--resume: the server gives no session, so that nothing can be resumed; shangmq gives some with session_tickets = \"stateless\" or \
+         reuse_sessions = true in the options of the protocol"
+    )]
+    NoSession,
 }
 
 /// Why an attempt failed.
@@ -115,6 +118,8 @@ struct Plan {
     stopped: AtomicBool,
     succeeded: AtomicU64,
     failed: AtomicU64,
+    /// Whether the server has given a session to some connection.
+    resumable: AtomicBool,
 }
 
 /// What came of a successful attempt.
@@ -181,6 +186,9 @@ impl Arguments {
         let client_certificate = self.transport.has_identity();
         let run =
             Run { server, transport, client_certificate, mqtt: self.mqtt, concurrency: self.concurrency, elapsed };
+        if self.resume && tally.without_session > 0 && !plan.resumable.load(Ordering::Relaxed) {
+            return Err(BenchError::NoSession.into());
+        }
         let report = tally.into_report(run);
         write_report(&report, self.json)?;
         Ok(if report.handshakes > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -202,6 +210,7 @@ impl Arguments {
             stopped: AtomicBool::new(false),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            resumable: AtomicBool::new(false),
         }
     }
 }
@@ -225,12 +234,12 @@ impl Plan {
         }
     }
 
-    /// Connects once. `wants_session` asks for a session to resume by the next.
-    async fn attempt(&self, session: Option<&Session>, wants_session: bool) -> Result<Success, AttemptError> {
+    /// Connects once.
+    async fn attempt(&self, session: Option<&Session>) -> Result<Success, AttemptError> {
         let start = Instant::now();
         let tcp = self.endpoint.dial().await?;
         match &self.endpoint.security {
-            Some(security) => self.secured(security, tcp, session, wants_session, start).await,
+            Some(security) => self.secured(security, tcp, session, start).await,
             None => self.plain(tcp, start).await,
         }
     }
@@ -251,25 +260,30 @@ impl Plan {
         security: &Security,
         tcp: TcpStream,
         session: Option<&Session>,
-        wants_session: bool,
         start: Instant,
     ) -> Result<Success, AttemptError> {
         let mut tls = self.endpoint.secure(security, tcp, session).await?;
+        let mut latency = start.elapsed();
         let identity = tls.peer_identity();
         let spoken = Some((identity.protocol.name(), identity.suite));
         let resumed = identity.resumed;
-        let mut latency = start.elapsed();
-        let fresh = match identity.protocol {
-            _ if !wants_session || resumed => None,
-            Protocol::Tls12 | Protocol::Tlcp => tls.session(),
-            Protocol::Tls13 | Protocol::Rfc8998 => obtain_session(&mut tls).await,
-        };
+        let later = matches!(identity.protocol, Protocol::Tls13 | Protocol::Rfc8998);
+        // Before TLS 1.3 the session is part of the handshake.
+        let mut fresh = if later || resumed { None } else { tls.session() };
         if self.mqtt {
-            // Waiting for a session is no part of what is measured.
-            let resumption = Instant::now();
-            let client = self.greet(self.endpoint.upgrade(tls).await?).await?;
-            latency += resumption.elapsed();
+            let slot = SessionSlot::default();
+            let wanted = (later && self.resume && !resumed).then(|| Arc::clone(&slot));
+            let greeting = Instant::now();
+            let io = self.endpoint.unconfirmed(security, tls, wanted);
+            let client = self.greet(self.endpoint.upgrade(io).await?).await?;
+            latency += greeting.elapsed();
+            fresh = fresh.or_else(|| slot.get().cloned());
             let _ = timeout(CLOSE_WAIT, client.disconnect()).await;
+        } else if later && !resumed {
+            fresh = match confirmed(&mut tls).await {
+                Ok(session) => session,
+                Err(error) => self.endpoint.refusal(security).after(&error).map_or(Ok(None), Err)?,
+            };
         } else {
             // Without close_notify both sides must forget the session (RFC 5246, section 7.2.1).
             let _ = timeout(CLOSE_WAIT, tls.shutdown()).await;
@@ -313,6 +327,9 @@ impl AttemptError {
                 format!("handshake: {}", source.reason().label())
             }
             AttemptError::Connect(ConnectError::WebSocket { .. }) => "websocket".to_owned(),
+            AttemptError::Client(ClientError::Connect(ConnectError::Handshake { source, .. })) => {
+                format!("handshake: {}", source.reason().label())
+            }
             AttemptError::Client(error) => match error.reason() {
                 Some(reason) => format!("mqtt: {}", words(reason)),
                 None => "mqtt".to_owned(),
@@ -321,27 +338,15 @@ impl AttemptError {
             AttemptError::Random(_) => "random bytes".to_owned(),
         }
     }
-
-    /// The error with its causes in one line.
-    fn in_full(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
-    }
 }
 
 /// Connects until the plan ends. An attempt that the end interrupts is not counted.
 async fn work(plan: Arc<Plan>, mut tally: Tally) -> Tally {
     let mut session = None;
-    let mut wants_session = plan.resume;
     while plan.begin() {
         let attempt = tokio::select! {
             biased;
-            attempt = plan.attempt(session.as_ref(), wants_session) => attempt,
+            attempt = plan.attempt(session.as_ref()) => attempt,
             () = plan.over() => break,
         };
         match attempt {
@@ -349,17 +354,23 @@ async fn work(plan: Arc<Plan>, mut tally: Tally) -> Tally {
                 plan.succeeded.fetch_add(1, Ordering::Relaxed);
                 tally.succeed(success.resumed, success.latency);
                 tally.spoken = tally.spoken.or(success.spoken);
+                if !plan.resume || success.resumed {
+                    continue;
+                }
                 if success.session.is_some() {
+                    plan.resumable.store(true, Ordering::Relaxed);
                     session = success.session;
-                } else if plan.resume && !success.resumed {
-                    // A server that gave none once is not waited for again.
-                    wants_session = false;
+                } else {
                     tally.without_session += 1;
+                    // Nothing is measured of a server that gives none at all.
+                    if !plan.resumable.load(Ordering::Relaxed) {
+                        plan.stopped.store(true, Ordering::Relaxed);
+                    }
                 }
             }
             Err(error) => {
                 plan.failed.fetch_add(1, Ordering::Relaxed);
-                tally.fail(&error.cause(), || error.in_full());
+                tally.fail(&error.cause(), || Causes(&error).to_string());
                 session = None;
                 sleep(PAUSE).await;
             }
@@ -368,19 +379,31 @@ async fn work(plan: Arc<Plan>, mut tally: Tally) -> Tally {
     tally
 }
 
-/// The session of a connection. Over TLS 1.3 the server sends it after the handshake, so it has to be read.
-async fn obtain_session(tls: &mut TlsStream<TcpStream>) -> Option<Session> {
-    let wait = poll_fn(|cx| {
-        if let Some(session) = tls.session() {
-            return Poll::Ready(Some(session));
-        }
-        let mut byte = [0];
-        match Pin::new(&mut *tls).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(_) => Poll::Ready(tls.session()),
-            Poll::Pending => tls.session().map_or(Poll::Pending, |session| Poll::Ready(Some(session))),
-        }
-    });
-    timeout(SESSION_WAIT, wait).await.unwrap_or(None)
+/// Ends a connection of TLS 1.3 and hears what becomes of it: the client has finished the handshake before the server looked at its
+/// certificate. A session is the server's consent; one that gives none consents by ending the connection as it was asked to, or by silence.
+async fn confirmed(tls: &mut TlsStream<TcpStream>) -> io::Result<Option<Session>> {
+    let last_word = async {
+        tls.shutdown().await?;
+        poll_fn(|cx| {
+            loop {
+                let mut byte = [0];
+                let mut buf = ReadBuf::new(&mut byte);
+                let read = Pin::new(&mut *tls).poll_read(cx, &mut buf);
+                if let Some(session) = tls.session() {
+                    return Poll::Ready(Ok(Some(session)));
+                }
+                match read {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Ok(None)),
+                    // What the server says besides is of no interest.
+                    Poll::Ready(Ok(())) => {}
+                }
+            }
+        })
+        .await
+    };
+    timeout(CLOSE_WAIT, last_word).await.unwrap_or(Ok(None))
 }
 
 #[cfg(test)]

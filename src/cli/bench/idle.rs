@@ -17,6 +17,7 @@ use super::pool::Pool;
 use super::progress::Progress;
 use super::report::Failures;
 use super::{on_this_thread, write_report};
+use crate::causes::Causes;
 use crate::cli::Outcome;
 use crate::cli::session::Interrupt;
 
@@ -96,7 +97,7 @@ impl Arguments {
                     opened = &mut handle => {
                         match opened? {
                             Ok((link, _)) => links.push(link),
-                            Err(error) => failures.count(&error.cause(), 1, || error.in_full()),
+                            Err(error) => failures.count(&error.cause(), 1, || Causes(&error).to_string()),
                         }
                         break;
                     }

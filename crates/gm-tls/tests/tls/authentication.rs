@@ -1,7 +1,7 @@
 //! Which peers are let in, and what is said of those that are not.
 
 use gm_tls::{
-    HandshakeFailure as Failure,
+    HandshakeError, HandshakeFailure as Failure,
     cert::KeyKind::Sm2,
     client::{ClientIdentity, ClientOptions, ClientProtocol},
     server::{ClientAuth, ServerContexts, ServerOptions, TlcpOptions, VerifyMode},
@@ -71,6 +71,23 @@ over_every_protocol!(accepts_a_client_with_its_certificates, |protocol| async mo
 
 over_every_protocol!(refuses_a_client_without_certificates, |protocol| async move {
     assert_eq!(refused(&client_options(protocol)).await, Failure::NoCertificate);
+});
+
+// Before TLS 1.3 the alert is the one that also says that there is no suite in common.
+over_every_protocol!(a_client_without_certificates_learns_that_one_was_asked_for, |protocol| async move {
+    let (_, connected) = meet(&server(VerifyMode::Required), &client_options(protocol)).await;
+    let told = match connected {
+        Ok(mut stream) => HandshakeError::after(&stream.read(&mut [0]).await.unwrap_err()).unwrap(),
+        Err(error) => error,
+    };
+    assert_eq!(told.reason(), Failure::NoCertificate, "{told}");
+    let stranger = ClientOptions { identity: Some(issued(protocol, false, |_| ())), ..client_options(protocol) };
+    let (_, connected) = meet(&server(VerifyMode::Required), &stranger).await;
+    let told = match connected {
+        Ok(mut stream) => HandshakeError::after(&stream.read(&mut [0]).await.unwrap_err()).unwrap(),
+        Err(error) => error,
+    };
+    assert_eq!(told.reason(), Failure::PeerAlert(48), "{told}");
 });
 
 over_every_protocol!(lets_a_client_without_certificates_in_if_they_are_optional, |protocol| async move {

@@ -61,7 +61,7 @@ pub(in crate::cli::bench) enum LinkError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("the connection failed: {0}")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
     #[error("the server closed the connection")]
     Closed,
     #[error("the server sent something that is not MQTT: {0}")]
@@ -106,16 +106,11 @@ impl LinkError {
             other => other.to_string(),
         }
     }
+}
 
-    /// The error with its causes in one line.
-    pub fn in_full(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> LinkError {
+        error.downcast().map_or_else(LinkError::Io, LinkError::Connect)
     }
 }
 

@@ -31,6 +31,7 @@ use super::pool::Pool;
 use super::progress::Progress;
 use super::report::Failures;
 use super::{on_this_thread, write_report};
+use crate::causes::Causes;
 use crate::cli::Outcome;
 use crate::cli::session::{Interrupt, qos};
 use account::{Account, Books};
@@ -411,7 +412,7 @@ async fn gather<T>(handles: Vec<Option<JoinHandle<Result<T, LinkError>>>>) -> Re
                 done.push(client);
                 continue;
             }
-            Ok(Err(error)) => error.in_full(),
+            Ok(Err(error)) => Causes(&error).to_string(),
             Err(error) => error.to_string(),
         };
         if failed == 0 {
@@ -424,7 +425,7 @@ async fn gather<T>(handles: Vec<Option<JoinHandle<Result<T, LinkError>>>>) -> Re
 
 fn count_failure(failures: &mut Failures, result: Result<(), LinkError>) {
     if let Err(error) = result {
-        failures.count(&error.cause(), 1, || error.in_full());
+        failures.count(&error.cause(), 1, || Causes(&error).to_string());
     }
 }
 

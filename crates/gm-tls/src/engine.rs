@@ -27,7 +27,7 @@ use crate::{
     error::{HandshakeError, HandshakeFailure},
     forget,
     identity::{PeerCertificates, PeerIdentity, Protocol},
-    pair,
+    pair, psk,
     revocation::{PeerChains, chain},
     verify,
 };
@@ -159,14 +159,18 @@ impl Engine {
             Ok(()) => {}
             Err(error) if matches!(error.code(), ErrorCode::WANT_READ | ErrorCode::WANT_WRITE) => {
                 // The library waits for ever for the first bytes of a TLCP record if none come.
-                return if self.input_ended() { Err(HandshakeError::closed()) } else { Ok(Progress::NeedsInput) };
+                if !self.input_ended() {
+                    return Ok(Progress::NeedsInput);
+                }
+                return Err(psk::explain(self.stream.ssl(), HandshakeError::closed()));
             }
             Err(error) => {
                 let refused = verify::take_failure();
                 let pair = self.role == Role::Server && self.stream.ssl_mut().is_ntls();
                 let error = HandshakeError::from_library(error, refused, pair);
                 let in_vain = self.role == Role::Client && context::was_asked_in_vain(self.stream.ssl());
-                return Err(if in_vain { error.for_want_of_a_certificate() } else { error });
+                let error = if in_vain { error.for_want_of_a_certificate() } else { error };
+                return Err(psk::explain(self.stream.ssl(), error));
             }
         }
         let certificates = PeerCertificates::of(self.stream.ssl_mut());

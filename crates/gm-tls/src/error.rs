@@ -137,6 +137,10 @@ pub enum HandshakeFailure {
     WrongHost,
     /// Any other fault of a certificate.
     BadCertificate,
+    /// The client has another pre-shared key for its identity.
+    WrongPsk,
+    /// The client's pre-shared key has an identity that is not known.
+    UnknownPsk,
     /// A record or signature that fails its integrity check.
     BadRecord,
     /// A message that the protocol does not allow here.
@@ -166,6 +170,8 @@ impl HandshakeFailure {
             Self::NotGm => "not_gm",
             Self::WrongHost => "wrong_host",
             Self::BadCertificate => "bad_certificate",
+            Self::WrongPsk => "wrong_psk",
+            Self::UnknownPsk => "unknown_psk",
             Self::BadRecord => "bad_record",
             Self::BadMessage => "bad_message",
             Self::PeerAlert(code) => alert::label(code),
@@ -258,6 +264,11 @@ impl HandshakeError {
                 format!("the peer cut the connection off as one does that refuses: {error}"),
             )
         })
+    }
+
+    /// The same failure with what it is about in front, and the reason that then is known.
+    pub(crate) fn because(self, reason: HandshakeFailure, what: &str) -> Self {
+        Self { source: self.source, ..Self::new(reason, format!("{what}: {}", self.detail)) }
     }
 
     /// The same refusal by a peer that had asked for a certificate and got none.
@@ -391,6 +402,7 @@ fn classify(code: i32, words: &str, pair: bool) -> (HandshakeFailure, String) {
         199 | 176 => HandshakeFailure::NoCertificate,
         134 | 397 | 399 => HandshakeFailure::BadCertificate,
         383 => HandshakeFailure::WrongPair,
+        253 => HandshakeFailure::WrongPsk,
         281 | 149 | 123 | 147 | 264 | 265 | 370 => HandshakeFailure::BadRecord,
         244 | 133 | 240 | 115 | 159 | 213 | 198 | 152 | 443 | 339 | 108 => HandshakeFailure::BadMessage,
         294 => HandshakeFailure::Closed,

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use gm_tls::HandshakeFailure;
 use gm_tls::psk::PskLookup;
 use gm_tls::server::{ServerContexts, ServerOptions, VerifyMode};
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion};
@@ -103,6 +104,36 @@ async fn a_wrong_key_and_an_unknown_identity_get_nowhere() {
     assert_eq!(wrong, unknown, "TLS 1.2 does not tell which identities are known");
     known(&contexts, client(SslVersion::TLS1_3, "", "meter", [8; 32])).await.unwrap_err();
     known(&contexts, client(SslVersion::TLS1_3, "", "other", KEY)).await.unwrap_err();
+}
+
+// What the log said was of binders and certificates, and not whose key it was.
+#[tokio::test]
+async fn the_failure_names_the_identity_and_what_is_wrong_with_its_key() {
+    let contexts = with_keys(VerifyMode::Required);
+    for (version, suite) in [(SslVersion::TLS1_2, PSK12[1]), (SslVersion::TLS1_3, "")] {
+        let of = async |identity, key| {
+            let context = client(version, suite, identity, key);
+            let accepted = raw::client(&contexts, move |address| {
+                let socket = std::net::TcpStream::connect(address).unwrap();
+                let connected = openssl::ssl::Ssl::new(&context).unwrap().connect(socket);
+                // A client of TLS 1.3 learns of a refusal by its first read.
+                let _told = connected.map(|mut stream| stream.read(&mut [0]));
+            });
+            let error = accepted.await.unwrap().unwrap_err();
+            (error.reason(), error.to_string())
+        };
+        let (reason, text) = of("meter", [8; 32]).await;
+        assert_eq!(reason, HandshakeFailure::WrongPsk, "{text}");
+        assert!(text.starts_with("the client offers a pre-shared key as \"meter\", and it is not the key"), "{text}");
+        let (reason, text) = of("bad\u{1b}[2J\u{202e}", KEY).await;
+        assert_eq!(reason, HandshakeFailure::UnknownPsk, "{text}");
+        assert!(
+            text.starts_with(
+                "the client offers a pre-shared key as \"bad\\u{1b}[2J\\u{202e}\", which is not known here"
+            ),
+            "{text}"
+        );
+    }
 }
 
 #[tokio::test]

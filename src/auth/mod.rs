@@ -431,7 +431,7 @@ fn load(config: &AuthConfig, checks: &Arc<Checks>, stored: &Arc<StoredUsers>) ->
     }
     let mut rules = None;
     if let Some(file) = &config.acl_file {
-        match load_acl(file.path()) {
+        match load_acl(file) {
             Ok(loaded) => rules = Some(loaded),
             Err(found) => errors.extend(found.into_errors()),
         }

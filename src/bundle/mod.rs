@@ -115,7 +115,9 @@ impl BundleInfo {
 pub enum BundleError {
     #[error(transparent)]
     Name(#[from] BadName),
-    #[error("there is no bundle {0}; `shangmq certs bundle list` shows those there are")]
+    #[error(
+        "there is no bundle {0}; make it with `shangmq certs bundle put {0}`; `shangmq certs bundle list` shows those there are"
+    )]
     Missing(BundleId),
     #[error("the bundle {id} has no version {version}; `shangmq certs bundle versions {id}` shows those there are")]
     NoVersion { id: BundleId, version: u32 },

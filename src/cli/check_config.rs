@@ -158,6 +158,10 @@ mod tests {
         ] {
             assert!(found.contains(warning), "{found}");
         }
+        // Which parts a bundle has is not known here.
+        let managed =
+            "[listeners.ssl.a]\nbind = 8883\n[listeners.ssl.a.ssl_options]\nmanaged_certs = { bundle_name = \"b\" }\n";
+        assert!(!printed(managed, false).contains("warning"), "{}", printed(managed, false));
         let meant = text.replace("bind = 9090", "bind = 9090\nenable = false") + "verify = \"verify_none\"\n";
         assert!(!printed(&meant, false).contains("warning"));
     }

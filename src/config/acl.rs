@@ -5,7 +5,7 @@ use std::path::Path;
 use mqtt_codec::QoS;
 
 use super::error::{ConfigError, ConfigErrors, Origin};
-use super::section::{Report, Section};
+use super::section::{FileRef, Report, Section};
 use super::value::{Choice, Word};
 use super::{read_file, tree};
 use crate::auth::Channel;
@@ -20,9 +20,9 @@ const MAX_TOPICS: usize = 4096;
 ///
 /// # Errors
 /// Every mistake there is, each with its place: a file that is understood in part would let the wrong clients in.
-pub fn load_acl(path: &Path) -> Result<Rules, ConfigErrors> {
-    let text = read_file(path)?;
-    parse_acl(path, &text)
+pub fn load_acl(file: &FileRef) -> Result<Rules, ConfigErrors> {
+    let text = read_file(file.path(), |reason| file.error(reason))?;
+    parse_acl(file.path(), &text)
 }
 
 /// As [`load_acl`], from text; `path` names it in errors.

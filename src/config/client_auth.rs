@@ -76,7 +76,7 @@ pub(super) fn client_auth(section: &mut Section<'_>, managed: Option<FileRef>) -
     if section.report().count() != mistakes_before {
         return None;
     }
-    if cacertfile.is_some() && !section.has("verify") {
+    if section.has("cacertfile") && !section.has("verify") {
         section.warn(
             "cacertfile",
             "clients are not asked for certificates",

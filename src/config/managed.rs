@@ -174,7 +174,8 @@ impl Managed {
 
     /// A certificate and its key.
     pub fn identity(&self, data_dir: &Path, chain: Part, key: Part) -> IdentityFiles {
-        IdentityFiles { certfile: self.file(data_dir, chain), keyfile: self.file(data_dir, key), password: None }
+        let (certfile, keyfile) = (self.file(data_dir, chain), self.file(data_dir, key));
+        IdentityFiles { certfile, keyfile, password: None, password_place: self.place.clone() }
     }
 }
 

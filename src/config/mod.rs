@@ -130,7 +130,11 @@ impl Config {
             examined.errors.extend(examined.config.iter().flat_map(Config::beyond_loopback));
             return examined;
         };
-        match read_file(path) {
+        let refused = |reason: String| {
+            let origin = Origin::File { path: PathBuf::from(path).into(), line: 1, column: 1 };
+            ConfigError::new(origin, "", reason)
+        };
+        match read_file(path, refused) {
             Ok(text) => Config::examine_text(path, &text, environment, earlier),
             Err(error) => Examined::unreadable(vec![error]),
         }
@@ -250,14 +254,10 @@ impl Config {
     }
 }
 
-/// Reads a configuration file whole. The text may hold passwords, so it is zeroed after use.
-fn read_file(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+/// Reads a configuration file whole; `refused` names it where it cannot be read. The text may hold passwords, so it is zeroed after use.
+fn read_file(path: &Path, refused: impl Fn(String) -> ConfigError) -> Result<Zeroizing<String>, ConfigError> {
     use std::io::Read;
 
-    let refused = |reason: String| {
-        let origin = Origin::File { path: PathBuf::from(path).into(), line: 1, column: 1 };
-        ConfigError::new(origin, "", reason)
-    };
     let file = std::fs::File::open(path).map_err(|error| refused(format!("cannot open the file: {error}")))?;
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(MAX_FILE_BYTES + 1)

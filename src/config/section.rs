@@ -322,6 +322,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// The last part of the key, such as `sign_password`.
+    pub fn field(&self) -> &str {
+        self.key.rsplit('.').next().unwrap_or_default()
+    }
+
     /// A mistake in the value of this key.
     pub fn error(&self, reason: impl Into<String>) -> ConfigError {
         ConfigError::new(self.origin.clone(), self.key.clone(), reason)
@@ -376,7 +381,7 @@ impl FileRef {
 
     /// The last part of the key, such as `sign_keyfile`.
     pub fn field(&self) -> &str {
-        self.place.key.rsplit('.').next().unwrap_or_default()
+        self.place.field()
     }
 
     /// A mistake found in the file. `reason` need not name it, but may.

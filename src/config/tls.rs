@@ -136,6 +136,8 @@ pub struct IdentityFiles {
     pub keyfile: FileRef,
     /// Of an encrypted key: the password itself, `file://PATH` or `env:NAME`.
     pub password: Option<Secret>,
+    /// Where that is written, or would be.
+    pub password_place: Place,
 }
 
 /// The TLS versions a listener speaks.
@@ -496,12 +498,13 @@ fn identity(
         section.error(keyfile_key, reason, Some("run `chmod 600` on the configuration file".to_owned()));
     }
     let password = section.optional::<Secret>(password_key);
+    let password_place = section.place_of(password_key);
     for (key, what) in [(certfile_key, "certificate"), (keyfile_key, "private key")] {
         if !section.has(key) {
             section.error(key, format!("missing: the {what} file"), Some(format!("add {key} = \"PATH\"")));
         }
     }
-    Some(IdentityFiles { certfile: certfile?, keyfile: keyfile?, password })
+    Some(IdentityFiles { certfile: certfile?, keyfile: keyfile?, password, password_place })
 }
 
 /// Application protocols, and whether a client must offer one of them.

@@ -6,15 +6,15 @@ use super::security::{Served, Usage};
 use super::sites::Sites;
 use super::status::Status;
 use crate::auth::PskStore;
-use crate::bundle::Bundles;
+use crate::bundle::{BundleError, BundleId, Bundles};
 use crate::causes::Causes;
 use crate::config::{self, ConfigError, Contents, FileRef, IdentityFiles, Names, Place, TlsConfig};
 use crate::dev_certs::now;
 use crate::revocation::Revocation;
 use gm_tls::ContextError;
 use gm_tls::cert::{Certificate, CertificateChain, Source};
-use gm_tls::key::{Password, PrivateKey};
-use gm_tls::pair::{CertificatePair, check_pair, check_server_purpose, check_validity};
+use gm_tls::key::{KeyError, Password, PrivateKey};
+use gm_tls::pair::{CertificatePair, PairError, check_pair, check_server_purpose, check_validity};
 use gm_tls::psk::PskLookup;
 use gm_tls::server::{
     self, AlpnPolicy, ClientAuth, ContextKind, Identity, Resumption, Rfc8998Options, ServerContexts, ServerOptions,
@@ -89,8 +89,14 @@ fn load_site(
     tickets: &TicketKeys,
 ) -> Result<Loaded<ServerContexts>, Vec<ConfigError>> {
     let status = Status::new(revocation);
-    let mut found =
-        Found { gm_only: config.gm_only, errors: Vec::new(), served: Vec::new(), material: Vec::new(), status };
+    let mut found = Found {
+        gm_only: config.gm_only,
+        errors: Vec::new(),
+        missing: Vec::new(),
+        served: Vec::new(),
+        material: Vec::new(),
+        status,
+    };
     let mut options = ServerOptions {
         alpn: AlpnPolicy {
             protocols: match &config.alpn {
@@ -136,6 +142,8 @@ fn load_site(
 struct Found {
     gm_only: bool,
     errors: Vec<ConfigError>,
+    /// Bundles that are not there, each said once.
+    missing: Vec<BundleId>,
     served: Vec<Served>,
     material: Vec<Arc<[u8]>>,
     status: Status,
@@ -212,16 +220,16 @@ impl Found {
     }
 
     fn pair(&mut self, config: &config::TlcpOptions, sign: Half, enc: Half) -> Option<CertificatePair> {
-        let file = &config.sign.certfile;
         let (Half { chain: sign, key: sign_key }, Half { chain: enc, key: enc_key }) = (sign, enc);
         let (sign, enc) = (sign?, enc?);
         let (Some(sign_key), Some(enc_key)) = (sign_key, enc_key) else {
             // Without the keys it can still be said whether the certificates belong together.
-            self.check(file, check_pair(&sign, &enc));
+            check_pair(&sign, &enc).map_err(|cause| self.add(at_fault(config, &cause), &cause)).ok()?;
             return None;
         };
-        let pair = self.check(file, CertificatePair::new(sign, sign_key, enc, enc_key))?;
-        self.check(file, server::check_pair(&pair))?;
+        let pair = CertificatePair::new(sign, sign_key, enc, enc_key);
+        let pair = pair.map_err(|cause| self.add(at_fault(config, &cause), &cause)).ok()?;
+        self.check(&config.sign.certfile, server::check_pair(&pair))?;
         Some(pair)
     }
 
@@ -249,17 +257,19 @@ impl Found {
             self.read(kind, file, std::iter::once(&chain.leaf).chain(&chain.intermediates));
         }
         // Errors about two files say which field names which.
-        let named = |file: &FileRef| Source::file(file.field(), file.path());
         let chain = chain.map(|chain| CertificateChain { origin: named(file), ..chain });
         let file = &files.keyfile;
         let password = match &files.password {
-            Some(secret) => match self.check(file, Password::resolve(secret.expose())) {
-                Some(password) => Some(password),
-                None => return Half { chain, key: None },
+            Some(secret) => match Password::resolve(secret.expose()) {
+                Ok(password) => Some(password),
+                Err(cause) => {
+                    self.errors.push(files.password_place.error(Causes(&cause).to_string()));
+                    return Half { chain, key: None };
+                }
             },
             None => None,
         };
-        let key = self.key(file, password.as_ref());
+        let key = self.key(files, password.as_ref());
         Half { chain, key: key.map(|key| key.with_origin(named(file))) }
     }
 
@@ -277,22 +287,33 @@ impl Found {
                 self.check(file, CertificateChain::from_pem(Source::new(file.field()), text.expose().as_bytes()))
             }
             Contents::Managed { data_dir, id, part } => {
-                let text = self.check(file, Bundles::in_data_dir(data_dir).part(id, *part))?;
+                let text = self.managed(file, Bundles::in_data_dir(data_dir).part(id, *part))?;
                 self.check(file, CertificateChain::from_pem(Source::new(format!("{part} of the bundle {id}")), &text))
             }
         }
     }
 
-    fn key(&mut self, file: &FileRef, password: Option<&Password>) -> Option<PrivateKey> {
-        match file.contents() {
-            Contents::File => self.check(file, PrivateKey::from_file("", file.path(), password)),
+    fn key(&mut self, files: &IdentityFiles, password: Option<&Password>) -> Option<PrivateKey> {
+        let file = &files.keyfile;
+        let read = match file.contents() {
+            Contents::File => PrivateKey::from_file("", file.path(), password),
             Contents::Inline(text) => {
-                self.check(file, PrivateKey::from_pem(Source::new(file.field()), text.expose().as_bytes(), password))
+                PrivateKey::from_pem(Source::new(file.field()), text.expose().as_bytes(), password)
             }
             Contents::Managed { data_dir, id, part } => {
-                self.check(file, Bundles::in_data_dir(data_dir).private_key(id, *part))
+                return self.managed(file, Bundles::in_data_dir(data_dir).private_key(id, *part));
             }
-        }
+        };
+        let wrong = |cause: KeyError| {
+            let error = file.error(Causes(&cause).to_string());
+            self.errors.push(match cause {
+                KeyError::PasswordMissing { .. } => {
+                    error.suggest(format!("add {} = \"file://PATH\"", files.password_place.field()))
+                }
+                _ => error,
+            });
+        };
+        read.map_err(wrong).ok()
     }
 
     /// Makes a place for the OCSP answer about a certificate.
@@ -311,7 +332,7 @@ impl Found {
                 self.check(file, Certificate::anchors_from_pem(&Source::new(""), text.expose().as_bytes()))?
             }
             Contents::Managed { data_dir, id, part } => {
-                let text = self.check(file, Bundles::in_data_dir(data_dir).part(id, *part))?;
+                let text = self.managed(file, Bundles::in_data_dir(data_dir).part(id, *part))?;
                 self.check(file, Certificate::anchors_from_pem(&Source::new(id.to_string()), &text))?
             }
         };
@@ -355,9 +376,32 @@ impl Found {
         result.map_err(|cause| self.add(file, &cause)).ok()
     }
 
+    /// As [`check`](Self::check), for a part of a bundle: one that is not there is a single mistake, whatever was to come of it.
+    fn managed<T>(&mut self, file: &FileRef, result: Result<T, BundleError>) -> Option<T> {
+        if let Err(BundleError::Missing(id)) = &result {
+            if self.missing.contains(id) {
+                return None;
+            }
+            self.missing.push(id.clone());
+        }
+        self.check(file, result)
+    }
+
     fn add(&mut self, file: &FileRef, cause: &(dyn Error + 'static)) {
         self.errors.push(file.error(Causes(cause).to_string()));
     }
+}
+
+/// A file by the field that names it.
+fn named(file: &FileRef) -> Source {
+    Source::file(file.field(), file.path())
+}
+
+/// Which of the four files of a pair is wrong, or the first of those that do not belong together.
+fn at_fault<'a>(config: &'a config::TlcpOptions, cause: &PairError) -> &'a FileRef {
+    let files = [&config.sign.certfile, &config.sign.keyfile, &config.enc.certfile, &config.enc.keyfile];
+    let wrong = cause.at_fault();
+    files.into_iter().find(|file| wrong == Some(&named(file))).unwrap_or(&config.sign.certfile)
 }
 
 /// What could be read of a certificate and its key.

@@ -141,7 +141,10 @@ async fn what_a_bundle_lacks_and_bundles_that_are_not_there_keep_the_broker_from
     assert!(errors.contains("the bundle half has no sign_chain"), "{errors}");
     let errors =
         Server::start(config(dir.path(), "", "{ bundle_name = \"none\" }").unwrap()).await.unwrap_err().to_string();
-    assert!(errors.contains("there is no bundle none"), "{errors}");
+    // Each part of each block that was to come from it was a mistake of its own.
+    assert!(errors.contains("ssl_options.managed_certs.bundle_name: "), "{errors}");
+    assert!(errors.contains("there is no bundle none; make it with `shangmq certs bundle put none`"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
     for (managed, error) in [
         ("[]", "names no bundle"),
         ("{ namespace = \"x\" }", "bundle_name: missing"),

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use gm_tls::key::{Password, PrivateKey};
 use shangmq::config::Config;
 use shangmq::dev_certs::DevCerts;
 use shangmq::server::{Server, StartError};
@@ -102,6 +103,78 @@ fn every_mistake_in_the_configuration_and_in_its_files_is_found_at_once() {
         .collect();
     let expected: Vec<&str> = include_str!("check_config.txt").lines().collect();
     assert_eq!(undated, expected, "found:\n{found}");
+}
+
+// Whatever was wrong with a pair was said of the field of its signing certificate.
+#[test]
+fn what_is_wrong_with_a_pair_is_said_of_the_field_at_fault() {
+    let right = ["good/server-sign.crt", "good/server-sign.key", "good/server-enc.crt", "good/server-enc.key"];
+    for (at, place, field, wrong, words) in [
+        (
+            1,
+            "5:16",
+            "sign_keyfile",
+            "good/client-sign.key",
+            "is not the key of the signing certificate in sign_certfile",
+        ),
+        (2, "6:16", "enc_certfile", "good/server-sm2.crt", "may be used for"),
+        (
+            3,
+            "7:15",
+            "enc_keyfile",
+            "good/client-enc.key",
+            "is not the key of the encryption certificate in enc_certfile",
+        ),
+    ] {
+        let mut files = right;
+        files[at] = wrong;
+        let [sign, sign_key, enc, enc_key] = files;
+        let dir = directory(&format!(
+            "[listeners.ssl.a]\nbind = '127.0.0.1:0'\n[listeners.ssl.a.tlcp_options]\nsign_certfile = '{sign}'\n\
+             sign_keyfile = '{sign_key}'\nenc_certfile = '{enc}'\nenc_keyfile = '{enc_key}'\n"
+        ));
+        let (good, found, _) = shangmq(dir.path(), &["check-config"]);
+        let expected = format!("t.toml:{place}: listeners.ssl.a.tlcp_options.{field}: {field} ({wrong}) {words}");
+        assert!(!good && found.starts_with(&expected), "{expected}\n{found}");
+    }
+}
+
+// A missing ACL file was named without the field that names it, and what is wrong with a password was said of the key.
+#[test]
+fn files_of_rules_and_passwords_are_named_with_their_fields() {
+    let dir = directory("");
+    let key = PrivateKey::from_file("key", &certificates().server_ecdsa().key, None).unwrap();
+    let password = Password::resolve("open sesame").unwrap();
+    let locked = dir.path().join("locked.key");
+    fs::write(&locked, key.to_pem(Some(&password)).unwrap()).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o600)).unwrap();
+    let found = |auth: &str, password: &str| {
+        let text = format!(
+            "[auth]\n{auth}\n[listeners.ssl.a]\nbind = '127.0.0.1:0'\n[listeners.ssl.a.ssl_options]\n\
+             certfile = 'good/server-ecdsa.crt'\nkeyfile = 'locked.key'\n{password}\n"
+        );
+        fs::write(dir.path().join("t.toml"), text).unwrap();
+        shangmq(dir.path(), &["check-config"]).1
+    };
+    let sound = "password = 'open sesame'";
+    assert!(found("", sound).ends_with("the configuration is valid\n"));
+    for (auth, password, expected) in [
+        ("acl_file = 'none.toml'", sound, "t.toml:2:12: auth.acl_file: none.toml: cannot open the file: No such file"),
+        (
+            "",
+            "password = 'file://none'",
+            "t.toml:8:1: listeners.ssl.a.ssl_options.password: cannot read the password file none: No such file",
+        ),
+        (
+            "",
+            "",
+            "t.toml:7:11: listeners.ssl.a.ssl_options.keyfile: locked.key: the private key is encrypted and no password is \
+             configured for it; add password = \"file://PATH\"",
+        ),
+    ] {
+        let found = found(auth, password);
+        assert!(found.starts_with(expected) && found.ends_with("1 mistake found\n"), "{expected}\n{found}");
+    }
 }
 
 // A client's certificates passed every check, and every client refused the broker.

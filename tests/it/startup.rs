@@ -113,15 +113,16 @@ async fn refuses_a_key_of_another_certificate() {
     files.refuses(&tls("bank", &mixed, ""), &words).await;
 
     let sign = CertKey { key: set.client_sign().key, ..set.server_sign() };
-    let words = [
-        "listeners.ssl.bank.tlcp_options.sign_certfile",
-        shown(&sign.key),
-        "is not the key of the signing certificate",
-    ];
+    let words =
+        ["listeners.ssl.bank.tlcp_options.sign_keyfile", shown(&sign.key), "is not the key of the signing certificate"];
     files.refuses(&tlcp("bank", &sign, &set.server_enc(), ""), &words).await;
 
     let enc = CertKey { key: set.client_enc().key, ..set.server_enc() };
-    let words = ["listeners.ssl.bank.tlcp_options.", shown(&enc.key), "is not the key of the encryption certificate"];
+    let words = [
+        "listeners.ssl.bank.tlcp_options.enc_keyfile",
+        shown(&enc.key),
+        "is not the key of the encryption certificate",
+    ];
     files.refuses(&tlcp("bank", &set.server_sign(), &enc, ""), &words).await;
 }
 

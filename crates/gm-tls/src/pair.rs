@@ -54,6 +54,28 @@ pub enum PairError {
     IsAuthority { certificate: Source },
 }
 
+impl PairError {
+    /// The part that is wrong, or the first of those that do not belong together; `None` where one is absent.
+    pub fn at_fault(&self) -> Option<&Source> {
+        match self {
+            Self::Half { .. } => None,
+            Self::SignKeyMismatch { key, .. } | Self::EncKeyMismatch { key, .. } => Some(key),
+            Self::KeysSwapped { sign_key, .. } => Some(sign_key),
+            Self::Swapped { sign, .. }
+            | Self::SameCertificate { sign, .. }
+            | Self::SameKey { sign, .. }
+            | Self::DifferentSubject { sign, .. }
+            | Self::DifferentIssuer { sign, .. }
+            | Self::DifferentAuthority { sign, .. }
+            | Self::DifferentNames { sign, .. } => Some(sign),
+            Self::NoUsage { certificate, .. }
+            | Self::WrongUsage { certificate, .. }
+            | Self::WrongKind { certificate, .. }
+            | Self::IsAuthority { certificate } => Some(certificate),
+        }
+    }
+}
+
 /// Why a certificate is not valid now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValidityError {

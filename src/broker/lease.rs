@@ -42,7 +42,7 @@ pub enum OpenError {
     Busy,
     #[error("the session belongs to another user, certificate or mount point")]
     NotOwner,
-    #[error("the store cannot take the session: {0:?}")]
+    #[error("the store cannot take the session: {0}")]
     Store(Health),
 }
 

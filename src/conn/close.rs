@@ -44,7 +44,7 @@ pub enum Close {
     Kicked(ReasonCode),
     #[error("session not opened: {0}")]
     Session(#[from] OpenError),
-    #[error("the store cannot keep what was promised to be kept: {0:?}")]
+    #[error("the store cannot keep what was promised to be kept: {0}")]
     Store(Health),
     #[error("connection failed: {0}")]
     Io(#[from] io::Error),
@@ -120,6 +120,10 @@ impl Close {
             | Close::AnswerTooLarge
             | Close::KeepAlive
             | Close::Session(_) => Some(self.to_string().into()),
+            // Nothing else withdraws what an established connection was let in by.
+            Close::Kicked(ReasonCode::NotAuthorized) => {
+                Some(ByteString::from_static("a certificate of the client was revoked"))
+            }
             Close::Kicked(reason) => explain(*reason).map(ByteString::from_static),
             _ => None,
         }
@@ -149,4 +153,17 @@ pub(super) fn explain(reason: ReasonCode) -> Option<&'static str> {
         ReasonCode::AdministrativeAction => "ended by an administrator",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A client whose certificate was revoked meanwhile was told that it is not authorized, as if by a rule.
+    #[test]
+    fn a_client_is_told_that_its_certificate_was_revoked() {
+        let revoked = Close::Kicked(ReasonCode::NotAuthorized);
+        assert_eq!(revoked.reason_string().as_deref(), Some("a certificate of the client was revoked"));
+        assert_eq!(Close::Kicked(ReasonCode::MalformedPacket).reason_string(), None);
+    }
 }

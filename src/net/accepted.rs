@@ -186,7 +186,7 @@ async fn establish(
                 listener.broker.metrics().limit_hit(limit);
             }
             if refused.is_notable() && listener.reports.may_say(refused.label()) {
-                info!(listener = &*listener.id, %remote, protocol, offered, cause = %refused, "connection refused");
+                info!(listener = &*listener.id, %remote, protocol, offered, reason = refused.label(), cause = %refused, "connection refused");
             } else {
                 debug!(listener = &*listener.id, %remote, protocol, offered, cause = %refused, "connection ended before MQTT");
             }

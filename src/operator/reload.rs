@@ -104,13 +104,13 @@ impl Operator {
                     let keys = outcome.restart_needed.join(", ");
                     warn!(trigger, keys, "reload: these keys have changed and take effect at the next start only");
                 }
-                let listeners = outcome.listeners.join(", ");
-                info!(
-                    trigger,
-                    listeners,
-                    auth = outcome.auth,
-                    "reload done; new connections are secured by what was read"
-                );
+                let auth = outcome.auth;
+                if outcome.listeners.is_empty() {
+                    info!(trigger, auth, "reload done; nothing has changed for new connections of any listener");
+                } else {
+                    let listeners = outcome.listeners.join(", ");
+                    info!(trigger, listeners, auth, "reload done; new connections are secured by what was read");
+                }
                 Ok(outcome)
             }
             Err(errors) => {

@@ -56,6 +56,16 @@ pub enum Health {
     Failed = 2,
 }
 
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Health::Good => "it is in order",
+            Health::Full => "there is no space on its disk",
+            Health::Failed => "its disk has failed, and it takes nothing until the next start",
+        })
+    }
+}
+
 /// Why the store does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use testkit::{AckExt, Client, ConnectExt, PublishExt, ReasonCode, connect, puback, publish, suback, subscribe, will};
 use tokio::net::TcpStream;
 
+use crate::broker::eventually;
+
 const CONFIGURATION: &str = r#"
 [log]
 format = "json"
@@ -198,4 +200,16 @@ async fn what_the_rules_refuse_is_said_with_its_rule_until_there_is_too_much() {
     assert_eq!(of(said[2]), ["subscribe", "other", "no rule allows it"]);
     assert_eq!(of(said[3]), ["publish", "$SYS/x", "built in: clients do not publish to the broker's own topics"]);
     assert_eq!((&said[0]["level"], &said[0]["client_id"]), (&"INFO".into(), &"c".into()));
+}
+
+// The line had an empty list, as if something had gone wrong.
+#[tokio::test]
+async fn a_reload_that_changes_nothing_says_so() {
+    let broker = Piped::start("info");
+    Command::new("kill").args(["-HUP", &broker.child.id().to_string()]).status().unwrap();
+    eventually("the reload", || broker.sample("shangmq_reloads_total{outcome=\"success\"}") == 1).await;
+    let log = broker.stop();
+    let said: Vec<&str> = log.iter().filter_map(|event| event["message"].as_str()).collect();
+    let done: Vec<&&str> = said.iter().filter(|message| message.starts_with("reload done")).collect();
+    assert_eq!(done, [&"reload done; nothing has changed for new connections of any listener"]);
 }

@@ -24,7 +24,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Put a bundle there, or a new version in the place of the one in force, once everything in it was checked.
+    /// Put a bundle there, or a new version in the place of the one in force, once everything in it was checked. `show` says all of what
+    /// is in it.
     Put(Box<Put>),
     /// Name all bundles, with what they hold and when they expire.
     List(Common),
@@ -109,7 +110,7 @@ impl Arguments {
             Command::Put(put) => {
                 let (bundles, _) = put.one.common.open()?;
                 let info = bundles.put(&put.one.bundle, &put.parts()?, now())?;
-                put.one.common.say(out, &info)
+                put.one.common.confirm(out, &info)
             }
             Command::List(common) => {
                 let (bundles, _) = common.open()?;
@@ -153,7 +154,7 @@ impl Arguments {
             Command::Restore(Restore { one, version }) => {
                 let (bundles, _) = one.common.open()?;
                 let info = bundles.restore(&one.bundle, version, now())?;
-                one.common.say(out, &info)
+                one.common.confirm(out, &info)
             }
         }
     }
@@ -163,6 +164,23 @@ impl Common {
     fn open(&self) -> Result<(Bundles, Config), CertsError> {
         let config = Config::load(Some(&self.config), std::env::vars())?;
         Ok((Bundles::in_data_dir(&config.node.data_dir), config))
+    }
+
+    /// Says what is in force now, a line for each certificate; `show` says all of it.
+    fn confirm(&self, out: &mut impl Write, info: &BundleInfo) -> Result<(), CertsError> {
+        if self.json {
+            return write_json(out, &to_json(info, now()));
+        }
+        writeln!(out, "{}", summary(info))?;
+        for (part, certificates) in &info.certificates {
+            let own =
+                if *part == Part::Ca { certificates.as_slice() } else { certificates.get(..1).unwrap_or_default() };
+            for certificate in own {
+                let (kind, until) = (certificate.key_kind(), describe::utc(certificate.not_after()));
+                writeln!(out, "  {:<12}{}, {kind}, until {until}", part.name(), certificate.subject())?;
+            }
+        }
+        Ok(())
     }
 
     fn say(&self, out: &mut impl Write, info: &BundleInfo) -> Result<(), CertsError> {

@@ -213,3 +213,25 @@ fn a_revocation_list_goes_on_from_the_one_before() {
     assert!(bad(dir, "crl --ca @/other --out @/list.crl").contains("no revocation list of this authority"));
     assert_eq!(list().as_der(), second.as_der());
 }
+
+// It was answered with all that can be said of each certificate, 35 lines.
+#[test]
+fn a_bundle_is_confirmed_by_a_line_for_each_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    good(dir, "dev --out @/c");
+    fs::write(dir.join("t.toml"), "[listeners.tcp.default]\nbind = \"127.0.0.1:0\"\n").unwrap();
+    let put = "--chain @/c/server-ecdsa.crt --key @/c/server-ecdsa.key --sign-chain @/c/server-sign.crt --sign-key @/c/server-sign.key \
+               --enc-chain @/c/server-enc.crt --enc-key @/c/server-enc.key";
+    let said = good(dir, &format!("bundle put b --config @/t.toml {put}"));
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 4, "{said}");
+    assert!(lines[0].starts_with("b  version 1, expires "), "{said}");
+    for (line, begin) in lines.iter().skip(1).zip(["chain ", "sign_chain ", "enc_chain "]) {
+        assert!(
+            line.trim_start().starts_with(begin) && line.contains("CN=localhost") && line.contains(", until "),
+            "{said}"
+        );
+    }
+    assert!(good(dir, "bundle show b --config @/t.toml").lines().count() > 30);
+}

@@ -30,9 +30,18 @@ pub use printable::complain;
 use crate::config::{Config, ConfigError, ConfigErrors, ENVIRONMENT_PREFIX, Origin};
 use crate::server::Prepared;
 
+/// The end of `shangmq --help`; docs/command-line.md says more.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         done
+  1         not done, or not good: standard error says why
+  2         the command line is not understood
+  27        sub: the time of -W is over
+  128-162   pub, sub: the reason code by which the server refused or ended the connection";
+
 /// MQTT broker for networks that must use Chinese national cryptography: TLS, RFC 8998 and TLCP on one port.
 #[derive(Debug, Parser)]
-#[command(name = "shangmq", version, arg_required_else_help = true, subcommand_required = true)]
+#[command(name = "shangmq", version, arg_required_else_help = true, subcommand_required = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -178,6 +178,11 @@ impl Metrics {
     /// A session ended for good, with `lost` messages still in its queue.
     pub fn session_ended(&self, lost: usize) {
         self.sessions_ended.fetch_add(1, Ordering::Relaxed);
+        self.lost_with_session(lost);
+    }
+
+    /// Messages that waited for a session which has ended, and were given to nobody else.
+    pub fn lost_with_session(&self, lost: usize) {
         self.dropped_session_ended.fetch_add(lost as u64, Ordering::Relaxed);
     }
 

@@ -232,6 +232,7 @@ impl Server {
             helpers.spawn(admin::serve(socket, Arc::clone(&broker), stopped.clone()));
         }
         helpers.spawn(Arc::clone(&broker).run_janitor());
+        helpers.spawn(Arc::clone(&broker).run_estates());
         helpers.spawn(Arc::clone(&broker).run_sys());
         helpers.spawn(Arc::clone(&revocation).run());
         let all = opened.iter().map(|(listener, ..)| Arc::clone(listener)).collect();
@@ -343,7 +344,8 @@ async fn open_broker(
             Some(medium) => medium,
             None => Arc::new(Directory::open(&path).map_err(StoreError::from)?),
         };
-        let (mut sessions, mut bans, mut users, mut rules) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut sessions, mut bans, mut delayed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut users, mut rules) = (Vec::new(), Vec::new());
         let retained = retained_index(&retainer);
         // The broker's own limit begins with each start.
         let limit = retainer.msg_expiry_interval;
@@ -359,6 +361,7 @@ async fn open_broker(
             Loaded::Ban(subject, ban) => bans.push((subject, ban)),
             Loaded::User(name, row) => users.push((name, row)),
             Loaded::Acl(subject, row) => rules.push((subject, row)),
+            Loaded::Delayed(number, message) => delayed.push((number, message)),
         };
         let (store, recovery) = Store::open(medium, store, clock, Arc::clone(&metrics), each)?;
         auth.keep_in(&store, users, rules)?;
@@ -369,6 +372,7 @@ async fn open_broker(
         let broker = Broker::with_store(mqtt, retainer, features, metrics, Some(store), retained, started);
         broker.bans().recover(bans);
         broker.recover(sessions, &auth);
+        broker.recover_delayed(delayed);
         say(&recovery, &path, started.elapsed());
         Ok::<_, StartError>(broker)
     });
@@ -384,12 +388,12 @@ fn say(recovery: &Recovery, path: &Path, elapsed: Duration) {
         info!(%directory, "durable state begins here");
         return;
     }
-    let Recovery { sessions, subscriptions, queued, retained, clean, .. } = *recovery;
+    let Recovery { sessions, subscriptions, queued, retained, delayed, clean, .. } = *recovery;
     let last_shutdown = if clean { "clean" } else { "not clean" };
     let milliseconds = millis(elapsed);
     info!(
         %directory, last_shutdown, milliseconds,
-        "recovered {sessions} sessions, {subscriptions} subscriptions, {queued} queued messages, {retained} retained messages; \
-         last shutdown was {last_shutdown}"
+        "recovered {sessions} sessions, {subscriptions} subscriptions, {queued} queued messages, {retained} retained messages, \
+         {delayed} delayed messages; last shutdown was {last_shutdown}"
     );
 }

@@ -1,13 +1,20 @@
 //! Delayed publish: `$delayed/SECONDS/TOPIC` is published to `TOPIC` after that time.
 //!
-//! What waits is in memory and is lost with the process, whatever its QoS: docs say so.
+//! What waits is in memory, within its bounds. With a store a message of QoS 1 or 2 is a row too, which goes in one transaction with what
+//! its publication writes.
 
 use super::deadlines::Deadlines;
-use super::{Broker, SubscriberId};
+use super::durable::Changes;
+use super::{Broker, Subscriber, SubscriberId};
 use crate::config::DelayedConfig;
-use crate::session::{Message, Millis};
+use crate::session::{Message, Millis, Ticket};
+use crate::store::{DelayedRow, Health, Key, MAX_STORED_PAYLOAD, Row};
 use bytestring::ByteString;
+use mqtt_codec::QoS;
 use parking_lot::Mutex;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What topics of delayed messages begin with.
 const PREFIX: &str = "$delayed/";
@@ -24,16 +31,41 @@ pub(super) struct Delayed {
 
 #[derive(Debug)]
 struct Waiting {
-    deadlines: Deadlines<DelayedMessage>,
+    /// Those that end with the process.
+    in_memory: Deadlines<DelayedMessage>,
+    /// Those that are rows as well.
+    stored: Deadlines<DelayedMessage>,
     bytes: usize,
+    next_number: u64,
 }
 
 /// A message and what its publication needs.
 #[derive(Debug)]
 pub(super) struct DelayedMessage {
+    /// Of its row, if it has one.
+    pub number: Option<u64>,
     pub from: Option<SubscriberId>,
-    pub message: Message,
+    pub message: Arc<Message>,
     pub retain: bool,
+}
+
+/// How a delayed message is to be published.
+#[derive(Debug, Clone, Copy)]
+pub struct DelayOptions {
+    pub retain: bool,
+    /// The packet identifier of a QoS 2 message from a durable session, which is stored with it.
+    pub inbound: Option<NonZeroU16>,
+}
+
+/// What became of a message that is to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Later {
+    /// Its publisher may be told when this is durable; 0 is at once.
+    Taken(Ticket),
+    /// No more may wait.
+    Full,
+    /// The store cannot take it.
+    Refused(Health),
 }
 
 /// What a topic says about delay.
@@ -48,71 +80,132 @@ pub enum Delay {
 
 impl Delayed {
     pub fn new(config: &DelayedConfig) -> Delayed {
+        let (in_memory, stored) = (Deadlines::new(), Deadlines::new());
         Delayed {
-            waiting: Mutex::new(Waiting { deadlines: Deadlines::new(), bytes: 0 }),
+            waiting: Mutex::new(Waiting { in_memory, stored, bytes: 0, next_number: 1 }),
             max_messages: config.max_delayed_messages,
             max_bytes: config.max_bytes,
         }
     }
 
-    /// When the next message is due.
-    pub fn next(&self) -> Option<Millis> {
-        self.waiting.lock().deadlines.next()
+    /// When the next message is due, of those with rows only if the store takes changes.
+    pub fn next(&self, store_takes: bool) -> Option<Millis> {
+        let waiting = self.waiting.lock();
+        let stored = waiting.stored.next().filter(|_| store_takes);
+        [waiting.in_memory.next(), stored].into_iter().flatten().min()
     }
 
     pub fn len(&self) -> usize {
-        self.waiting.lock().deadlines.len()
+        self.waiting.lock().len()
     }
 
-    /// `None` when there is no room, else whether the message is now the first that is due.
-    fn push(&self, at: Millis, delayed: DelayedMessage) -> Option<bool> {
-        let cost = delayed.message.cost();
+    /// As [`next`](Self::next): a message whose publication the store cannot take stays where it is.
+    pub fn pop_due(&self, now: Millis, store_takes: bool) -> Option<DelayedMessage> {
         let mut waiting = self.waiting.lock();
-        if waiting.deadlines.len() >= self.max_messages || waiting.bytes.saturating_add(cost) > self.max_bytes {
-            return None;
-        }
-        waiting.bytes += cost;
-        Some(waiting.deadlines.push(at, delayed))
-    }
-
-    pub fn pop_due(&self, now: Millis) -> Option<DelayedMessage> {
-        let mut waiting = self.waiting.lock();
-        let due = waiting.deadlines.pop_due(now)?;
+        let stored = if store_takes { waiting.stored.pop_due(now) } else { None };
+        let due = stored.or_else(|| waiting.in_memory.pop_due(now))?;
         waiting.bytes = waiting.bytes.saturating_sub(due.message.cost());
         Some(due)
+    }
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.in_memory.len() + self.stored.len()
+    }
+
+    /// Adds a message and says whether it is now the first of its kind that is due.
+    fn push(&mut self, at: Millis, delayed: DelayedMessage) -> bool {
+        self.bytes = self.bytes.saturating_add(delayed.message.cost());
+        match delayed.number {
+            Some(_) => self.stored.push(at, delayed),
+            None => self.in_memory.push(at, delayed),
+        }
     }
 }
 
 impl Broker {
     /// Takes the delay off a topic. Everything is an ordinary topic while delayed publish is off.
     pub fn delay_of(&self, topic: &ByteString) -> Delay {
-        if self.delayed.is_none() {
+        if !self.features.delayed.enable {
             return Delay::None;
         }
         topic.strip_prefix(PREFIX).map_or(Delay::None, parse)
     }
 
-    /// Lets a message wait; `false` when no more may wait.
-    pub fn publish_later(&self, from: Option<SubscriberId>, after: Millis, message: Message, retain: bool) -> bool {
-        let Some(delayed) = &self.delayed else { return false };
-        let at = self.now().saturating_add(after);
-        match delayed.push(at, DelayedMessage { from, message, retain }) {
-            Some(earliest) => {
-                if earliest {
-                    self.deadline_changed.notify_one();
-                }
-                true
-            }
-            None => {
-                self.metrics.limit_hit("delayed.max_delayed_messages");
-                false
-            }
+    /// Lets the message of a client wait.
+    pub fn publish_later(&self, from: &Subscriber, after: Millis, message: Message, how: DelayOptions) -> Later {
+        if let Some(health) = self.store_trouble().filter(|_| message.qos != QoS::AtMostOnce) {
+            self.metrics.store.refused.fetch_add(1, Ordering::Relaxed);
+            return Later::Refused(health);
+        }
+        let mut changes = Changes::new(self.store.as_deref());
+        self.let_wait(Some(from), after, message, how, &mut changes)
+    }
+
+    /// Lets a message wait, whatever the health of the store.
+    pub(super) fn let_wait(
+        &self,
+        from: Option<&Subscriber>,
+        after: Millis,
+        message: Message,
+        how: DelayOptions,
+        changes: &mut Changes<'_>,
+    ) -> Later {
+        let (cost, at) = (message.cost(), self.now().saturating_add(after));
+        // The batch comes before the lock.
+        let mut batch = if message.qos == QoS::AtMostOnce { None } else { changes.begin() };
+        let mut waiting = self.delayed.waiting.lock();
+        let full = waiting.len() >= self.delayed.max_messages
+            || waiting.bytes.saturating_add(cost) > self.delayed.max_bytes
+            || batch.is_some() && message.payload.len() > MAX_STORED_PAYLOAD;
+        if full {
+            drop(waiting);
+            self.metrics.limit_hit("delayed.max_delayed_messages");
+            return Later::Full;
+        }
+        let message = Arc::new(message);
+        let from_id = from.map(Subscriber::id);
+        let mut delayed = DelayedMessage { number: None, from: from_id, message, retain: how.retain };
+        let mut ticket = 0;
+        if let Some(batch) = &mut batch {
+            let number = waiting.next_number;
+            waiting.next_number += 1;
+            delayed.number = Some(number);
+            // Another session may have the identifier of one that is not durable after a restart.
+            let from = from.filter(|from| from.is_durable()).map_or(0, Subscriber::id);
+            let message = Arc::clone(&delayed.message);
+            let row = DelayedRow { due: at, from, retain: how.retain, message };
+            ticket = batch.put(Key::Delayed(number), Row::Delayed(Box::new(row)));
+        }
+        let earliest = waiting.push(at, delayed);
+        drop(waiting);
+        if let (Some(batch), Some(from), Some(id)) = (batch, from_id, how.inbound) {
+            ticket = batch.put(Key::Inbound(from, id), Row::Inbound);
+        }
+        if earliest {
+            self.deadline_changed.notify_one();
+        }
+        Later::Taken(ticket)
+    }
+
+    /// Takes over the messages that the store held, in the order of their numbers, also those beyond today's bounds. To be called
+    /// before anything listens.
+    pub fn recover_delayed(&self, stored: Vec<(u64, Box<DelayedRow>)>) {
+        let mut waiting = self.delayed.waiting.lock();
+        for (number, row) in stored {
+            let DelayedRow { due, from, retain, message } = *row;
+            waiting.next_number = waiting.next_number.max(number.saturating_add(1));
+            // No later session is taken for the one that published it.
+            self.next_id.fetch_max(from.saturating_add(1), Ordering::Relaxed);
+            let from = Some(from).filter(|from| *from != 0);
+            waiting.push(due, DelayedMessage { number: Some(number), from, message, retain });
         }
     }
 
     /// Delayed messages that wait.
     pub fn delayed_count(&self) -> usize {
-        self.delayed.as_ref().map_or(0, Delayed::len)
+        self.delayed.len()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the broker writes to the store, and what it makes of it at start.
 
+use super::estate::Estate;
 use super::registry::Parked;
 use super::{Broker, Subscriber};
 use crate::auth::{Auth, Identity, Owner, Peer, Security, VerifiedCertificate};
@@ -80,21 +81,27 @@ impl Broker {
         self.store.as_ref().map(|store| store.health()).filter(|health| *health != Health::Good)
     }
 
+    /// Whether changes that nobody waits for can go to the store now. Without one there is nothing to wait for.
+    pub(super) fn store_takes(&self) -> bool {
+        self.store.as_ref().is_none_or(|store| store.health() == Health::Good && store.has_room())
+    }
+
     /// The row of a session whose connection is gone.
-    pub(super) fn parked_row(&self, parked: &Parked) -> Row {
+    pub(super) fn parked_row(&self, parked: &Parked) -> Box<SessionRow> {
         let (next_seq, sent_below, judged) = parked.subscriber.queue_state();
-        Row::Session(Box::new(SessionRow {
+        Box::new(SessionRow {
             client_id: parked.subscriber.client_id().clone(),
             owner: parked.subscriber.owner().as_text().clone(),
             expiry: parked.session.expiry,
             connected: false,
+            ended: false,
             ends_at: parked.ends_at,
             will: parked.will.as_ref().map(|(due, will)| (Some(*due), will.clone())),
             author: parked.rights.as_ref().map(|rights| WillAuthor::of(rights.identity())),
             sent_below,
             next_seq,
             judged,
-        }))
+        })
     }
 
     /// Takes over the sessions that the store held. To be called before anything listens.
@@ -107,9 +114,14 @@ impl Broker {
     fn recover_session(&self, recovered: RecoveredSession, auth: &Auth) {
         let Some(store) = &self.store else { return };
         let RecoveredSession { id, row, subscriptions, inbound, queue } = recovered;
-        let SessionRow { client_id, owner, expiry, connected, ends_at, will, author, sent_below, next_seq, judged } =
-            row;
         self.next_id.fetch_max(id.saturating_add(1), Ordering::Relaxed);
+        if row.ended {
+            self.estates.add(Estate { id, sent_below: row.sent_below, left: 0 });
+            return;
+        }
+        let SessionRow {
+            client_id, owner, expiry, connected, ends_at, will, author, sent_below, next_seq, judged, ..
+        } = row;
         let now = self.now();
         let next = next_seq.max(queue.last.saturating_add(1));
         let first = if queue.rows == 0 { next } else { queue.first };
@@ -122,6 +134,9 @@ impl Broker {
         let mut backlog = Backlog::recovered(first, next, taken_below, again_below, queue.bytes);
         if judged {
             backlog.judge_rows();
+        }
+        if queue.shared {
+            backlog.mark_shared();
         }
         let subscriber =
             Subscriber::new(id, client_id.clone(), Owner::from_text(owner), Arc::clone(&self.queue_limits));
@@ -167,7 +182,7 @@ impl Broker {
             rights,
         };
         if connected {
-            store.put(Key::Session(id), self.parked_row(&parked));
+            store.put(Key::Session(id), Row::Session(self.parked_row(&parked)));
         }
         self.sessions.recover(client_id, parked, |at, slot| self.schedule(at, slot));
     }

@@ -1,12 +1,11 @@
 //! Ends parked sessions whose time is up, publishes wills whose delay has passed, and says what queues dropped.
 
 use super::Broker;
-use super::delayed::Delayed;
 use super::durable::Changes;
 use super::registry::{Slot, SlotState};
 use crate::router::RetainedSweep;
 use crate::session::{Millis, millis};
-use crate::store::Key;
+use crate::store::{Key, Row};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,7 +26,7 @@ impl Broker {
         let clear_every = millis(self.retainer.msg_clear_interval);
         let mut clear_at = 0;
         loop {
-            let due = [self.deadlines.lock().next(), self.delayed.as_ref().and_then(Delayed::next), Some(clear_at)];
+            let due = [self.deadlines.lock().next(), self.delayed.next(self.store_takes()), Some(clear_at)];
             let wait = match due.into_iter().flatten().min() {
                 Some(at) => Duration::from_millis(at.saturating_sub(self.now())).min(SWEEP_EVERY),
                 None => SWEEP_EVERY,
@@ -58,11 +57,14 @@ impl Broker {
 
     /// Publishes at most `limit` delayed messages that are due; `true` if there may be more.
     fn publish_due(&self, limit: usize) -> bool {
-        let Some(delayed) = &self.delayed else { return false };
         for _ in 0..limit {
-            let Some(due) = delayed.pop_due(self.now()) else { return false };
+            let Some(due) = self.delayed.pop_due(self.now(), self.store_takes()) else { return false };
             let mut changes = Changes::new(self.store.as_deref());
-            self.publish_now(due.from, due.message, due.retain, &mut changes);
+            // In one transaction with what it becomes: a crash publishes it neither twice nor not at all.
+            if let (Some(number), Some(batch)) = (due.number, changes.begin()) {
+                batch.delete(Key::Delayed(number));
+            }
+            self.publish_now(due.from, Arc::unwrap_or_clone(due.message), due.retain, &mut changes);
         }
         true
     }
@@ -119,7 +121,7 @@ impl Broker {
             && parked.subscriber.is_durable()
             && let Some(batch) = changes.begin()
         {
-            batch.put(Key::Session(parked.subscriber.id()), self.parked_row(parked));
+            batch.put(Key::Session(parked.subscriber.id()), Row::Session(self.parked_row(parked)));
         }
         drop(state);
         if let Some(at) = again {

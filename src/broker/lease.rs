@@ -226,19 +226,14 @@ impl Broker {
             self.remove_route(filter, &parked.subscriber);
         }
         let lost = self.empty_out(&parked, changes);
-        if parked.subscriber.is_durable()
-            && let Some(batch) = changes.begin()
-        {
-            batch.end_session(parked.subscriber.id());
-        }
         self.metrics.session_ended(lost);
         if let Some((_, will)) = parked.will {
             self.publish_will(will, parked.rights.as_ref(), changes);
         }
     }
 
-    /// What waits for an ended session is lost, but for messages of shared subscriptions: other members get those that were in memory.
-    /// Returns how many are lost. A QoS 2 message that was already sent goes to nobody else, [MQTT-4.8.2-5].
+    /// What waits for an ended session is lost, but for messages of shared subscriptions, which other members get: at once what is in
+    /// memory, and what is only on disk as it is read. Returns how many are lost. A QoS 2 message that was already sent goes to nobody else, [MQTT-4.8.2-5].
     fn empty_out(&self, parked: &Parked, changes: &mut Changes<'_>) -> usize {
         let sent = parked.session.inflight.resend().into_iter().filter_map(|resend| match resend {
             Resend::Publish(_, delivery) if delivery.qos == QoS::AtLeastOnce && delivery.share.is_some() => {
@@ -249,7 +244,16 @@ impl Broker {
         for delivery in sent {
             self.redispatch(&delivery, changes);
         }
-        let (stored, queue) = parked.subscriber.end();
+        let row = parked.subscriber.has_shared_rows().then(|| self.parked_row(parked));
+        // What is put from here on comes after the last message for the session.
+        let (mut stored, queue) = parked.subscriber.end();
+        if parked.subscriber.is_durable() {
+            if row.is_some_and(|row| self.leave_estate(parked.subscriber.id(), row, changes)) {
+                stored = 0;
+            } else if let Some(batch) = changes.begin() {
+                batch.end_session(parked.subscriber.id());
+            }
+        }
         stored + queue.into_deliveries().filter(|delivery| !self.redispatch(delivery, changes)).count()
     }
 
@@ -297,7 +301,7 @@ impl Broker {
         if subscriber.is_durable()
             && let Some(batch) = changes.begin()
         {
-            batch.put(Key::Session(subscriber.id()), self.parked_row(&parked));
+            batch.put(Key::Session(subscriber.id()), Row::Session(self.parked_row(&parked)));
         }
         *slot.state.lock() = SlotState::Parked(Box::new(parked));
         slot.released.notify_waiters();
@@ -351,6 +355,7 @@ impl Lease {
             owner: self.subscriber.owner().as_text().clone(),
             expiry: self.session.expiry,
             connected: true,
+            ended: false,
             ends_at: None,
             will: self.will.as_deref().map(|will| (None, will.clone())),
             author: self.rights.as_ref().filter(|_| self.will.is_some()).map(|r| WillAuthor::of(r.identity())),

@@ -7,6 +7,7 @@ mod bans;
 mod deadlines;
 mod delayed;
 mod durable;
+mod estate;
 mod flapping;
 mod janitor;
 mod lease;
@@ -23,7 +24,7 @@ mod sys;
 mod withdraw;
 
 pub use bans::{Ban, Bans, Subject, TooManyBans};
-pub use delayed::Delay;
+pub use delayed::{Delay, DelayOptions, Later};
 pub use durable::Changes;
 pub use lease::{Lease, OpenError, OpenRequest, Opened};
 pub use outbox::Wait;
@@ -73,6 +74,7 @@ pub struct Broker {
     sessions: Registry,
     deadlines: Mutex<Deadlines<Weak<Slot>>>,
     deadline_changed: Notify,
+    estates: estate::Estates,
     started: Instant,
     /// `None`: nothing outlives the process.
     store: Option<Arc<Store>>,
@@ -83,8 +85,7 @@ pub struct Broker {
     queue_limits: Arc<QueueLimits>,
     /// Places publishers and topics in shared groups.
     hasher: DefaultHashBuilder,
-    /// `None` while delayed publish is off.
-    delayed: Option<Delayed>,
+    delayed: Delayed,
     flapping: Option<Flapping>,
     bans: Bans,
     losses: losses::Losses,
@@ -112,7 +113,7 @@ impl Broker {
         Arc::new(Broker {
             queue_limits: Arc::new(queue_limits(&config)),
             hasher: DefaultHashBuilder::default(),
-            delayed: features.delayed.enable.then(|| Delayed::new(&features.delayed)),
+            delayed: Delayed::new(&features.delayed),
             flapping: features.flapping_detect.enable.then(|| Flapping::new(&features.flapping_detect)),
             bans: Bans::new(features.max_bans, store.clone()),
             losses: losses::Losses::default(),
@@ -124,6 +125,7 @@ impl Broker {
             sessions: Registry::new(config.max_sessions),
             deadlines: Mutex::new(Deadlines::new()),
             deadline_changed: Notify::new(),
+            estates: estate::Estates::default(),
             started,
             store,
             next_id: AtomicU64::new(1),

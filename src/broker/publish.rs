@@ -1,5 +1,6 @@
 //! The path of a message: retain it, find its route, hand it to each subscriber's outbox.
 
+use super::delayed::DelayOptions;
 use super::durable::Changes;
 use super::retained::Held;
 use super::{Awaited, Broker, Cache, Delay, Publisher, Subscriber, SubscriberId};
@@ -107,7 +108,8 @@ impl Broker {
         }
         match delay {
             Some(after) => {
-                self.publish_later(None, after, message, retain);
+                // What does not fit was counted.
+                let _taken = self.let_wait(None, after, message, DelayOptions { retain, inbound: None }, changes);
             }
             None => self.publish_now(None, message, retain, changes),
         }

@@ -201,6 +201,11 @@ impl Subscriber {
         (stored, std::mem::take(&mut outbox.queue))
     }
 
+    /// Whether rows of its queue may have come by shared subscriptions.
+    pub(super) fn has_shared_rows(&self) -> bool {
+        self.outbox.lock().backlog.as_ref().is_some_and(|backlog| backlog.is_shared())
+    }
+
     /// What is stored leaves the memory, since the connection is gone. `in_flight` is the lowest number of a delivery that was sent and
     /// not acknowledged, and the bytes of all that were.
     pub(super) fn park(&self, in_flight: Option<(u64, usize)>) {

@@ -7,11 +7,10 @@ use super::names::ClientNames;
 use super::replies::Reply;
 use super::{Close, Context, refused};
 use crate::auth::acl::Publishing;
-use crate::broker::{Delay, PublishOptions, RetainedStore, SubscribeRequest};
+use crate::broker::{Delay, DelayOptions, Later, PublishOptions, RetainedStore, SubscribeRequest};
 use crate::config::{DenyAction, MqttConfig};
 use crate::metrics::Checked;
 use crate::session::{Acknowledged, AliasError, Begin, Message, Millis, SessionExpiry, Ticket, millis};
-use crate::store::Health;
 use bytes::Bytes;
 use bytestring::ByteString;
 use mqtt_codec::{
@@ -180,25 +179,25 @@ impl State {
             let wish = Publishing { topic: &message.topic, qos, retain };
             return refused::publish(context, &self.access, wish).map(|reason| (reason, 0));
         }
-        if let Some(after) = delay {
-            let from = self.lease.subscriber().id();
-            let reason = match broker.publish_later(Some(from), after, message, retain) {
-                true => ReasonCode::Success,
-                false => ReasonCode::QuotaExceeded,
-            };
-            return Ok((reason, 0));
-        }
         let v5 = self.negotiated.version.is_v5();
         let inbound = packet_id.filter(|_| qos == QoS::ExactlyOnce && self.lease.subscriber().is_durable());
+        if let Some(after) = delay {
+            let from = self.lease.subscriber();
+            return match broker.publish_later(from, after, message, DelayOptions { retain, inbound }) {
+                Later::Taken(ticket) => Ok((ReasonCode::Success, ticket)),
+                Later::Full => Ok((ReasonCode::QuotaExceeded, 0)),
+                Later::Refused(health) if !v5 => Err(Close::Store(health)),
+                Later::Refused(health) => Ok((refused::by_store(health), 0)),
+            };
+        }
         let how = PublishOptions { retain, deliver_anyway: !v5, inbound };
         let published = broker.publish(&mut self.publisher, &mut self.cache, message, how);
         self.crowded = published.crowded.map(|awaited| Crowded { awaited, wait: None });
         let reason = match (published.refused, published.retained) {
             (Some(health), _) if !v5 => return Err(Close::Store(health)),
-            (Some(Health::Full), _) => ReasonCode::QuotaExceeded,
+            (Some(health), _) => refused::by_store(health),
             // With MQTT 3 it was delivered all the same: its repetition is one.
             (None, RetainedStore::Refused) if v5 => ReasonCode::QuotaExceeded,
-            (Some(_), _) => ReasonCode::ImplementationSpecificError,
             _ if published.receivers == 0 => ReasonCode::NoMatchingSubscribers,
             _ => ReasonCode::Success,
         };

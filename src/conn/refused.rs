@@ -10,6 +10,7 @@ use crate::auth::acl::Publishing;
 use crate::auth::{Access, RefusedBy};
 use crate::config::DenyAction;
 use crate::metrics::Checked;
+use crate::store::Health;
 use crate::telemetry::shortened;
 
 /// A refused PUBLISH: its message goes no further. What its publisher is told, or that its connection ends.
@@ -18,6 +19,14 @@ pub(super) fn publish(context: &Context, access: &Access, wish: Publishing<'_>) 
     match context.auth.deny_action() {
         DenyAction::Ignore => Ok(ReasonCode::NotAuthorized),
         DenyAction::Disconnect => Err(Close::Refused(ReasonCode::NotAuthorized, "publish that is not allowed")),
+    }
+}
+
+/// What the publisher of a message is told that the store cannot take.
+pub(super) fn by_store(health: Health) -> ReasonCode {
+    match health {
+        Health::Full => ReasonCode::QuotaExceeded,
+        Health::Good | Health::Failed => ReasonCode::ImplementationSpecificError,
     }
 }
 

@@ -244,15 +244,15 @@ impl Disk {
         faults
     }
 
-    /// Calls `each` with the key and the length of every row of a table, whose checksum is verified and whose contents are not read.
-    pub fn for_each_key(&self, table: Table, mut each: impl FnMut(Key, usize)) -> Result<(), Fault> {
+    /// Calls `each` with the key and the bytes of every row of a table, whose checksum is verified and whose contents are not read.
+    pub fn for_each_key(&self, table: Table, mut each: impl FnMut(Key, &[u8])) -> Result<(), Fault> {
         self.contained(|| {
             let rows = self.database()?.begin_read()?.open_table(definition(table))?;
             for entry in rows.iter()? {
                 let (key_bytes, value) = entry?;
                 let (key, value) = (decode_key(table, key_bytes.value())?, value.value());
                 Row::verify(table, key_bytes.value(), value).map_err(|error| damaged_row(&key, error))?;
-                each(key, value.len());
+                each(key, value);
             }
             Ok(())
         })

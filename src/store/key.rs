@@ -19,10 +19,11 @@ pub enum Table {
     Bans,
     Users,
     Acl,
+    Delayed,
 }
 
 impl Table {
-    pub const ALL: [Table; 8] = [
+    pub const ALL: [Table; 9] = [
         Table::Sessions,
         Table::Subscriptions,
         Table::Deliveries,
@@ -31,6 +32,7 @@ impl Table {
         Table::Bans,
         Table::Users,
         Table::Acl,
+        Table::Delayed,
     ];
 
     /// The table's name in the file.
@@ -44,6 +46,7 @@ impl Table {
             Table::Bans => "bans",
             Table::Users => "users",
             Table::Acl => "acl",
+            Table::Delayed => "delayed",
         }
     }
 
@@ -66,6 +69,8 @@ pub enum Key {
     User(ByteString),
     /// Whom a list of rules is for, as text.
     Acl(ByteString),
+    /// The number of a message that waits for its time. Numbers rise, so that those of one moment keep their order.
+    Delayed(u64),
 }
 
 impl Key {
@@ -79,13 +84,14 @@ impl Key {
             Key::Ban(_) => Table::Bans,
             Key::User(_) => Table::Users,
             Key::Acl(_) => Table::Acl,
+            Key::Delayed(_) => Table::Delayed,
         }
     }
 
     pub fn session(&self) -> Option<SessionId> {
         match self {
             Key::Session(id) | Key::Subscription(id, _) | Key::Delivery(id, _) | Key::Inbound(id, _) => Some(*id),
-            Key::Retained(_) | Key::Ban(_) | Key::User(_) | Key::Acl(_) => None,
+            Key::Retained(_) | Key::Ban(_) | Key::User(_) | Key::Acl(_) | Key::Delayed(_) => None,
         }
     }
 
@@ -99,7 +105,7 @@ impl Key {
             Key::Subscription(_, name) | Key::Retained(name) | Key::Ban(name) | Key::User(name) | Key::Acl(name) => {
                 out.extend_from_slice(name.as_bytes())
             }
-            Key::Delivery(_, seq) => out.extend_from_slice(&seq.to_be_bytes()),
+            Key::Delivery(_, seq) | Key::Delayed(seq) => out.extend_from_slice(&seq.to_be_bytes()),
             Key::Inbound(_, id) => out.extend_from_slice(&id.get().to_be_bytes()),
         }
     }
@@ -123,6 +129,7 @@ impl Key {
         let (id, rest) = bytes.split_first_chunk::<8>()?;
         let id = u64::from_be_bytes(*id);
         match table {
+            Table::Delayed => rest.is_empty().then_some(Key::Delayed(id)),
             Table::Sessions => rest.is_empty().then_some(Key::Session(id)),
             Table::Subscriptions => Some(Key::Subscription(id, text(rest)?)),
             Table::Deliveries => Some(Key::Delivery(id, u64::from_be_bytes(rest.try_into().ok()?))),
@@ -148,6 +155,7 @@ mod tests {
             Key::Ban("client_id c".into()),
             Key::User("ada".into()),
             Key::Acl("username ada".into()),
+            Key::Delayed(1 << 40),
         ] {
             assert_eq!(Key::decode(key.table(), &key.to_bytes()), Some(key.clone()));
         }

@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::held::HeldFile;
 use super::key::{Key, Seq, SessionId, Table};
 use super::medium::Medium;
-use super::row::{BanRow, Row, SessionRow, UserRow, WallClock};
+use super::row::{BanRow, DelayedRow, Row, SessionRow, UserRow, WallClock};
 use super::watch::Fault;
 use crate::config::StoreConfig;
 use crate::session::{Millis, SubscriptionOptions};
@@ -29,6 +29,8 @@ pub enum Loaded {
     User(ByteString, UserRow),
     /// Whom they are for, and rules for topics.
     Acl(ByteString, ByteString),
+    /// Its number, and the message; in the order of their numbers.
+    Delayed(u64, Box<DelayedRow>),
 }
 
 /// A retained message without its contents, which stay on disk.
@@ -60,6 +62,8 @@ pub struct RecoveredQueue {
     pub last: Seq,
     /// The number of the last among those that can have been in flight.
     pub in_flight: Seq,
+    /// One of them came by a shared subscription.
+    pub shared: bool,
 }
 
 /// What a start found.
@@ -69,6 +73,7 @@ pub struct Recovery {
     pub subscriptions: usize,
     pub queued: u64,
     pub retained: usize,
+    pub delayed: usize,
     /// The last shutdown closed the database in order.
     pub clean: bool,
     /// There was no database yet.
@@ -191,6 +196,14 @@ pub(super) fn load(
             true
         })?;
     }
+    disk.for_each(Table::Delayed, |key, row| {
+        if let (Key::Delayed(number), Row::Delayed(delayed)) = (key, row) {
+            recovery.delayed += 1;
+            progress.at("delayed messages", recovery.delayed);
+            each(Loaded::Delayed(number, delayed));
+        }
+        true
+    })?;
     // From here on the seal does not hold.
     medium.set_seal(None).map_err(io_fault)?;
     file.let_go().map_err(io_fault)?;
@@ -229,12 +242,13 @@ fn load_sessions(
         }
         true
     })?;
-    disk.for_each_key(Table::Deliveries, |key, bytes| {
+    disk.for_each_key(Table::Deliveries, |key, value| {
         let Key::Delivery(id, seq) = key else { return };
         match sessions.get_mut(&id) {
             Some(RecoveredSession { queue, .. }) => {
                 queue.rows += 1;
-                queue.bytes += bytes as u64;
+                queue.bytes += value.len() as u64;
+                queue.shared |= Row::is_shared(value);
                 queue.last = seq;
                 if queue.rows == 1 {
                     queue.first = seq;

@@ -30,7 +30,7 @@ pub use medium::{DATABASE, Directory, DirectoryError, Medium};
 pub use pending::Batch;
 pub use reader::{QueueRows, Reading, RetainedReading};
 pub use repair::{Findings, check, recover};
-pub use row::{BanRow, MAX_STORED_PAYLOAD, Row, RowError, SessionRow, UserRow, WallClock, WillAuthor};
+pub use row::{BanRow, DelayedRow, MAX_STORED_PAYLOAD, Row, RowError, SessionRow, UserRow, WallClock, WillAuthor};
 pub use watch::Fault;
 
 pub use crate::session::Ticket;
@@ -225,6 +225,22 @@ impl Store {
         waiters.wakers.push(waker.clone());
         // What the caller saw may be from before the last commit.
         false
+    }
+
+    /// Waits until the store takes changes that nobody is told of; for ever when it has failed.
+    pub async fn ready(&self) {
+        let mut seen = Registration::default();
+        std::future::poll_fn(|cx| {
+            loop {
+                if self.health() == Health::Good && self.has_room() {
+                    return Poll::Ready(());
+                }
+                if self.register(cx.waker(), &mut seen) {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
     }
 
     /// Waits until a ticket is durable.

@@ -115,8 +115,8 @@ impl Transaction {
             Op::Put(key, row) => {
                 let fresh = match self.changes.get(&key) {
                     Some(change) => change.fresh,
-                    // A delivery's number is used once.
-                    None => matches!(row, Row::Delivery(_)),
+                    // Their numbers are used once.
+                    None => matches!(row, Row::Delivery(_) | Row::Delayed(_)),
                 };
                 self.changes.insert(key, Change { row: Some(row), fresh });
             }

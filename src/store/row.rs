@@ -6,8 +6,8 @@
 //! ```
 //! Messages are stored as the MQTT 5 PUBLISH packet that carries them. Times are written as milliseconds of the wall clock.
 
-use super::key::{Key, Table};
-use crate::session::{Delivery, Message, Millis, SessionExpiry, SubscriptionOptions, Will};
+use super::key::{Key, SessionId, Table};
+use crate::session::{Delivery, Message, Millis, SessionExpiry, ShareName, SubscriptionOptions, Will};
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use mqtt_codec::{Packet, ProtocolVersion, QoS, SubscriptionId, decode};
@@ -36,6 +36,7 @@ pub enum Row {
     User(UserRow),
     /// A list of rules for topics, as text.
     Acl(ByteString),
+    Delayed(Box<DelayedRow>),
 }
 
 /// A ban as it is stored.
@@ -56,6 +57,18 @@ impl fmt::Debug for UserRow {
     }
 }
 
+/// A message that waits for its time, as it is stored.
+#[derive(Debug, Clone)]
+pub struct DelayedRow {
+    /// When it is published.
+    pub due: Millis,
+    /// The durable session that published it; 0 for any other publisher.
+    pub from: SessionId,
+    pub retain: bool,
+    /// Its lifetime begins when it is published.
+    pub message: Arc<Message>,
+}
+
 /// A session as it is stored.
 #[derive(Debug, Clone)]
 pub struct SessionRow {
@@ -65,6 +78,8 @@ pub struct SessionRow {
     pub expiry: SessionExpiry,
     /// It has a connection.
     pub connected: bool,
+    /// It has ended, and other members of its shared subscriptions have not got everything yet.
+    pub ended: bool,
     /// When it ends, if it has no connection; `None` is never.
     pub ends_at: Option<Millis>,
     /// When the will is due, if the connection has ended, and the will.
@@ -156,6 +171,7 @@ impl Row {
             Row::Retained(message) => message.cost(),
             Row::Ban(ban) => SMALL + ban.reason.len(),
             Row::User(UserRow(text)) | Row::Acl(text) => SMALL + text.len(),
+            Row::Delayed(delayed) => SMALL + delayed.message.cost(),
             Row::Subscription(_) | Row::Released | Row::Inbound => SMALL,
         }
     }
@@ -168,7 +184,14 @@ impl Row {
             Row::Session(row) => encode_session(row, clock, out),
             Row::Subscription(options) => encode_options(options, out),
             Row::Delivery(delivery) => {
-                out.put_u8(KIND_DELIVERY);
+                match &delivery.share {
+                    None => out.put_u8(KIND_DELIVERY),
+                    Some(share) => {
+                        out.put_u8(KIND_SHARED);
+                        put_bytes(out, share.group.as_bytes());
+                        put_bytes(out, share.filter.as_bytes());
+                    }
+                }
                 encode_delivery(delivery, clock, out);
             }
             Row::Released => out.put_u8(KIND_RELEASED),
@@ -181,6 +204,12 @@ impl Row {
                 put_bytes(out, ban.reason.as_bytes());
             }
             Row::User(UserRow(text)) | Row::Acl(text) => put_bytes(out, text.as_bytes()),
+            Row::Delayed(delayed) => {
+                put_moment(out, Some(delayed.due), clock);
+                out.put_u64_le(delayed.from);
+                out.put_u8(u8::from(delayed.retain));
+                encode_unpublished(&delayed.message, clock, out);
+            }
         }
         let sum = checksum(table, key, out.get(4..).unwrap_or_default());
         if let Some(place) = out.first_chunk_mut::<4>() {
@@ -197,6 +226,11 @@ impl Row {
         }
     }
 
+    /// Whether the bytes of a row are those of a delivery that came by a shared subscription.
+    pub fn is_shared(value: &[u8]) -> bool {
+        value.get(HEADER) == Some(&KIND_SHARED)
+    }
+
     /// Reads the row that `key` had in `table`.
     pub fn decode(key: &Key, key_bytes: &[u8], value: &[u8], clock: WallClock) -> Result<Row, RowError> {
         let rest = Row::verify(key.table(), key_bytes, value)?;
@@ -211,6 +245,7 @@ impl Row {
             Table::Deliveries => match reader.u8() {
                 Some(KIND_DELIVERY) => decode_delivery(&mut reader, clock).map(Row::Delivery),
                 Some(KIND_RELEASED) => Some(Row::Released),
+                Some(KIND_SHARED) => decode_shared(&mut reader, clock).map(Row::Delivery),
                 _ => None,
             },
             Table::Inbound => Some(Row::Inbound),
@@ -218,6 +253,7 @@ impl Row {
             Table::Bans => decode_ban(&mut reader, clock).map(Row::Ban),
             Table::Users => reader.text().map(|text| Row::User(UserRow(text))),
             Table::Acl => reader.text().map(Row::Acl),
+            Table::Delayed => decode_delayed(&mut reader, clock).map(|row| Row::Delayed(Box::new(row))),
         };
         row.filter(|_| reader.rest.is_empty()).ok_or(RowError::Contents)
     }
@@ -225,6 +261,7 @@ impl Row {
 
 const KIND_DELIVERY: u8 = 0;
 const KIND_RELEASED: u8 = 1;
+const KIND_SHARED: u8 = 2;
 
 fn checksum(table: Table, key: &[u8], contents: &[u8]) -> u32 {
     let sum = crc32c::crc32c(table.name().as_bytes());
@@ -247,7 +284,7 @@ fn encode_session(row: &SessionRow, clock: WallClock, out: &mut BytesMut) {
     };
     out.put_u64_le(expiry);
     put_bytes(out, row.owner.as_bytes());
-    out.put_u8(u8::from(row.connected));
+    out.put_u8(u8::from(row.connected) | u8::from(row.ended) << 1);
     put_moment(out, row.ends_at, clock);
     out.put_u64_le(row.sent_below);
     out.put_u64_le(row.next_seq);
@@ -282,11 +319,7 @@ fn encode_session(row: &SessionRow, clock: WallClock, out: &mut BytesMut) {
             put_moment(out, *due, clock);
             out.put_u8(u8::from(will.retain));
             out.put_u64_le(will.delay);
-            // The lifetime of a will's message begins when it is published, so the interval is kept and not the moment.
-            out.put_u64_le(will.message.properties.message_expiry_interval.map_or(u64::MAX, u64::from));
-            let mut message = will.message.clone();
-            message.expires_at = None;
-            encode_delivery(&whole(Arc::new(message)), clock, out);
+            encode_unpublished(&will.message, clock, out);
         }
     }
 }
@@ -299,7 +332,8 @@ fn decode_session(reader: &mut Reader<'_>, clock: WallClock) -> Option<SessionRo
         ms => SessionExpiry::After(ms),
     };
     let owner = reader.text()?;
-    let connected = reader.u8()? != 0;
+    let state = reader.u8()?;
+    let (connected, ended) = (state & 1 != 0, state & 2 != 0);
     let ends_at = reader.moment(clock)?;
     let sent_below = reader.u64()?;
     let next_seq = reader.u64()?;
@@ -323,21 +357,42 @@ fn decode_session(reader: &mut Reader<'_>, clock: WallClock) -> Option<SessionRo
             let due = reader.moment(clock)?;
             let retain = reader.u8()? != 0;
             let delay = reader.u64()?;
-            let interval = reader.u64()?;
-            let mut message = (*decode_delivery(reader, clock)?.message).clone();
-            message.properties.message_expiry_interval = match interval {
-                u64::MAX => None,
-                secs => Some(u32::try_from(secs).ok()?),
-            };
+            let message = decode_unpublished(reader, clock)?;
             Some((due, Will { message, retain, delay }))
         }
         _ => return None,
     };
-    Some(SessionRow { client_id, owner, expiry, connected, ends_at, will, author, sent_below, next_seq, judged })
+    Some(SessionRow { client_id, owner, expiry, connected, ended, ends_at, will, author, sent_below, next_seq, judged })
 }
 
 fn decode_ban(reader: &mut Reader<'_>, clock: WallClock) -> Option<BanRow> {
     Some(BanRow { until: reader.moment(clock)?, reason: reader.text()? })
+}
+
+fn decode_delayed(reader: &mut Reader<'_>, clock: WallClock) -> Option<DelayedRow> {
+    let due = reader.moment(clock)??;
+    let from = reader.u64()?;
+    let retain = reader.u8()? != 0;
+    Some(DelayedRow { due, from, retain, message: Arc::new(decode_unpublished(reader, clock)?) })
+}
+
+/// A message whose lifetime begins when it is published, so that the interval is kept and not the moment.
+fn encode_unpublished(message: &Message, clock: WallClock, out: &mut BytesMut) {
+    out.put_u64_le(message.properties.message_expiry_interval.map_or(u64::MAX, u64::from));
+    let mut message = message.clone();
+    message.expires_at = None;
+    encode_delivery(&whole(Arc::new(message)), clock, out);
+}
+
+/// The rest of the row is the message.
+fn decode_unpublished(reader: &mut Reader<'_>, clock: WallClock) -> Option<Message> {
+    let interval = reader.u64()?;
+    let mut message = Arc::unwrap_or_clone(decode_delivery(reader, clock)?.message);
+    message.properties.message_expiry_interval = match interval {
+        u64::MAX => None,
+        secs => Some(u32::try_from(secs).ok()?),
+    };
+    Some(message)
 }
 
 fn encode_options(options: &SubscriptionOptions, out: &mut BytesMut) {
@@ -380,6 +435,14 @@ fn decode_delivery(reader: &mut Reader<'_>, clock: WallClock) -> Option<Delivery
     let mut delivery = Delivery::new(publish.qos, Arc::new(message));
     delivery.retain = publish.retain;
     delivery.subscription_ids = subscription_ids.into_iter().collect();
+    Some(delivery)
+}
+
+/// A delivery behind the shared subscription by which it came.
+fn decode_shared(reader: &mut Reader<'_>, clock: WallClock) -> Option<Delivery> {
+    let share = ShareName { group: (*reader.text()?).into(), filter: (*reader.text()?).into() };
+    let mut delivery = decode_delivery(reader, clock)?;
+    delivery.share = Some(Arc::new(share));
     Some(delivery)
 }
 

@@ -1,5 +1,7 @@
 //! The store over a disk that loses power, has no space, fails to sync, or gives back other bytes than it was given.
 
+mod damage;
+
 use super::*;
 use crate::config::Durability;
 use crate::session::{Delivery, LoadedRow, Message, SessionExpiry, SubscriptionOptions, Will};
@@ -71,6 +73,11 @@ fn shown(row: &Row) -> String {
         Row::Delivery(delivery) => format!("{:?} {:?}", delivery.message.payload, delivery.qos),
         Row::Retained(message) => format!("{:?} {:?}", message.payload, message.qos),
         Row::User(UserRow(text)) => text.to_string(),
+        Row::Delayed(delayed) => {
+            let DelayedRow { due, from, retain, message } = &**delayed;
+            let lifetime = message.properties.message_expiry_interval;
+            format!("{due} {from} {retain} {:?} {lifetime:?}", message.payload)
+        }
         other => format!("{other:?}"),
     }
 }
@@ -113,6 +120,7 @@ fn key() -> impl Strategy<Value = Key> {
         "[ab]{1,2}".prop_map(|topic| Key::Retained(topic.into())),
         "[ab]{1,2}".prop_map(|name| Key::Ban(format!("username {name}").into())),
         ("[ab]{1,2}", any::<bool>()).prop_map(|(n, user)| if user { Key::User(n.into()) } else { Key::Acl(n.into()) }),
+        (1..40u64).prop_map(Key::Delayed),
     ]
 }
 
@@ -131,6 +139,7 @@ fn row_for(key: &Key, value: u8) -> Row {
             expiry: SessionExpiry::After(u64::from(value) + 1),
             owner: "user a".into(),
             connected: value.is_multiple_of(2),
+            ended: value.is_multiple_of(11),
             ends_at: value.is_multiple_of(3).then_some(u64::from(value)),
             will: value.is_multiple_of(5).then(|| {
                 let will = Will { message: (*message("will".into())).clone(), retain: true, delay: 7 };
@@ -154,6 +163,12 @@ fn row_for(key: &Key, value: u8) -> Row {
         Key::Ban(_) => Row::Ban(BanRow { until: Some(value.into()), reason: format!("{value}").into() }),
         Key::User(_) => Row::User(UserRow(format!("{value}").into())),
         Key::Acl(_) => Row::Acl(format!("{value}").into()),
+        Key::Delayed(_) => {
+            let mut delayed = (*message(format!("{value}"))).clone();
+            delayed.properties.message_expiry_interval = value.is_multiple_of(2).then_some(value.into());
+            let (due, from, retain) = (u64::from(value) + 1, value.into(), value.is_multiple_of(3));
+            Row::Delayed(Box::new(DelayedRow { due, from, retain, message: Arc::new(delayed) }))
+        }
     }
 }
 
@@ -169,11 +184,11 @@ fn apply(contents: &mut Contents, step: &Step) {
     }
 }
 
-/// A delivery's number is used once: puts of one that exists become another step.
+/// Numbers of deliveries and of delayed messages are used once: puts of one that exists become another step.
 fn once_only(steps: Vec<Vec<Step>>) -> Vec<Vec<Step>> {
     let mut used = std::collections::HashSet::new();
     let mut fresh = |step: &Step| match step {
-        Step::Put(key @ Key::Delivery(..), _) => used.insert(key.clone()),
+        Step::Put(key @ (Key::Delivery(..) | Key::Delayed(_)), _) => used.insert(key.clone()),
         _ => true,
     };
     steps.into_iter().map(|batch| batch.into_iter().filter(&mut fresh).collect()).collect()
@@ -437,141 +452,6 @@ fn the_reader_gives_back_rows_in_order_and_within_its_limits() {
     assert_eq!(read(9, 4, usize::MAX), ("9 9, 10 10".into(), true));
     assert_eq!(read(1, 9, 1), ("1 1".into(), false));
     assert_eq!(read(11, 9, 1), (String::new(), true));
-}
-
-/// Opens a database with other bytes. It must refuse, or hold what it held.
-fn damaged(bytes: Vec<u8>, seal: &Option<Vec<u8>>, expected: &Contents) -> bool {
-    let medium = TestMedium { disk: FaultyDisk::with(bytes.clone()), seal: Arc::new(Mutex::new(seal.clone())) };
-    match contents(&medium) {
-        Ok(found) => {
-            assert_eq!(&found, expected, "damage was served as good");
-            false
-        }
-        Err(_) => {
-            assert_eq!(medium.disk.bytes(), bytes, "a start that refuses changes nothing");
-            true
-        }
-    }
-}
-
-fn small_database() -> (Vec<u8>, Option<Vec<u8>>, Contents) {
-    let medium = TestMedium::default();
-    let (store, _) = open(&medium, ALWAYS).unwrap();
-    let mut expected = Contents::new();
-    let mut dice = Dice::new(11);
-    for n in 1..60u64 {
-        let keys = [
-            Key::Session(n % 4),
-            Key::Subscription(n % 4, format!("filter/{n}").into()),
-            Key::Delivery(n % 4, n),
-            Key::Retained(format!("topic/{n}").into()),
-        ];
-        for key in keys {
-            let step = Step::Put(key, (dice.roll() % 40) as u8);
-            submit(&store, std::slice::from_ref(&step));
-            apply(&mut expected, &step);
-        }
-        if n % 10 == 0 {
-            until_durable(&store, store.delete(Key::Retained("none".into())));
-        }
-    }
-    assert!(store.close());
-    let seal = medium.seal.lock().clone();
-    (medium.disk.bytes(), seal, expected)
-}
-
-#[test]
-fn a_flipped_bit_is_found_or_harmless_wherever_it_is() {
-    let (bytes, seal, expected) = small_database();
-    assert!(!damaged(bytes.clone(), &seal, &expected), "{} bytes without damage", bytes.len());
-    // Everything in the first page, which says where all else is, and steps that are no multiple of any field beyond.
-    let offsets = (0..512).chain((512..bytes.len()).step_by(499));
-    let mut refused = 0;
-    let mut tried = 0;
-    for offset in offsets {
-        let mut bad = bytes.clone();
-        bad[offset] ^= 1 << (offset % 8);
-        refused += usize::from(damaged(bad, &seal, &expected));
-        tried += 1;
-    }
-    // Pages that are not in use may hold anything.
-    assert!(refused * 10 > tried, "{refused} of {tried} were refused");
-}
-
-#[test]
-fn a_truncated_file_is_refused_wherever_it_ends() {
-    let (bytes, seal, expected) = small_database();
-    for len in (0..bytes.len()).step_by(509) {
-        assert!(damaged(bytes[..len].to_vec(), &seal, &expected), "cut to {len} of {}", bytes.len());
-    }
-}
-
-#[test]
-fn a_file_from_before_the_last_shutdown_is_refused() {
-    let medium = TestMedium::default();
-    let (store, _) = open(&medium, ALWAYS).unwrap();
-    until_durable(&store, store.put(Key::Retained("t".into()), Row::Retained(message("old".into()))));
-    assert!(store.close());
-    let old = medium.disk.bytes();
-    drop(store);
-    let (store, recovery) = open(&medium, ALWAYS).unwrap();
-    assert!(recovery.clean);
-    until_durable(&store, store.put(Key::Retained("t".into()), Row::Retained(message("new".into()))));
-    assert!(store.close());
-    let mixed = TestMedium { disk: FaultyDisk::with(old), seal: Arc::clone(&medium.seal) };
-    let error = open(&mixed, ALWAYS).unwrap_err().to_string();
-    assert!(error.contains("the last orderly shutdown left"), "{error}");
-}
-
-#[test]
-fn a_row_that_changed_behind_the_databases_back_is_found_when_it_is_read() {
-    let key = Key::Delivery(1, 1);
-    let mut value = bytes::BytesMut::new();
-    delivery("payload".into()).encode(Table::Deliveries, &key.to_bytes(), WallClock::default(), &mut value);
-    assert!(Row::decode(&key, &key.to_bytes(), &value, WallClock::default()).is_ok());
-    for at in 0..value.len() {
-        let mut bad = value.clone();
-        bad[at] ^= 0x10;
-        assert_eq!(Row::decode(&key, &key.to_bytes(), &bad, WallClock::default()).unwrap_err(), RowError::Checksum);
-    }
-    // A row that stands under another key is as bad.
-    let other = Key::Delivery(1, 2);
-    assert_eq!(Row::decode(&other, &other.to_bytes(), &value, WallClock::default()).unwrap_err(), RowError::Checksum);
-}
-
-#[test]
-fn what_can_be_read_of_a_damaged_file_is_saved_in_a_new_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let (bytes, seal, expected) = small_database();
-    let directory = Directory::open(dir.path()).unwrap();
-    std::fs::write(directory.database(), &bytes).unwrap();
-    directory.set_seal(seal.as_deref()).unwrap();
-    let found = check(&directory).unwrap();
-    assert!(found.is_good(), "{found:?}");
-    assert_eq!(found.rows.iter().sum::<u64>(), expected.len() as u64);
-    // A key, wherever a page holds it: its row is lost.
-    let mut bad = bytes.clone();
-    for at in (0..bytes.len() - 9).filter(|at| &bytes[*at..at + 9] == b"filter/33") {
-        bad[at] ^= 1;
-    }
-    std::fs::write(directory.database(), &bad).unwrap();
-    let error = Store::open(Arc::new(directory), ALWAYS, WallClock::default(), Arc::default(), |_| {}).unwrap_err();
-    assert!(error.to_string().contains("store.redb") && error.to_string().contains("store recover"), "{error}");
-    let directory = Directory::open(dir.path()).unwrap();
-    assert!(!check(&directory).unwrap().is_good());
-    let to = tempfile::tempdir().unwrap();
-    let found = recover(&directory, to.path()).unwrap();
-    assert!(!found.is_good());
-    assert!(recover(&directory, to.path()).is_err(), "a store is not written over");
-    assert_eq!(std::fs::read(directory.database()).unwrap(), bad);
-    let mut saved = Contents::new();
-    let recovered = Directory::open(to.path()).unwrap();
-    let (disk, ..) = load::load(&recovered, &ALWAYS, WallClock::default(), |_| {}).unwrap();
-    for table in Table::ALL {
-        disk.for_each(table, |key, row| saved.insert(key, shown(&row)).is_none()).unwrap();
-    }
-    assert!(saved.len() + 40 > expected.len() && saved.len() < expected.len(), "{} of {}", saved.len(), expected.len());
-    assert!(saved.iter().all(|(key, row)| expected.get(key) == Some(row)));
 }
 
 #[test]

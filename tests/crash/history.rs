@@ -201,6 +201,12 @@ impl Logs {
     }
 }
 
+/// Where a publisher sends a message: the later ones let it wait for a second.
+pub fn address(publisher: usize, seq: u64) -> String {
+    let delay = if publisher < 4 { "" } else { "$delayed/1/" };
+    format!("{delay}{}", topic(publisher, seq))
+}
+
 /// The topic of a message.
 pub fn topic(publisher: usize, seq: u64) -> String {
     format!("crash/{publisher}/{}", seq % TOPICS)

@@ -33,8 +33,8 @@ use tokio::task::JoinSet;
 
 /// Filter and QoS of each subscriber: the topics of publishers are `crash/<publisher>/<0 or 1>`.
 const SUBSCRIBERS: [(&str, u8); 4] = [("crash/#", 2), ("crash/+/0", 2), ("crash/+/1", 1), ("crash/1/#", 1)];
-/// QoS of each publisher.
-const PUBLISHERS: [u8; 4] = [1, 2, 1, 2];
+/// QoS of each publisher; the last two publish by way of `$delayed`.
+const PUBLISHERS: [u8; 6] = [1, 2, 1, 2, 1, 2];
 /// How long everything that was acknowledged may take to arrive once nothing disturbs any more.
 const SETTLING: Duration = Duration::from_secs(60);
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::Phase;
-use crate::history::{Logs, payload, topic};
+use crate::history::{Logs, address, payload};
 use crate::link::Link;
 
 /// Messages under way at once.
@@ -105,7 +105,7 @@ impl Publisher {
     }
 
     fn message(&self, id: u16, seq: u64) -> Publish {
-        publish(&topic(self.index, seq), self.qos, payload(self.index, seq)).id(id)
+        publish(&address(self.index, seq), self.qos, payload(self.index, seq)).id(id)
     }
 
     async fn handle(&mut self, link: &mut Link, packet: Packet) -> std::io::Result<()> {

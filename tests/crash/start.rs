@@ -49,6 +49,7 @@ fn fill(directory: &Path, sessions: u64, retained: u64) {
             owner: "".into(),
             expiry: SessionExpiry::After(HOUR),
             connected: false,
+            ended: false,
             ends_at: Some(HOUR),
             will: None,
             author: None,

@@ -21,7 +21,7 @@ async fn absent_subscriber(broker: &StoredBroker, qos: u8) {
 }
 
 /// Sends to the absent subscriber of `t` until the disk is full: the client whose last message waits for space, and its identifier.
-async fn until_full(broker: &StoredBroker) -> (Client<AnyStream>, u16) {
+pub async fn until_full(broker: &StoredBroker) -> (Client<AnyStream>, u16) {
     broker.disk().limit_space(Some(broker.disk().space_used()));
     let mut waiting = broker.client("w").await;
     let mut id = 0;

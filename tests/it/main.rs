@@ -29,6 +29,8 @@ mod crypto;
 mod delivery;
 mod disk_medium;
 mod durable;
+mod durable_delayed;
+mod durable_shared;
 mod extended;
 mod farewells;
 mod features;

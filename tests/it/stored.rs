@@ -32,6 +32,11 @@ impl StoredBroker {
         broker
     }
 
+    /// What the next start is set up with.
+    pub fn set_up(&mut self, setup: Setup) {
+        self.setup = setup;
+    }
+
     async fn run(&mut self) {
         let prepared = Prepared::new(self.setup.config()).unwrap().store_on(Arc::new(self.medium.clone()));
         self.server = Some(Server::run(prepared).await.unwrap());

@@ -1,0 +1,86 @@
+//! What ended members of shared subscriptions leave on disk.
+
+use testkit::{PublishExt, QoS, connect, publish};
+
+use crate::stored::{StoredBroker, until};
+
+/// More than is read at once.
+const MESSAGES: usize = 300;
+
+/// `first` is away, and everything that was published since waits for it on disk.
+async fn absent_member(broker: &StoredBroker, qos: u8) {
+    let (mut first, _) = broker.persistent("first").await;
+    first.subscribe("$share/g/t", 2).await;
+    first.disconnect().await;
+    let mut publisher = broker.client("p").await;
+    for n in 0..MESSAGES {
+        publisher.publish(publish("t", qos, format!("{n}"))).await;
+    }
+}
+
+async fn until_no_rows(broker: &StoredBroker) {
+    let metrics = std::sync::Arc::clone(broker.server().metrics());
+    let line = "shangmq_store_rows{table=\"deliveries\"} 0";
+    until("the rows to be gone", move || metrics.encode(Default::default()).lines().any(|found| found == line)).await;
+}
+
+#[tokio::test]
+async fn what_is_only_on_disk_for_an_ended_member_goes_to_another() {
+    let broker = StoredBroker::start().await;
+    absent_member(&broker, 1).await;
+    let (mut second, _) = broker.persistent("second").await;
+    second.subscribe("$share/g/t", 1).await;
+    broker.client("first").await;
+    for n in 0..MESSAGES {
+        second.expect_message("t", format!("{n}")).await;
+    }
+    second.expect_nothing().await;
+    until_no_rows(&broker).await;
+}
+
+#[tokio::test]
+async fn a_power_loss_on_the_way_to_another_member_neither_loses_nor_doubles() {
+    let mut broker = StoredBroker::start().await;
+    absent_member(&broker, 2).await;
+    // After a restart as well: the rows say by which subscription they came.
+    broker.restart().await;
+    let (mut second, _) = broker.persistent("second").await;
+    second.subscribe("$share/g/t", 2).await;
+    second.disconnect().await;
+    broker.client("first").await;
+    broker.lose_power(4).await;
+    let (mut second, _) = broker.persistent("second").await;
+    for n in 0..MESSAGES {
+        second.expect_message("t", format!("{n}")).await;
+    }
+    second.expect_nothing().await;
+    until_no_rows(&broker).await;
+    broker.lose_power(5).await;
+    let (mut second, present) = broker.persistent("second").await;
+    assert!(present);
+    second.expect_nothing().await;
+    let (_, present) = broker.persistent("first").await;
+    assert!(!present, "an ended session does not come back");
+}
+
+#[tokio::test]
+async fn a_stored_message_that_was_sent_with_qos_2_goes_to_nobody_else() {
+    let broker = StoredBroker::start().await;
+    let (mut first, _) = broker.persistent("first").await;
+    first.subscribe("$share/g/t", 2).await;
+    let mut publisher = broker.client("p").await;
+    publisher.publish(publish("t", 2, "two")).await;
+    publisher.publish(publish("t", 1, "one")).await;
+    first.expect(publish("t", 2, "two").id(1)).await;
+    first.expect(publish("t", 1, "one").id(2)).await;
+    let mut second = broker.client("second").await;
+    second.subscribe("$share/g/t", 2).await;
+    first.vanish().await;
+    // [MQTT-4.8.2-4]
+    second.expect_nothing().await;
+    broker.connect(connect("first")).await;
+    assert_eq!(second.expect_message("t", "one").await.qos, QoS::AtLeastOnce);
+    // [MQTT-4.8.2-5]
+    second.expect_nothing().await;
+    until_no_rows(&broker).await;
+}

@@ -81,8 +81,10 @@ pub struct Established {
     resend: VecDeque<Resend>,
     timer: Option<Pin<Box<Sleep>>>,
     pub(super) last_heard: Millis,
-    /// Since when bytes wait that the peer does not take.
+    /// Since when bytes wait and the socket takes none.
     stalled_since: Option<Millis>,
+    /// What the socket had taken when it was last written to.
+    taken: u64,
     /// Nothing was read because the client is over its rate.
     paused: bool,
     /// Acknowledgements of the client cannot be reached behind what it publishes.
@@ -174,6 +176,7 @@ impl Established {
             timer: None,
             last_heard,
             stalled_since: None,
+            taken: 0,
             paused: false,
             deaf: false,
             ended: None,
@@ -258,13 +261,15 @@ impl Established {
         if self.bytes_out != before {
             self.context.metrics.bytes_sent.fetch_add(self.bytes_out - before, Ordering::Relaxed);
         }
+        let taken = self.context.taken.load(Ordering::Relaxed);
         match written {
             Poll::Ready(()) => self.stalled_since = None,
-            Poll::Pending if self.bytes_out != before || self.stalled_since.is_none() => {
+            Poll::Pending if taken != self.taken || self.stalled_since.is_none() => {
                 self.stalled_since = Some(self.context.broker.now());
             }
             Poll::Pending => {}
         }
+        self.taken = taken;
         if self.state.output.is_full() {
             let taken = usize::try_from(self.bytes_out - before).unwrap_or(usize::MAX);
             self.state.lease.subscriber().stall(taken, self.context.broker.now());

@@ -38,6 +38,7 @@ use mqtt_codec::ReasonCode;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
@@ -59,6 +60,8 @@ pub struct Context {
     pub listener: Arc<str>,
     /// The client's address, from the PROXY header where there is one.
     pub remote: SocketAddr,
+    /// Bytes that the peer's socket took, below all layers that gather some before they write.
+    pub taken: Arc<AtomicU64>,
     pub peer: Option<Arc<PeerIdentity>>,
     /// The TLS that a trusted proxy ended, where the listener believes it.
     pub proxied: Option<Box<Proxied>>,

@@ -5,6 +5,7 @@
 //! ```
 //! Each step has a deadline of its own; every refusal is one log line with the peer's address and its fault, and one counter.
 
+use super::counted::Counted;
 use super::detect::{Detected, Port, detect};
 use super::listener::Listener;
 use super::prefixed::Prefixed;
@@ -44,8 +45,9 @@ const HELLO_CHUNK: usize = 1024;
 /// RFC 6066 section 3.
 const UNRECOGNIZED_NAME: u8 = 112;
 
-type Stream = Prefixed<TcpStream>;
-type Secured = (TlsStream<TcpStream>, Arc<PeerIdentity>, Admission);
+type Socket = Counted<TcpStream>;
+type Stream = Prefixed<Socket>;
+type Secured = (TlsStream<Socket>, Arc<PeerIdentity>, Admission);
 
 /// Why a connection ended before MQTT began.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +160,8 @@ async fn establish(
     listener: Arc<Listener>,
 ) -> Option<(Place, BoxFuture<'static, ()>)> {
     let mut peer = Peer { remote, protocol: "unknown", offered: "unknown" };
+    let stream = Counted::new(stream);
+    let taken = stream.written();
     let prepared = Box::pin(prepare(stream, &mut peer, &listener)).await;
     let Peer { remote, protocol, offered } = peer;
     match prepared {
@@ -171,6 +175,7 @@ async fn establish(
                 remote,
                 peer: identity,
                 proxied,
+                taken,
                 connect_timeout: listener.config.connect_timeout,
                 policy: Arc::clone(&listener.policy),
             };
@@ -205,7 +210,7 @@ struct Prepared {
     revoked: Option<oneshot::Receiver<Reason>>,
 }
 
-async fn prepare(stream: TcpStream, peer: &mut Peer, listener: &Listener) -> Result<Prepared, Refused> {
+async fn prepare(stream: Socket, peer: &mut Peer, listener: &Listener) -> Result<Prepared, Refused> {
     let mut stream = Prefixed::new(stream, Bytes::new());
     let mut proxied = None;
     if let Some(config) = &listener.config.proxy_protocol {
@@ -340,7 +345,7 @@ async fn secure(stream: Stream, peer: &mut Peer, listener: &Listener, security: 
     Ok((stream, identity, admission))
 }
 
-async fn read_hello(io: &mut TcpStream, read: &mut BytesMut) -> Result<hello::ClientHello, Refused> {
+async fn read_hello(io: &mut Socket, read: &mut BytesMut) -> Result<hello::ClientHello, Refused> {
     loop {
         match detect(read) {
             Detected::NeedMore => {}
@@ -365,7 +370,7 @@ async fn fill(io: &mut (impl AsyncRead + Unpin), read: &mut BytesMut) -> Result<
 }
 
 /// Tells the peer why, if it listens, and closes.
-async fn alert(io: &mut TcpStream, record: [u8; 7]) {
+async fn alert(io: &mut Socket, record: [u8; 7]) {
     let send = async {
         io.write_all(&record).await?;
         io.shutdown().await

@@ -3,6 +3,7 @@
 //! The accept loop only accepts; everything a peer can delay runs in the connection's own task, each step under a deadline.
 
 mod accepted;
+mod counted;
 pub mod detect;
 mod listener;
 mod prefixed;
@@ -14,6 +15,7 @@ mod stamp;
 mod status;
 pub mod websocket;
 
+pub use counted::Counted;
 pub use listener::{BindError, Listener, PreparedListener};
 pub use prefixed::Prefixed;
 pub use security::{Security, Served, Usage};

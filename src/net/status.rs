@@ -1,6 +1,7 @@
 //! Where the service of revocation meets a listener: which certificates it asks about, what it staples, and the clients that are let in or
 //! let go by what it says.
 
+use super::counted::Counted;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +76,7 @@ impl Status {
 /// that does not come leaves time to let it in where the operator wants that.
 pub(super) async fn admit(
     context: &ServerContext,
-    stream: &mut TlsStream<TcpStream>,
+    stream: &mut TlsStream<Counted<TcpStream>>,
     deadline: Instant,
 ) -> Result<Admission, NotAdmitted> {
     let Some(inspector) = context.inspector() else { return Ok(Admission::default()) };

@@ -1,18 +1,22 @@
 //! Limits that both sides set on each other: receive maximum, packet size, topic aliases, and peers that do not read.
 
+use std::io;
 use std::num::NonZeroU16;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use mqtt_codec::Encode;
 use testkit::{
     ConnectExt, Packet, ProtocolVersion, PublishExt, ReasonCode, connect, in_both_versions, puback, pubcomp, publish,
     pubrec, pubrel,
 };
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::broker::{Setup, TestBroker};
-use crate::simulated::SimulatedBroker;
+use crate::simulated::{Pipe, SimulatedBroker};
 
 #[tokio::test]
 async fn no_more_messages_are_under_way_than_the_client_takes() {
@@ -247,6 +251,63 @@ async fn a_client_that_takes_no_bytes_is_disconnected() {
         assert_eq!(broker.broker().session_count(), 1);
         publisher.ping().await;
     }
+}
+
+/// Takes 64 KB at once and says so only when all of it is through, as a layer of TLS does.
+struct Records {
+    inner: Pipe,
+    record: Bytes,
+    taken: usize,
+}
+
+impl AsyncRead for Records {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Records {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.taken == 0 {
+            this.record = Bytes::copy_from_slice(&buf[..buf.len().min(64 * 1024)]);
+            this.taken = this.record.len();
+        }
+        while !this.record.is_empty() {
+            let written = ready!(Pin::new(&mut this.inner).poll_write(cx, &this.record))?;
+            this.record.advance(written);
+        }
+        Poll::Ready(Ok(std::mem::take(&mut this.taken)))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+/// Only whole records were counted, so that a link that takes longer than the timeout for one was cut while it took bytes all the time.
+#[tokio::test(start_paused = true)]
+async fn a_slow_link_is_not_cut_while_it_takes_a_part_of_a_record() {
+    let broker = SimulatedBroker::start(Setup::new().mqtt("write_timeout = \"20s\""));
+    let (mut slow, _task) = broker.open_through(|inner| Records { inner, record: Bytes::new(), taken: 0 });
+    slow.connect(connect("slow")).await;
+    slow.subscribe("t", 0).await;
+    let mut publisher = broker.connect(connect("p")).await;
+    for _ in 0..20 {
+        publisher.publish(publish("t", 0, vec![0; 32 * 1024])).await;
+    }
+    let mut link = slow.into_inner();
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        link.read_exact(&mut [0; 1024]).await.unwrap();
+    }
+    assert_eq!(broker.broker().session_count(), 2);
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(broker.broker().session_count(), 1, "it takes nothing any more");
 }
 
 #[tokio::test(start_paused = true)]

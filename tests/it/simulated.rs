@@ -12,6 +12,7 @@ use shangmq::auth::Auth;
 use shangmq::broker::Broker;
 use shangmq::conn::{self, Context, Io, Policy};
 use shangmq::metrics::{ListenerMetrics, Metrics};
+use shangmq::net::Counted;
 use shangmq::telemetry::Reports;
 use testkit::{Client, Connect};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -19,9 +20,12 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::broker::Setup;
 
+/// The broker's end of a pipe.
+pub type Pipe = Counted<DuplexStream>;
+
 /// The broker's end of a pipe whose reads a test can answer itself: `read` says whether it did.
 pub struct Answered<F> {
-    pub inner: DuplexStream,
+    pub inner: Pipe,
     pub read: F,
 }
 
@@ -108,7 +112,7 @@ impl SimulatedBroker {
     /// As [`open`](Self::open), where the broker sees its end of the pipe through a wrapper. The task is the connection's.
     pub fn open_through<S: Io + 'static>(
         &self,
-        wrap: impl FnOnce(DuplexStream) -> S,
+        wrap: impl FnOnce(Pipe) -> S,
     ) -> (Client<DuplexStream>, JoinHandle<()>) {
         self.open_under(Arc::clone(&self.policy), wrap)
     }
@@ -116,9 +120,10 @@ impl SimulatedBroker {
     fn open_under<S: Io + 'static>(
         &self,
         policy: Arc<Policy>,
-        wrap: impl FnOnce(DuplexStream) -> S,
+        wrap: impl FnOnce(Pipe) -> S,
     ) -> (Client<DuplexStream>, JoinHandle<()>) {
         let (here, there) = tokio::io::duplex(PIPE_LEN);
+        let there = Counted::new(there);
         let context = Context {
             broker: Arc::clone(&self.broker),
             auth: Arc::clone(&self.auth),
@@ -128,6 +133,7 @@ impl SimulatedBroker {
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             peer: None,
             proxied: None,
+            taken: there.written(),
             connect_timeout: self.connect_timeout,
             policy,
         };

@@ -14,7 +14,6 @@ use crate::session::millis;
 use crate::store::{Directory, Loaded, LoadedRetained, Medium, Recovery, Store, StoreError, WallClock};
 use gm_tls::key::Password;
 use gm_tls::tickets::{MIN_SEED_BYTES, TicketKeys};
-use mqtt_codec::ReasonCode;
 use rustix::fs::{Access, access};
 use std::io;
 use std::net::SocketAddr;
@@ -180,8 +179,9 @@ fn check_data_dir(node: &NodeConfig) -> Option<ConfigError> {
 
 /// A running broker. [`shutdown`](Self::shutdown) lets clients know and ends everything in bounded time.
 ///
-/// Dropping it closes the listeners and ends the janitor and the other helpers at once. Connections are tasks of the runtime, which no
-/// set here holds, since it would grow with each of them: they live until their client, or the runtime, ends.
+/// Dropping it closes the listeners, ends the janitor and the other helpers at once, and asks every connection to end, as
+/// [`shutdown`](Self::shutdown) does, but waits for none and leaves the store to whoever holds it last. Connections are tasks of the
+/// runtime, which no set here holds, since it would grow with each of them: those that have not come to CONNECT live until their deadline.
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,
@@ -291,12 +291,7 @@ impl Server {
         info!(sessions = self.broker.session_count(), "shutting down");
         self.stop.send_replace(true);
         while self.listeners.join_next().await.is_some() {}
-        // With another server to go to, clients are sent there.
-        let reason = match self.broker.config().server_reference {
-            Some(_) => ReasonCode::UseAnotherServer,
-            None => ReasonCode::ServerShuttingDown,
-        };
-        self.broker.disconnect_all(reason);
+        self.broker.shut();
         let deadline = tokio::time::Instant::now() + DRAIN;
         while self.metrics().open_connections() > 0 {
             if tokio::time::Instant::now() >= deadline {
@@ -315,6 +310,12 @@ impl Server {
                 Err(_) => error!(seconds = CLOSE.as_secs(), "the disk is too slow to close the store in time"),
             }
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.broker.shut();
     }
 }
 

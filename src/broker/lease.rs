@@ -10,6 +10,7 @@ use crate::store::{Health, Key, Row, SessionRow, WillAuthor};
 use bytestring::ByteString;
 use mqtt_codec::{QoS, ReasonCode};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a connection waits for the one it takes over to let go of the session.
@@ -201,6 +202,10 @@ impl Broker {
         subscriber.connect();
         *state = SlotState::Owned(Arc::clone(&subscriber));
         drop(state);
+        if self.shut.load(Ordering::SeqCst) {
+            // Whoever shut the broker may have looked before it was owned.
+            subscriber.kick(self.farewell());
+        }
         let mut changes = Changes::new(self.store.as_deref());
         if let Some(parked) = ended {
             self.end_session(*parked, &mut changes);

@@ -50,7 +50,7 @@ use parking_lot::Mutex;
 use registry::{Registry, Slot};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -90,6 +90,8 @@ pub struct Broker {
     bans: Bans,
     losses: losses::Losses,
     sys: sys::Sys,
+    /// Connections are to end.
+    shut: AtomicBool,
 }
 
 impl Broker {
@@ -118,6 +120,7 @@ impl Broker {
             bans: Bans::new(features.max_bans, store.clone()),
             losses: losses::Losses::default(),
             sys: sys::Sys::new(),
+            shut: AtomicBool::new(false),
             features,
             router: Arc::new(Router::new(RouterLimits::default())),
             retained,
@@ -224,9 +227,18 @@ impl Broker {
         Publisher::new(subscriber.id(), self.hasher.hash_one(subscriber.client_id()))
     }
 
-    /// Ends every connection that has a session with `reason`.
-    pub fn disconnect_all(&self, reason: ReasonCode) {
-        self.sessions.for_each_connected(|subscriber| subscriber.kick(reason));
+    /// Ends every connection that has a session, and those that get one from here on.
+    pub fn shut(&self) {
+        self.shut.store(true, Ordering::SeqCst);
+        self.sessions.for_each_connected(|subscriber| subscriber.kick(self.farewell()));
+    }
+
+    /// With another server to go to, clients are sent there.
+    fn farewell(&self) -> ReasonCode {
+        match self.config.server_reference {
+            Some(_) => ReasonCode::UseAnotherServer,
+            None => ReasonCode::ServerShuttingDown,
+        }
     }
 
     fn next_subscriber_id(&self) -> SubscriberId {

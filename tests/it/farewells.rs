@@ -1,9 +1,11 @@
 //! The end of a connection: the reason reaches a peer that was still sending, and a WebSocket is closed as RFC 6455 says.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use mqtt_codec::{Encode, FrameLen, decode, frame_len};
+use shangmq::server::Server;
 use testkit::{
     Client, ConnectExt, Packet, ProtocolVersion, ReasonCode, Transport, connect, disconnect, in_both_versions,
     over_every_transport,
@@ -39,6 +41,23 @@ fn encoded(packet: impl Into<Packet>, version: ProtocolVersion) -> Vec<u8> {
     let mut bytes = BytesMut::new();
     packet.into().encode(version, &mut bytes).unwrap();
     bytes.to_vec()
+}
+
+#[tokio::test]
+async fn a_dropped_server_ends_its_connections_and_those_that_come_to_connect_later() {
+    let setup = Setup::new();
+    let server = Server::start(setup.config()).await.unwrap();
+    let (_, address) = server.addresses()[0];
+    let open = async || Client::new(TcpStream::connect(address).await.unwrap());
+    let (mut client, mut late) = (open().await, open().await);
+    client.connect(connect("c")).await;
+    let metrics = Arc::clone(server.metrics());
+    until("both are accepted", || metrics.open_connections() == 2).await;
+    drop(server);
+    client.expect_disconnect(ReasonCode::ServerShuttingDown).await;
+    late.connect(connect("late")).await;
+    late.expect_disconnect(ReasonCode::ServerShuttingDown).await;
+    until("their ends", || metrics.open_connections() == 0).await;
 }
 
 in_both_versions!(a_refusing_connack_reaches_a_client_that_went_on_sending, |version| async move {

@@ -128,7 +128,7 @@ class DevelopmentBroker:
 class Broker:
     """The broker with a generated configuration: a plain listener, a WebSocket, and secured ones with and without client certificates."""
 
-    def __init__(self, work, certs):
+    def __init__(self, work, certs, env=None):
         self.work, self.certs = work, certs
         ports = Ports(6).numbers
         self.tcp, self.ws, self.ssl, self.ssl_mutual, self.wss, self.wss_mutual = ports
@@ -143,7 +143,7 @@ class Broker:
             text += SECURE.format(kind=kind, name=name, port=port, verify=verify, certs=certs)
         config = work / "generated.toml"
         config.write_text(text)
-        self.process = Process([BINARY, "start", "--config", config], cwd=work)
+        self.process = Process([BINARY, "start", "--config", config], cwd=work, env=env)
         self._wait_for(ports)
 
     def _wait_for(self, ports, timeout=30):

@@ -18,7 +18,10 @@ from pathlib import Path
 from broker import CERTS, Broker, DevelopmentBroker
 from process import Failure, Owner
 
-AREAS = ["test_banner", "test_round_trip", "test_crossing", "test_delivery", "test_clients", "test_refusal", "test_revocation", "test_posture", "test_gm_tlcp", "test_install", "test_docs"]
+AREAS = [
+    "test_banner", "test_round_trip", "test_crossing", "test_delivery", "test_clock", "test_faults", "test_clients", "test_refusal",
+    "test_revocation", "test_posture", "test_gm_tlcp", "test_install", "test_docs",
+]
 
 
 class Context:

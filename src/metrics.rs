@@ -50,6 +50,8 @@ pub struct Metrics {
     pub dropped_queue_full: AtomicU64,
     /// Messages that expired in a queue.
     pub dropped_expired: AtomicU64,
+    /// QoS 0 messages for a client that was away, where `mqtt.mqueue_store_qos0` keeps none.
+    pub dropped_away: AtomicU64,
     /// Messages larger than the receiver's maximum packet size.
     pub dropped_too_large: AtomicU64,
     /// Messages that the rules for topics kept from going further: one for each publish that was refused, for each will whose client lost
@@ -209,6 +211,7 @@ impl Metrics {
                 &self.dropped_queue_full,
                 &self.dropped_expired,
                 &self.dropped_too_large,
+                &self.dropped_away,
                 &self.dropped_session_ended,
                 &self.dropped_unauthorized,
             ]
@@ -380,6 +383,7 @@ impl Scrape {
             ("queue_full", &metrics.dropped_queue_full),
             ("expired", &metrics.dropped_expired),
             ("too_large", &metrics.dropped_too_large),
+            ("away", &metrics.dropped_away),
             ("session_ended", &metrics.dropped_session_ended),
             ("unauthorized", &metrics.dropped_unauthorized),
         ];

@@ -23,6 +23,8 @@ pub enum NameFault {
     Several,
     #[error("the name holds a NUL, a control or an invisible character, or is no text")]
     Deceptive,
+    #[error("the name begins or ends with a space")]
+    Space,
     #[error("the name is not in normal form (Unicode NFC)")]
     NotNormal,
     #[error("the name mixes alphabets whose letters look alike, or writes letters in full width")]
@@ -89,17 +91,31 @@ fn distinguished_name(certificate: &Certificate) -> Result<String, NameFault> {
     if values.is_empty() {
         return Err(NameFault::Missing);
     }
-    values.iter().try_for_each(|value| check_name(value))?;
+    values.iter().try_for_each(|value| check_value(value))?;
     Ok(certificate.subject())
 }
 
-/// Whether a text may be the name of somebody: no character that is hidden or obeyed, in Unicode's normal form C, with letters of at most
+/// Whether a text may be the name of somebody: a good value, not empty, and without a space at either end, which nobody sees.
+///
+/// # Errors
+/// The first of these that is not so.
+pub fn check_name(name: &str) -> Result<(), NameFault> {
+    if name.is_empty() {
+        return Err(NameFault::Missing);
+    }
+    if name.trim() != name {
+        return Err(NameFault::Space);
+    }
+    check_value(name)
+}
+
+/// Whether a text may be a part of a name: no character that is hidden or obeyed, in Unicode's normal form C, with letters of at most
 /// one alphabet in which others have letters that look the same (Latin, Greek, Cyrillic, Armenian, Cherokee), and no Latin letters or
 /// digits in full width or in mathematical styles. Han, Kana, Hangul and whatever else may stand beside any of them.
 ///
 /// # Errors
 /// The first of these that is not so.
-pub fn check_name(name: &str) -> Result<(), NameFault> {
+fn check_value(name: &str) -> Result<(), NameFault> {
     if name.chars().any(gm_tls::cert::is_deceptive) {
         return Err(NameFault::Deceptive);
     }
@@ -177,6 +193,10 @@ mod tests {
             ("ad\u{200b}min", NameFault::Deceptive),
             ("\u{202e}nimda", NameFault::Deceptive),
             ("a\nb", NameFault::Deceptive),
+            ("", NameFault::Missing),
+            (" ", NameFault::Space),
+            ("admin ", NameFault::Space),
+            ("\u{3000}admin", NameFault::Space),
             ("Mu\u{308}ller", NameFault::NotNormal),
             // Cyrillic а, Greek ο, full width, mathematical.
             ("\u{430}dmin", NameFault::MixedAlphabets),

@@ -211,7 +211,11 @@ impl Broker {
             *crowded = Some(Awaited { subscriber: Arc::clone(subscriber), qos });
         }
         let (plain, acknowledged) = match pushed.push {
-            Push::Queued | Push::DroppedAway | Push::Ended => return pushed.push,
+            Push::Queued | Push::Ended => return pushed.push,
+            Push::DroppedAway => {
+                self.metrics.dropped_away.fetch_add(1, Ordering::Relaxed);
+                return pushed.push;
+            }
             Push::Evicted { plain, acknowledged } => (plain, acknowledged),
             Push::DroppedFull => (usize::from(qos == QoS::AtMostOnce), usize::from(qos != QoS::AtMostOnce)),
         };

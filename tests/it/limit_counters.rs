@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shangmq::broker::{Ban, Subject};
 use shangmq::metrics::LIMITS;
 use testkit::{ConnectExt, Packet, PublishExt, ReasonCode, Transport, connect, publish, subscribe};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,6 +70,36 @@ async fn a_topic_alias_that_is_too_great() {
     client.send(publish("t", 0, "m").alias(2)).await;
     client.expect_disconnect(ReasonCode::TopicAliasInvalid).await;
     expect_only(&broker, "mqtt.max_topic_alias", 1).await;
+}
+
+#[tokio::test]
+async fn topics_behind_aliases_that_take_too_much() {
+    let broker = Setup::new().mqtt("max_topic_alias_bytes = \"1KB\"").start().await;
+    let mut client = broker.client("c").await;
+    client.publish(publish(&"a".repeat(700), 1, "m").alias(1)).await;
+    client.send(publish(&"b".repeat(700), 0, "m").alias(2)).await;
+    client.expect_disconnect(ReasonCode::QuotaExceeded).await;
+    expect_only(&broker, "mqtt.max_topic_alias_bytes", 1).await;
+}
+
+#[tokio::test]
+async fn delayed_messages_that_find_no_place() {
+    let delayed = "[delayed]\nenable = true\nmax_delayed_messages = 1\nmax_bytes = \"1MB\"";
+    let broker = Setup::new().sections(delayed).start().await;
+    let mut client = broker.client("c").await;
+    client.publish(publish("$delayed/60/t", 1, "m")).await;
+    assert_eq!(client.publish(publish("$delayed/60/t", 1, "m")).await, ReasonCode::QuotaExceeded);
+    expect_only(&broker, "delayed.max_delayed_messages", 1).await;
+}
+
+#[tokio::test]
+async fn bans_that_find_no_place() {
+    let broker = Setup::new().sections("[banned]\nmax_entries = 1").start().await;
+    let core = broker.server.broker();
+    let ban = || Ban { until: None, reason: "test".to_owned() };
+    core.ban(Subject::ClientId("a".into()), ban()).unwrap();
+    core.ban(Subject::ClientId("b".into()), ban()).unwrap_err();
+    expect_only(&broker, "banned.max_entries", 1).await;
 }
 
 #[tokio::test]

@@ -83,6 +83,21 @@ async fn who_finds_no_place_to_wait_is_refused_as_busy_and_counted() {
 }
 
 #[tokio::test]
+async fn who_finds_no_place_for_its_address_is_refused_as_busy_and_counted() {
+    let broker = one_slow_check(200_000, "max_waiting_checks_per_address = 0").start().await;
+    let mut clients = [ask(&broker, "a", "nobody").await, ask(&broker, "b", "nobody").await];
+    let mut answers = Vec::new();
+    for client in &mut clients {
+        match client.recv().await {
+            Packet::ConnAck(ack) => answers.push(ack.reason),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(answers.contains(&ReasonCode::ServerBusy), "{answers:?}");
+    assert_eq!(broker.sample("shangmq_limits_hit_total{limit=\"auth.max_waiting_checks_per_address\"}"), 1);
+}
+
+#[tokio::test]
 async fn an_address_that_guesses_too_often_is_not_checked_for_a_while() {
     let broker = with_users(&["ada"], "max_failures_per_minute = 3").start().await;
     for _ in 0..3 {

@@ -55,6 +55,7 @@ in_both_versions!(messages_wait_for_a_client_that_is_away, |version| async move 
     for n in 0..50 {
         publisher.publish(publish("t", (n % 3) as u8, format!("{n}"))).await;
     }
+    assert_eq!(broker.sample("shangmq_messages_dropped_total{reason=\"away\"}"), 17);
     let (mut client, _) = broker.persistent(version, "c").await;
     for n in (0..50).filter(|n| n % 3 != 0) {
         let got = client.expect_message("t", format!("{n}")).await;

@@ -193,6 +193,15 @@ async fn refuses_a_key_that_others_can_read() {
     let enc = files.copy("enc", &set.server_enc(), 0o644);
     let words = ["listeners.ssl.bank.tlcp_options.enc_keyfile", shown(&enc.key), "can be read by others"];
     files.refuses(&tlcp("bank", &set.server_sign(), &enc, ""), &words).await;
+    // A link is followed: what it leads to is what can be read.
+    let link = CertKey { cert: set.server_ecdsa().cert, key: files.path("link.key") };
+    std::os::unix::fs::symlink(files.path("m644.key"), &link.key).unwrap();
+    files.refuses(&tls("bank", &link, ""), &["ssl_options.keyfile", "mode 0644"]).await;
+    let foreign = files.copy("foreign", &set.server_ecdsa(), 0o600);
+    // Only root can give a file away.
+    if std::os::unix::fs::chown(&foreign.key, Some(12_345), None).is_ok() {
+        files.refuses(&tls("bank", &foreign, ""), &["ssl_options.keyfile", "12345"]).await;
+    }
     let closed = files.copy("closed", &set.server_ecdsa(), 0o400);
     files.start(&tls("bank", &closed, "")).await.unwrap();
 }

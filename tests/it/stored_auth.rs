@@ -18,6 +18,8 @@ use crate::broker::Setup;
 use crate::simulated::SimulatedBroker;
 use crate::stored::StoredBroker;
 
+/// Another hash, of RFC 7677.
+const PENCIL: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 const LISTENER: &str = "[listeners.tcp.default]\nbind = \"127.0.0.1:0\"\n";
 
 fn configuration(keys: &str) -> String {
@@ -292,7 +294,11 @@ async fn what_waits_for_a_client_is_dropped_when_a_rule_of_the_store_takes_its_r
 async fn a_user_that_no_place_knows_is_refused_after_all_were_asked() {
     let broker = SimulatedBroker::start(with_users(&["ada"], "allow_anonymous = true\n[auth.store]\nusers = true"));
     broker.auth().stored_users().add("bob", HASH.parse().unwrap()).unwrap();
+    // The file knows this user, and alone decides.
+    broker.auth().stored_users().add("ada", PENCIL.parse().unwrap()).unwrap();
     broker.connect(user("a", "ada")).await;
+    let other = connect("a").credentials("ada", "pencil");
+    broker.open().expect_refusal(other, ReasonCode::BadUserNameOrPassword).await;
     broker.connect(user("b", "bob")).await;
     for name in ["eve", ""] {
         broker.open().expect_refusal(user("e", name), ReasonCode::BadUserNameOrPassword).await;

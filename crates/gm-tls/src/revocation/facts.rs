@@ -17,6 +17,8 @@ const AUTHORITY_INFO_ACCESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.
 const OCSP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");
 /// RFC 7633.
 const TLS_FEATURE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.1.24");
+/// The longest address that is taken, in bytes.
+const MAX_URL_BYTES: usize = 2048;
 /// The number of the extension status_request.
 const STATUS_REQUEST: u8 = 5;
 
@@ -127,10 +129,13 @@ fn parts(certificate: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     }
 }
 
-/// The only schemes that anything is fetched by.
+/// Addresses by the only schemes that anything is fetched by. They end up in logs, so that nothing but visible characters is taken.
 fn http_url(name: &GeneralName) -> Option<String> {
     let GeneralName::UniformResourceIdentifier(uri) = name else { return None };
     let uri = uri.as_str();
+    if uri.len() > MAX_URL_BYTES || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
     let is = |scheme: &str| uri.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     (is("http://") || is("https://")).then(|| uri.to_owned())
 }

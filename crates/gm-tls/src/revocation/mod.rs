@@ -13,6 +13,8 @@ pub(crate) mod chain;
 #[cfg(feature = "tongsuo")]
 mod ocsp;
 #[cfg(feature = "tongsuo")]
+mod pss;
+#[cfg(feature = "tongsuo")]
 mod signature;
 #[cfg(feature = "tongsuo")]
 pub(crate) mod staple;

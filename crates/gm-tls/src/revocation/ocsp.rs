@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use der::{Decode, Tag, asn1::ObjectIdentifier};
+use der::Tag;
 use openssl::{
     asn1::{Asn1GeneralizedTimeRef, Asn1TimeRef},
     error::ErrorStack,
@@ -21,19 +21,12 @@ use openssl::{
 use super::{
     CLOCK_SKEW_SECS,
     crl::{Reason, element, value},
+    signature::{Algorithm, Unsupported},
 };
 use crate::cert::{Certificate, KeyKind, unix_time};
 
 /// The largest answer that is read, in bytes: a few hundred, and the responder's certificates.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
-
-/// Signature algorithms with SHA-1 or MD5, which nothing is believed by.
-const WEAK: [ObjectIdentifier; 4] = [
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.4"),
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.5"),
-    ObjectIdentifier::new_unwrap("1.2.840.10045.4.1"),
-    ObjectIdentifier::new_unwrap("1.2.840.10040.4.3"),
-];
 
 /// By what digest a question names the issuer. It protects nothing: the answer is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -66,8 +59,8 @@ pub enum OcspError {
     Malformed,
     #[error("the responder refused to answer: {0}")]
     Refused(&'static str),
-    #[error("its signature algorithm is too weak (SHA-1 or MD5)")]
-    Weak,
+    #[error("its signature algorithm {0} is not supported or too weak")]
+    Algorithm(String),
     #[error(
         "it is signed neither by \"{issuer}\" nor by a responder with a valid certificate for OCSP signing from it{detail}"
     )]
@@ -171,8 +164,9 @@ fn verify(
         _ => return Err(OcspError::Malformed),
     }
     let basic = response.basic().map_err(|_| OcspError::Malformed)?;
-    if WEAK.contains(&signature_algorithm(der).ok_or(OcspError::Malformed)?) {
-        return Err(OcspError::Weak);
+    // The library looks at how strong the certificates are, and not at how the answer itself is signed.
+    if let Err(Unsupported(name)) = Algorithm::read(signature_algorithm(der).ok_or(OcspError::Malformed)?) {
+        return Err(OcspError::Algorithm(name));
     }
     let mut store = X509StoreBuilder::new()?;
     store.add_cert(issuer.x509().to_owned())?;
@@ -214,10 +208,11 @@ fn seconds(time: &Asn1GeneralizedTimeRef) -> Option<i64> {
     unix_time(time)
 }
 
-/// The signatureAlgorithm of the BasicOCSPResponse inside an OCSPResponse (RFC 6960 section 4.2.1).
-fn signature_algorithm(der: &[u8]) -> Option<ObjectIdentifier> {
+/// The signatureAlgorithm of the BasicOCSPResponse inside an OCSPResponse (RFC 6960 section 4.2.1) that fills `der`, which the library
+/// does not look at.
+fn signature_algorithm(der: &[u8]) -> Option<&[u8]> {
     let explicit = Tag::ContextSpecific { constructed: true, number: der::TagNumber(0) };
-    let (response, _) = value(der, Tag::Sequence)?;
+    let (response, []) = value(der, Tag::Sequence)? else { return None };
     let (_, rest) = element(response, Tag::Enumerated)?;
     let (bytes, _) = value(rest, explicit)?;
     let (bytes, _) = value(bytes, Tag::Sequence)?;
@@ -225,6 +220,6 @@ fn signature_algorithm(der: &[u8]) -> Option<ObjectIdentifier> {
     let (basic, _) = value(rest, Tag::OctetString)?;
     let (basic, _) = value(basic, Tag::Sequence)?;
     let (_, rest) = element(basic, Tag::Sequence)?;
-    let (algorithm, _) = value(rest, Tag::Sequence)?;
-    ObjectIdentifier::from_der(element(algorithm, Tag::ObjectIdentifier)?.0).ok()
+    let (algorithm, _) = element(rest, Tag::Sequence)?;
+    Some(algorithm)
 }

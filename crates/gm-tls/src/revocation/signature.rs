@@ -6,11 +6,15 @@ use openssl::{
     error::ErrorStack,
     hash::MessageDigest,
     pkey::{Id, PKeyRef, Public},
-    sign::Verifier,
+    rsa::Padding,
+    sign::{RsaPssSaltlen, Verifier},
     x509::X509Name,
 };
 
-use super::crl::{Crl, CrlError, element, value};
+use super::{
+    crl::{Crl, CrlError, element, value},
+    pss::{self, Digest, RSASSA_PSS},
+};
 use crate::{
     cert::{Certificate, KeyKind, KeyUsage, rfc4514, same_name},
     pem,
@@ -35,14 +39,16 @@ pub(crate) struct Unsupported(pub(crate) String);
 
 /// What a signature algorithm is made of.
 #[derive(Clone, Copy)]
-struct Algorithm {
+pub(crate) struct Algorithm {
     id: ObjectIdentifier,
     digest: Option<fn() -> MessageDigest>,
     fits: fn(KeyKind) -> bool,
+    /// Length of the salt where the signature is RSASSA-PSS.
+    salt: Option<u16>,
 }
 
 const fn algorithm(id: &str, digest: Option<fn() -> MessageDigest>, fits: fn(KeyKind) -> bool) -> Algorithm {
-    Algorithm { id: ObjectIdentifier::new_unwrap(id), digest, fits }
+    Algorithm { id: ObjectIdentifier::new_unwrap(id), digest, fits, salt: None }
 }
 
 const ALGORITHMS: [Algorithm; 8] = [
@@ -64,25 +70,48 @@ fn is_rsa(kind: KeyKind) -> bool {
     matches!(kind, KeyKind::Rsa(bits) if bits >= MIN_RSA_BITS)
 }
 
+impl Algorithm {
+    /// Reads an AlgorithmIdentifier.
+    pub(crate) fn read(der: &[u8]) -> Result<Algorithm, Unsupported> {
+        let undecodable = || Unsupported("(undecodable)".to_owned());
+        let (contents, _) = value(der, Tag::Sequence).ok_or_else(undecodable)?;
+        let (id, parameters) = element(contents, Tag::ObjectIdentifier).ok_or_else(undecodable)?;
+        let id = ObjectIdentifier::from_der(id).map_err(|_| undecodable())?;
+        if id == RSASSA_PSS {
+            let weak = "rsassaPss with other parameters than SHA-256, SHA-384 or SHA-512 and MGF1 with the same";
+            let read = pss::Parameters::read(parameters).ok_or_else(|| Unsupported(weak.to_owned()))?;
+            let digest: fn() -> MessageDigest = match read.digest {
+                Digest::Sha256 => MessageDigest::sha256,
+                Digest::Sha384 => MessageDigest::sha384,
+                Digest::Sha512 => MessageDigest::sha512,
+            };
+            return Ok(Algorithm { id, digest: Some(digest), fits: is_rsa, salt: Some(read.salt) });
+        }
+        let known = ALGORITHMS.iter().find(|known| known.id == id);
+        known.copied().ok_or_else(|| Unsupported(name_of(id)))
+    }
+}
+
 impl Signed<'_> {
     /// Whether the signature is by `key`. SM2 with the signer ID of GM/T 0009.
     pub(crate) fn is_by(&self, key: &PKeyRef<Public>) -> Result<bool, Unsupported> {
-        let identifier = value(self.algorithm, Tag::Sequence)
-            .and_then(|(contents, _)| element(contents, Tag::ObjectIdentifier))
-            .and_then(|(identifier, _)| ObjectIdentifier::from_der(identifier).ok())
-            .ok_or_else(|| Unsupported("(undecodable)".to_owned()))?;
-        let known = ALGORITHMS.iter().find(|known| known.id == identifier);
+        let algorithm = Algorithm::read(self.algorithm)?;
         let kind = KeyKind::of(key);
         // The library would use a key of another kind on the curve of SM2 for ECDSA.
         let is_true_sm2 = kind != KeyKind::Sm2 || key.id() == Id::SM2;
-        let Some(known) = known.filter(|known| (known.fits)(kind) && is_true_sm2) else {
-            return Err(Unsupported(format!("{} with a key of the kind {kind}", name_of(identifier))));
-        };
+        if !(algorithm.fits)(kind) || !is_true_sm2 {
+            return Err(Unsupported(format!("{} with a key of the kind {kind}", name_of(algorithm.id))));
+        }
         let verified = (|| {
-            let mut verifier = match known.digest {
+            let mut verifier = match algorithm.digest {
                 Some(digest) => Verifier::new(digest(), key)?,
                 None => Verifier::new_without_digest(key)?,
             };
+            if let (Some(salt), Some(digest)) = (algorithm.salt, algorithm.digest) {
+                verifier.set_rsa_padding(Padding::PKCS1_PSS)?;
+                verifier.set_rsa_mgf1_md(digest())?;
+                verifier.set_rsa_pss_saltlen(RsaPssSaltlen::custom(salt.into()))?;
+            }
             verifier.verify_oneshot(self.signature, self.message)
         })();
         // What was found wrong with a signature must not be taken for an error of the next TLS call.

@@ -1,12 +1,21 @@
 //! Lists and answers of an authority of each kind of key, and what must not be believed.
 
 use bytes::Bytes;
-use der::{Encode, asn1::Ia5String};
+use der::{
+    Encode, Tag, TagNumber,
+    asn1::{AnyRef, Ia5String},
+};
+use openssl::{
+    hash::MessageDigest,
+    rsa::Padding,
+    sign::{RsaPssSaltlen, Signer},
+};
 use x509_cert::ext::pkix::{
     IssuingDistributionPoint,
     name::{DistributionPointName, GeneralName},
 };
 
+use super::pss::tests::parameters;
 use super::*;
 use crate::{
     cert::{Certificate, KeyKind},
@@ -351,4 +360,104 @@ fn every_fuzz_seed_is_read_or_refused_as_its_name_says() {
         read_well += 1;
     }
     assert!(read_well > 2);
+}
+
+/// An element of this tag and contents.
+fn tlv(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
+    AnyRef::new(tag, &parts.concat()).unwrap().to_der().unwrap()
+}
+
+/// The AlgorithmIdentifier of a signature by RSASSA-PSS.
+fn pss(parameters: &[u8]) -> Vec<u8> {
+    tlv(Tag::Sequence, &[&super::pss::RSASSA_PSS.to_der().unwrap(), parameters])
+}
+
+/// `body`, `algorithm`, and a signature by RSASSA-PSS with SHA-256 and a salt of this length.
+fn sign_pss(ca: &CertificateAuthority, body: &[u8], algorithm: &[u8], salt: i32) -> Vec<u8> {
+    let mut signer = Signer::new(MessageDigest::sha256(), ca.key().pkey()).unwrap();
+    signer.set_rsa_padding(Padding::PKCS1_PSS).unwrap();
+    signer.set_rsa_pss_saltlen(RsaPssSaltlen::custom(salt)).unwrap();
+    signer.set_rsa_mgf1_md(MessageDigest::sha256()).unwrap();
+    let signature = signer.sign_oneshot_to_vec(body).unwrap();
+    tlv(Tag::Sequence, &[body, algorithm, &tlv(Tag::BitString, &[&[0], &signature])])
+}
+
+/// The list signed anew.
+fn list_by_pss(ca: &CertificateAuthority, der: &[u8], parameters: &[u8], salt: i32) -> Vec<u8> {
+    let algorithm = pss(parameters);
+    let (list, _) = value(der, Tag::Sequence).unwrap();
+    let (body, _) = value(list, Tag::Sequence).unwrap();
+    let (version, rest) = element(body, Tag::Integer).unwrap();
+    let (_, rest) = element(rest, Tag::Sequence).unwrap();
+    sign_pss(ca, &tlv(Tag::Sequence, &[version, &algorithm, rest]), &algorithm, salt)
+}
+
+/// The answer signed anew.
+fn answer_by_pss(ca: &CertificateAuthority, der: &[u8], parameters: &[u8], salt: i32) -> Vec<u8> {
+    let explicit = Tag::ContextSpecific { constructed: true, number: TagNumber(0) };
+    let (response, _) = value(der, Tag::Sequence).unwrap();
+    let (status, rest) = element(response, Tag::Enumerated).unwrap();
+    let (bytes, _) = value(value(rest, explicit).unwrap().0, Tag::Sequence).unwrap();
+    let (kind, rest) = element(bytes, Tag::ObjectIdentifier).unwrap();
+    let (basic, _) = value(value(rest, Tag::OctetString).unwrap().0, Tag::Sequence).unwrap();
+    let (body, _) = element(basic, Tag::Sequence).unwrap();
+    let basic = tlv(Tag::OctetString, &[&sign_pss(ca, body, &pss(parameters), salt)]);
+    tlv(Tag::Sequence, &[status, &tlv(explicit, &[&tlv(Tag::Sequence, &[kind, &basic])])])
+}
+
+const SHA256: &str = "2.16.840.1.101.3.4.2.1";
+const SHA1: &str = "1.3.14.3.2.26";
+
+#[test]
+fn lists_and_answers_signed_by_rsassa_pss_are_believed_if_its_parameters_are_good() {
+    let ca = authority(KeyKind::Rsa(2048));
+    let leaf = client(&ca);
+    let (der, said) = (ca.sign_list(&list(&[&leaf])).unwrap(), answer(&leaf, &ca, by_issuer(&ca), 60, Status::Good));
+    for salt in [0, 32, 100] {
+        let parameters = parameters(SHA256, SHA256, u8::try_from(salt).unwrap(), &[]);
+        let crl = read(list_by_pss(&ca, &der, &parameters, salt)).unwrap();
+        crl.verify(ca.certificate()).unwrap();
+        assert!(crl.revoked(&serial(&leaf)).is_some());
+        let namesake = authority(KeyKind::Rsa(2048));
+        assert!(matches!(crl.verify(namesake.certificate()), Err(CrlError::Signature { .. })));
+        assert_eq!(verify(&answer_by_pss(&ca, &said, &parameters, salt), &leaf, &ca).unwrap().state, OcspState::Good);
+        // Signed with a salt of another length than it says.
+        let crl = read(list_by_pss(&ca, &der, &parameters, salt + 1)).unwrap();
+        assert!(matches!(crl.verify(ca.certificate()), Err(CrlError::Signature { .. })));
+        let other = verify(&answer_by_pss(&ca, &said, &parameters, salt + 1), &leaf, &ca);
+        assert!(matches!(other, Err(OcspError::Authority { .. })), "{other:?}");
+    }
+    for weak in [parameters(SHA1, SHA1, 20, &[]), parameters(SHA256, SHA1, 32, &[]), vec![0x30, 0]] {
+        let crl = read(list_by_pss(&ca, &der, &weak, 32)).unwrap();
+        assert!(matches!(crl.verify(ca.certificate()), Err(CrlError::Algorithm(_))));
+        let refused = verify(&answer_by_pss(&ca, &said, &weak, 32), &leaf, &ca);
+        assert!(matches!(refused, Err(OcspError::Algorithm(_))), "{refused:?}");
+    }
+    // A key of another kind.
+    let crl = read(list_by_pss(&ca, &der, &parameters(SHA256, SHA256, 32, &[]), 32)).unwrap();
+    assert!(matches!(crl.verify(authority(KeyKind::EcP256).certificate()), Err(CrlError::Algorithm(_))));
+}
+
+/// When the answers of the corpus were given, in unix seconds.
+const CORPUS_TIME: i64 = 1_800_000_000;
+
+/// As for lists. The certificate that they are about, and its issuer, stand beside the target.
+#[test]
+fn every_fuzz_seed_of_answers_is_believed_or_refused_as_its_name_says() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let certificate = |name: &str| {
+        let der = std::fs::read(folder.join("fuzz_targets/ocsp_answer").join(name)).unwrap();
+        Certificate::from_der(&crate::cert::Source::new(name), &der).unwrap()
+    };
+    let (leaf, issuer) = (certificate("leaf.der"), certificate("issuer.der"));
+    let mut believed = 0;
+    for entry in std::fs::read_dir(folder.join("corpus/ocsp_answer")).unwrap() {
+        let entry = entry.unwrap();
+        let (name, contents) = (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap());
+        let answer = OcspAnswer::verify(&contents, &leaf, &issuer, CertIdHash::ByIssuer, CORPUS_TIME);
+        assert!(answer.is_ok() || !name.starts_with("ok-"), "{name}: {answer:?}");
+        assert!(answer.is_err() || !name.starts_with("bad-"), "{name}");
+        believed += usize::from(answer.is_ok());
+    }
+    assert!(believed > 2);
 }

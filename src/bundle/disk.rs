@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::check::{certificates, check, key};
-use super::{BundleError, BundleId, BundleInfo, Part, Parts};
+use super::{BundleError, BundleId, BundleInfo, Part, Parts, check_name};
 
 /// Bundles of a node, in all namespaces.
 pub const MAX_BUNDLES: usize = 10_000;
 /// Versions kept of a bundle, the one in force among them.
 pub const MAX_VERSIONS: usize = 8;
 /// Largest file of a version.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// What is known of a version that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +126,10 @@ impl Bundles {
             found.extend(BundleId::new(None, &name).ok());
         }
         for namespace in names_in(&self.root.join("ns"))? {
+            // What is no namespace is none of ours, and may be no directory.
+            if check_name(&namespace).is_err() {
+                continue;
+            }
             for name in names_in(&self.root.join("ns").join(&namespace))? {
                 found.extend(BundleId::new(Some(&namespace), &name).ok());
             }
@@ -266,11 +270,17 @@ impl Bundles {
             stored.sealed = Some(Base64::encode_string(&sealed));
         }
         let bytes = serde_json::to_vec(&stored).map_err(|cause| library(&cause))?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
+            return Err(BundleError::TooLarge { bytes: bytes.len() });
+        }
         let (directory, file) = (self.directory(id), self.file(id, version));
         make_directory(&directory).map_err(failed(&directory))?;
-        // The parents are new with the first bundle.
-        for parent in directory.ancestors().skip(1).take(3) {
+        // The parents are new with the first bundle, up to the directory that all are in.
+        for parent in directory.ancestors().skip(1) {
             sync_directory(parent)?;
+            if Some(parent) == self.root.parent() {
+                break;
+            }
         }
         let unfinished = directory.join("new");
         replace(&unfinished, &file, &bytes).map_err(failed(&file))?;

@@ -129,6 +129,11 @@ pub enum BundleError {
     InUse { id: BundleId, users: Vec<String> },
     #[error("there are {MAX_BUNDLES} bundles already; delete one first")]
     TooMany,
+    #[error(
+        "the bundle takes {bytes} bytes, and at most {} are kept; leave out certificates that are not needed",
+        disk::MAX_FILE_BYTES
+    )]
+    TooLarge { bytes: usize },
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error("{}: damaged: {reason}; restore another version, or put the bundle there again", path.display())]

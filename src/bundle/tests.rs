@@ -242,6 +242,31 @@ fn what_is_in_use_is_not_deleted() {
     assert!(matches!(bundles.delete(&id("t/a"), Vec::new()), Err(BundleError::Missing(_))));
 }
 
+// It was taken and could not be read again.
+#[test]
+fn a_bundle_that_would_be_too_large_to_read_is_not_taken() {
+    let (_dir, bundles) = service();
+    bundles.put(&id("a"), &standard(), NOW).unwrap();
+    let mut parts = whole();
+    for part in [Part::Chain, Part::Sm2Chain, Part::SignChain, Part::EncChain, Part::Ca] {
+        let mut text = parts.get(part).unwrap().to_vec();
+        text.resize(1_000_000, b'\n');
+        put(&mut parts, part, &text);
+    }
+    assert!(matches!(bundles.put(&id("a"), &parts, NOW), Err(BundleError::TooLarge { .. })));
+    assert_eq!(bundles.show(&id("a")).unwrap().version, 1);
+}
+
+// A file that a file manager or a file system leaves behind kept every bundle from being listed and put.
+#[test]
+fn what_is_no_namespace_is_passed_over() {
+    let (dir, bundles) = service();
+    bundles.put(&id("t/a"), &standard(), NOW).unwrap();
+    fs::write(dir.path().join("bundles/ns/.DS_Store"), "").unwrap();
+    assert_eq!(bundles.all().unwrap(), [id("t/a")]);
+    bundles.put(&id("t/b"), &standard(), NOW).unwrap();
+}
+
 #[test]
 fn names_stay_below_their_directory() {
     for bad in ["", ".", "..", "../a", "a/../b", "/a", "a/", "a/b/c", "-a", "a b", "a\0", &"a".repeat(65)] {

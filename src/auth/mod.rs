@@ -289,6 +289,14 @@ impl Auth {
         Arc::clone(&self.chain.lock())
     }
 
+    /// Refuses a client that a pin holds to another protocol or suite than it has.
+    ///
+    /// # Errors
+    /// [`DenyReason::Pinned`].
+    pub fn pinned(&self, client: &Identity) -> Result<(), DenyReason> {
+        if self.authorizer.lets_in(client) { Ok(()) } else { Err(DenyReason::Pinned) }
+    }
+
     pub fn deny_action(&self) -> DenyAction {
         self.current().config.deny_action
     }
@@ -386,9 +394,7 @@ impl Auth {
             peer: request.peer.clone(),
             rules,
         };
-        if !self.authorizer.lets_in(&identity) {
-            return Err(DenyReason::Pinned);
-        }
+        self.pinned(&identity)?;
         let bound_to = match self.current().config.clientid_binding {
             ClientIdBinding::Disabled | ClientIdBinding::Session => Some(request.client_id),
             ClientIdBinding::Username => identity.username.as_deref(),

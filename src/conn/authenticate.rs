@@ -157,6 +157,8 @@ impl State {
             context.auth.failed(context.remote.ip());
             return Err(NOT_RENEWED);
         };
+        // A pin that came since the client connected.
+        context.auth.pinned(&identity).map_err(Close::Denied)?;
         self.access.renew(identity.into());
         self.negotiated.valid_until = valid_for.map(|time| context.broker.now().saturating_add(millis(time)));
         self.withdraw();

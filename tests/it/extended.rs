@@ -275,6 +275,25 @@ async fn a_connected_client_authenticates_again_while_messages_go_on() {
     client.expect_message("t", "after").await;
 }
 
+/// A pin that came by a reload leaves connections alone, and holds for whoever connects or proves anew who it is.
+#[tokio::test(start_paused = true)]
+async fn a_new_pin_holds_for_a_client_that_authenticates_again() {
+    let setup = setup("acl_file = \"acl.toml\"\n");
+    let acl = setup.dir().join("acl.toml");
+    let rules = "[[rules]]\npermit = \"allow\"\nwho = \"all\"\naction = \"all\"\ntopics = \"#\"\n";
+    std::fs::write(&acl, rules).unwrap();
+    let broker = SimulatedBroker::start(setup);
+    let mut client = connected(&broker, "c", "user").await;
+    std::fs::write(&acl, format!("{rules}[[pins]]\nwho = {{ username = \"user\" }}\nprotocol = \"tlcp\"\n")).unwrap();
+    broker.auth().reload().unwrap();
+    client.ping().await;
+    let scram = Scram::new("user", "pencil");
+    client.send(auth(ReasonCode::Reauthenticate, METHOD, &scram.first())).await;
+    let (last, _) = scram.last(&challenge(&mut client).await);
+    client.send(next(&last)).await;
+    client.expect_disconnect(ReasonCode::NotAuthorized).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_authentication_ends_the_connection() {
     let broker = broker();

@@ -242,6 +242,19 @@ async fn a_pinned_user_gets_in_by_its_protocol_alone() {
     }
 }
 
+#[tokio::test]
+async fn a_client_that_a_pin_refuses_takes_over_no_session() {
+    let setup = Setup::new().auth("acl_file = \"acl.toml\"");
+    rules(&setup, PINNED);
+    let broker = trusting(setup, "peer_cert_as_username = \"cn\"\n").start().await;
+    let meter = holder("meter");
+    let mut client = open(&broker, ClientProtocol::Tlcp, Some(meter.identity(ClientProtocol::Tlcp).0)).await;
+    client.connect(connect("c")).await;
+    let mut fallen_back = open(&broker, ClientProtocol::Tls13, Some(meter.identity(ClientProtocol::Tls13).0)).await;
+    fallen_back.expect_refusal(connect("c"), ReasonCode::NotAuthorized).await;
+    client.ping().await;
+}
+
 // Nothing in a handshake tells that somebody between the two refused the better one: a device that falls back from TLCP to TLS when TLCP
 // does not get through would be talked into it by whoever cuts its TLCP connections.
 #[tokio::test]

@@ -105,6 +105,8 @@ pub struct OcspCheck {
     pub mode: FailMode,
     /// Instead of the responder that the certificate names.
     pub responder_url: Option<String>,
+    /// Ask about the certificates of established connections as well, and close those of which one is revoked.
+    pub close_revoked: bool,
 }
 
 /// `ocsp`: stapling.
@@ -190,6 +192,7 @@ impl OcspCheck {
             depth: word(s, "check", CheckDepth::Leaf),
             mode: word(s, "mode", FailMode::Hard),
             responder_url: responder_url(s),
+            close_revoked: word(s, "on_revoked", OnRevoked(false)).0,
         };
         section.finish();
         check

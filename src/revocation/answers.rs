@@ -1,10 +1,13 @@
 //! OCSP answers about the certificates of clients: asked for when a client connects, kept until they end, and asked for anew ahead of
-//! that while clients need them. As with lists, clients share one question, and after a failure nobody waits until the next attempt.
+//! that while clients need them: when they come again, or while connections are there that end when their certificate is revoked. As
+//! with lists, clients share one question, after a failure nobody waits until the next attempt, and what was revoked stays so until a
+//! newer answer says otherwise.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use gm_tls::cert::Certificate;
-use gm_tls::revocation::{CertIdHash, Fingerprint, OcspAnswer, OcspState, ocsp_request};
+use gm_tls::cert::{Certificate, Source};
+use gm_tls::revocation::{CertIdHash, Fingerprint, OcspAnswer, OcspState, Reason, ocsp_request};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -22,7 +25,11 @@ use crate::metrics::{Held, RevocationCounters};
 /// The longest answer that is read, in bytes.
 pub(super) const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-type Key = (Fingerprint, Vec<u8>);
+/// Of what share of the answers the oldest are given up when there is no room for another.
+const GIVEN_UP: usize = 8;
+
+/// The issuer's certificate, so that two authorities of one name share nothing, the serial number, and who is asked.
+type Key = (Fingerprint, Box<[u8]>, Arc<str>);
 
 #[derive(Debug)]
 pub(super) struct Answers {
@@ -30,10 +37,16 @@ pub(super) struct Answers {
     fetcher: Arc<Fetcher>,
     counters: Arc<RevocationCounters>,
     entries: Mutex<HashMap<Key, Arc<Entry>>>,
+    /// Told about each answer that revokes.
+    revoked: watch::Sender<u64>,
 }
 
+/// What is known of one certificate. Who holds it besides the table keeps it there and current.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
+    /// Encoded, which takes a fraction of the memory.
+    certificate: Box<[u8]>,
+    issuer: Arc<Issuer>,
     responder: Arc<str>,
     state: Mutex<State>,
     over: watch::Sender<u64>,
@@ -49,13 +62,29 @@ struct State {
     used_at: i64,
 }
 
+impl State {
+    fn revoked(&self) -> Option<Reason> {
+        match self.answer.as_ref()?.state {
+            OcspState::Revoked(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+impl Entry {
+    /// Why the certificate was revoked, by the last answer that came.
+    pub(super) fn revoked(&self) -> Option<Reason> {
+        self.state.lock().revoked()
+    }
+}
+
 /// A certificate to be asked about, and whom.
-#[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub certificate: Certificate,
-    pub serial: Vec<u8>,
-    pub issuer: Issuer,
-    pub responder: String,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub certificate: &'a Certificate,
+    pub serial: &'a [u8],
+    pub issuer: &'a Arc<Issuer>,
+    pub responder: &'a str,
 }
 
 impl Answers {
@@ -69,14 +98,20 @@ impl Answers {
             fetcher: Arc::clone(fetcher),
             counters: Arc::clone(counters),
             entries: Mutex::default(),
+            revoked: watch::Sender::new(0),
         })
+    }
+
+    /// Changes with each answer that revokes.
+    pub(super) fn renewed(&self) -> watch::Receiver<u64> {
+        self.revoked.subscribe()
     }
 
     /// The state of a certificate. Dropping the future leaves the question to others.
     ///
     /// # Errors
     /// Why there is no answer, in words.
-    pub(super) async fn state(self: &Arc<Self>, asked: &Asked) -> Result<OcspState, Arc<str>> {
+    pub(super) async fn state(self: &Arc<Self>, asked: Asked<'_>) -> Result<OcspState, Arc<str>> {
         let entry = self.entry(asked)?;
         loop {
             let mut over = entry.over.subscribe();
@@ -87,15 +122,15 @@ impl Answers {
                 let due = state.due <= now && !state.fetching;
                 if let Some(answer) = state.answer.clone().filter(|answer| self.is_current(answer, now)) {
                     if due {
-                        self.begin(&entry, asked, &mut state);
+                        self.begin(&entry, &mut state);
                     }
                     return Ok(answer.state);
                 }
                 if !state.fetching {
                     if let Some(error) = state.error.as_ref().filter(|_| !due) {
-                        return Err(Arc::clone(error));
+                        return state.revoked().map(OcspState::Revoked).ok_or_else(|| Arc::clone(error));
                     }
-                    self.begin(&entry, asked, &mut state);
+                    self.begin(&entry, &mut state);
                 }
             }
             // The sender lives as long as the entry that is held here.
@@ -103,58 +138,98 @@ impl Answers {
         }
     }
 
-    /// The state of a certificate by an answer that is here and current.
-    pub(super) fn at_hand(&self, issuer: &Fingerprint, serial: &[u8]) -> Option<OcspState> {
-        let entry = self.entries.lock().get(&(*issuer, serial.to_vec())).cloned()?;
-        let answer = entry.state.lock().answer.clone()?;
-        self.is_current(&answer, now()).then_some(answer.state)
+    /// Why a certificate was revoked, by an answer that is here and current. With one that has ended it is asked again.
+    pub(super) fn at_hand(&self, issuer: &Fingerprint, serial: &[u8], responder: &str) -> Option<Reason> {
+        let key = (*issuer, serial.into(), responder.into());
+        let entry = self.entries.lock().get(&key).cloned()?;
+        let state = entry.state.lock();
+        state.answer.as_ref().filter(|answer| self.is_current(answer, now()))?;
+        state.revoked()
     }
 
     fn is_current(&self, answer: &OcspAnswer, now: i64) -> bool {
         answer.is_current(now, i64::try_from(self.config.refresh_interval.as_secs()).unwrap_or_default())
     }
 
-    fn entry(&self, asked: &Asked) -> Result<Arc<Entry>, Arc<str>> {
-        let key = (asked.issuer.fingerprint, asked.serial.clone());
+    /// The place for an answer.
+    ///
+    /// # Errors
+    /// There is none left, in words.
+    pub(super) fn entry(&self, asked: Asked<'_>) -> Result<Arc<Entry>, Arc<str>> {
+        let responder: Arc<str> = asked.responder.into();
+        let key = (asked.issuer.fingerprint, asked.serial.into(), Arc::clone(&responder));
         let mut entries = self.entries.lock();
-        if let Some(entry) = entries.get(&key).filter(|entry| *entry.responder == *asked.responder) {
+        if let Some(entry) = entries.get(&key) {
             return Ok(Arc::clone(entry));
         }
-        if entries.len() >= self.config.max_answers && !entries.contains_key(&key) {
+        if entries.len() >= self.config.max_answers {
             self.counters.event("max_answers");
-            let idle = entries.iter().filter(|(_, entry)| !entry.state.lock().fetching);
-            let oldest = idle.min_by_key(|(_, entry)| entry.state.lock().used_at).map(|(key, _)| key.clone());
-            match oldest {
-                Some(oldest) => _ = entries.remove(&oldest),
-                None => return Err("revocation.max_answers is reached and every answer is being fetched".into()),
-            }
+            self.give_up(&mut entries)?;
         }
         let entry = Arc::new(Entry {
-            responder: asked.responder.as_str().into(),
-            state: Mutex::default(),
+            certificate: asked.certificate.to_der().into(),
+            issuer: Arc::clone(asked.issuer),
+            responder,
+            state: Mutex::new(State { used_at: now(), ..State::default() }),
             over: watch::Sender::new(0),
         });
         entries.insert(key, Arc::clone(&entry));
         Ok(entry)
     }
 
-    fn begin(self: &Arc<Self>, entry: &Arc<Entry>, asked: &Asked, state: &mut State) {
+    /// Makes room: several at once, so that a full table is not searched for each client.
+    fn give_up(&self, entries: &mut HashMap<Key, Arc<Entry>>) -> Result<(), Arc<str>> {
+        // An entry that is held by a connection or by its fetch is in use.
+        let idle = entries.iter().filter(|(_, entry)| Arc::strong_count(entry) == 1);
+        let mut idle: Vec<(i64, Key)> = idle.map(|(key, entry)| (entry.state.lock().used_at, key.clone())).collect();
+        idle.sort_unstable_by_key(|(used_at, _)| *used_at);
+        if idle.is_empty() {
+            return Err(
+                "revocation.max_answers is reached by certificates of clients that are connected; raise it".into()
+            );
+        }
+        for (_, key) in idle.iter().take(self.config.max_answers.div_ceil(GIVEN_UP)) {
+            entries.remove(key);
+        }
+        Ok(())
+    }
+
+    fn begin(self: &Arc<Self>, entry: &Arc<Entry>, state: &mut State) {
         state.fetching = true;
-        let (answers, entry, asked) = (Arc::clone(self), Arc::clone(entry), asked.clone());
+        let (answers, entry) = (Arc::clone(self), Arc::clone(entry));
         tokio::spawn(async move {
-            let timeout = answers.config.http_timeout;
-            let outcome = ask(&answers.fetcher, &asked, timeout).await.map(|(_, answer)| answer);
+            let outcome = answers.fetch(&entry).await;
             answers.take(&entry, outcome);
         });
+    }
+
+    async fn fetch(&self, entry: &Entry) -> Result<OcspAnswer, Arc<str>> {
+        let certificate = Certificate::from_der(&Source::new("a client's certificate"), &entry.certificate);
+        let certificate = certificate.map_err(|cause| Arc::from(cause.to_string()))?;
+        let (issuer, timeout) = (&entry.issuer.certificate, self.config.http_timeout);
+        let (_, answer) = ask(&self.fetcher, &certificate, issuer, &entry.responder, timeout).await?;
+        Ok(answer)
     }
 
     fn take(&self, entry: &Entry, outcome: Result<OcspAnswer, Arc<str>>) {
         let now = now();
         let mut state = entry.state.lock();
+        let outcome = outcome.and_then(|new| {
+            // Whoever is between here and the responder could bring back what it said before it revoked.
+            if state.answer.as_ref().is_some_and(|old| new.this_update < old.this_update) {
+                return Err("the answer is older than the one at hand".into());
+            }
+            let ended = !self.is_current(&new, now);
+            let due = schedule::after_success(now, self.config.refresh_interval, new.next_update);
+            state.answer = Some(new);
+            if ended {
+                return Err("the answer does not say how long it holds (nextUpdate), and is older than revocation.refresh_interval".into());
+            }
+            Ok(due)
+        });
         match outcome {
-            Ok(answer) => {
-                state.due = schedule::after_success(now, self.config.refresh_interval, answer.next_update);
-                state.answer = Some(answer);
+            Ok(due) => {
+                state.due = due;
                 (state.failures, state.error) = (0, None);
                 self.counters.fetched("ocsp", "ok");
             }
@@ -167,25 +242,39 @@ impl Answers {
             }
         }
         state.fetching = false;
+        let revoked = state.revoked().is_some();
         drop(state);
         entry.over.send_modify(|times| *times = times.wrapping_add(1));
+        if revoked {
+            self.revoked.send_modify(|times| *times = times.wrapping_add(1));
+        }
     }
 
-    /// Gives up answers that have ended and that nobody asked for since.
-    pub(super) fn tick(&self) {
+    /// Asks anew, when that is due, about certificates of connections that are watched; gives up answers that have ended and that nobody
+    /// asked for since.
+    pub(super) fn tick(self: &Arc<Self>) {
         let now = now();
         let interval = i64::try_from(self.config.refresh_interval.as_secs()).unwrap_or(i64::MAX);
         self.entries.lock().retain(|_, entry| {
-            let state = entry.state.lock();
+            let mut state = entry.state.lock();
+            if state.fetching {
+                return true;
+            }
+            if Arc::strong_count(entry) > 1 {
+                if state.due <= now {
+                    self.begin(entry, &mut state);
+                }
+                return true;
+            }
             let current = state.answer.as_ref().is_some_and(|answer| self.is_current(answer, now));
-            state.fetching || current || state.used_at.saturating_add(interval) > now
+            current || state.revoked().is_some() || state.used_at.saturating_add(interval) > now
         });
     }
 
     pub(super) fn report(&self) -> Vec<AnswerReport> {
         let entries: Vec<(Key, Arc<Entry>)> =
             self.entries.lock().iter().map(|(key, entry)| (key.clone(), Arc::clone(entry))).collect();
-        let report = |((_, serial), entry): (Key, Arc<Entry>)| {
+        let report = |((_, serial, _), entry): (Key, Arc<Entry>)| {
             let state = entry.state.lock();
             let current = state.answer.as_ref().is_some_and(|answer| self.is_current(answer, now()));
             let held = match (current, &state.error) {
@@ -211,16 +300,100 @@ impl Answers {
 /// Asks a responder, and gives its whole answer and what it says.
 pub(super) async fn ask(
     fetcher: &Fetcher,
-    asked: &Asked,
-    timeout: std::time::Duration,
+    certificate: &Certificate,
+    issuer: &Certificate,
+    responder: &str,
+    timeout: Duration,
 ) -> Result<(bytes::Bytes, OcspAnswer), Arc<str>> {
     let hash = CertIdHash::ByIssuer;
-    let (certificate, issuer) = (&asked.certificate, &asked.issuer.certificate);
     let request = ocsp_request(certificate, issuer, hash).map_err(|cause| Arc::from(cause.to_string()))?;
-    let question = Question { url: &asked.responder, ocsp: Some(request), max_bytes: MAX_ANSWER_BYTES, timeout };
+    let question = Question { url: responder, ocsp: Some(request), max_bytes: MAX_ANSWER_BYTES, timeout };
     let answer = fetcher.fetch(question).await.map_err(|cause| Arc::from(Causes(&cause).to_string()))?;
     match OcspAnswer::verify(&answer, certificate, issuer, hash, now()) {
         Ok(verified) => Ok((answer, verified)),
         Err(cause) => Err(format!("the answer was refused: {}", Causes(&cause)).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gm_tls::cert::KeyKind;
+    use gm_tls::pki::{AlternativeNames, AuthorityProfile, CertificateAuthority, Profile, Subject};
+
+    use super::*;
+
+    fn answers(max_answers: usize) -> Arc<Answers> {
+        let config = RevocationConfig { max_answers, ..RevocationConfig::default() };
+        let fetcher = Arc::new(Fetcher::new(&config, Vec::new()));
+        Answers::new(&config, &fetcher, &Arc::default())
+    }
+
+    fn authority() -> (Certificate, Arc<Issuer>) {
+        let (subject, now) = (Subject::common_name("CA"), now());
+        let ca = CertificateAuthority::create(&subject, KeyKind::Sm2, &AuthorityProfile::new(10, None), now).unwrap();
+        let (names, profile) = (AlternativeNames::default(), Profile::client(1));
+        let issued = ca.issue_single(&Subject::common_name("client"), &names, KeyKind::Sm2, &profile, now).unwrap();
+        (issued.chain.leaf, Arc::new(Issuer::new(ca.certificate())))
+    }
+
+    fn answer(state: OcspState, this_update: i64) -> OcspAnswer {
+        OcspAnswer { state, this_update, next_update: Some(now() + 600) }
+    }
+
+    #[test]
+    fn authorities_of_one_name_and_other_responders_share_no_answer() {
+        let answers = answers(10);
+        let ((certificate, one), (_, namesake)) = (authority(), authority());
+        let asked = |issuer, responder| Asked { certificate: &certificate, serial: &[7], issuer, responder };
+        let entry = answers.entry(asked(&one, "http://a")).unwrap();
+        answers.take(&entry, Ok(answer(OcspState::Revoked(Reason::from_code(1)), 1000)));
+        assert!(answers.at_hand(&one.fingerprint, &[7], "http://a").is_some());
+        assert!(answers.at_hand(&namesake.fingerprint, &[7], "http://a").is_none());
+        assert!(answers.at_hand(&one.fingerprint, &[7], "http://b").is_none());
+        assert!(answers.at_hand(&one.fingerprint, &[8], "http://a").is_none());
+        assert!(!Arc::ptr_eq(&entry, &answers.entry(asked(&namesake, "http://a")).unwrap()));
+        assert!(!Arc::ptr_eq(&entry, &answers.entry(asked(&one, "http://b")).unwrap()));
+        assert!(Arc::ptr_eq(&entry, &answers.entry(asked(&one, "http://a")).unwrap()));
+    }
+
+    #[test]
+    fn an_older_answer_does_not_take_back_what_a_newer_one_said() {
+        let answers = answers(10);
+        let (certificate, issuer) = authority();
+        let asked = Asked { certificate: &certificate, serial: &[7], issuer: &issuer, responder: "http://a" };
+        let entry = answers.entry(asked).unwrap();
+        answers.take(&entry, Ok(answer(OcspState::Revoked(Reason::from_code(6)), 1000)));
+        answers.take(&entry, Ok(answer(OcspState::Good, 999)));
+        assert_eq!(answers.at_hand(&issuer.fingerprint, &[7], "http://a"), Some(Reason::from_code(6)));
+        answers.take(&entry, Err("down".into()));
+        assert!(answers.at_hand(&issuer.fingerprint, &[7], "http://a").is_some());
+        // It was on hold.
+        answers.take(&entry, Ok(answer(OcspState::Good, 1001)));
+        assert_eq!(answers.at_hand(&issuer.fingerprint, &[7], "http://a"), None);
+    }
+
+    #[test]
+    fn a_full_table_gives_up_what_was_needed_longest_ago_and_nothing_that_is_watched() {
+        let answers = answers(8);
+        let (certificate, issuer) = authority();
+        let entry = |number: u8| {
+            let serial = [number];
+            let asked = Asked { certificate: &certificate, serial: &serial, issuer: &issuer, responder: "http://a" };
+            answers.entry(asked)
+        };
+        let watched: Vec<_> = (0..7).map(|number| entry(number).unwrap()).collect();
+        for number in 7..100 {
+            entry(number).unwrap();
+        }
+        let _last = entry(99).unwrap();
+        assert_eq!(answers.entries.lock().len(), 8);
+        let refused = entry(100).unwrap_err();
+        assert!(refused.contains("revocation.max_answers"), "{refused}");
+        for (number, one) in (0..).zip(&watched) {
+            assert!(Arc::ptr_eq(one, &entry(number).unwrap()));
+        }
+        drop(watched);
+        entry(100).unwrap();
+        assert_eq!(answers.counters.events("max_answers"), 94);
     }
 }

@@ -9,23 +9,20 @@ use std::time::Duration;
 
 use gm_tls::PeerIdentity;
 use gm_tls::cert::Certificate;
-use gm_tls::revocation::{
-    Admission, CrlError, Facts, Fingerprint, Inspector, NotAdmitted, OcspState, PeerChains, Reason, is_issued_by,
-};
-use hashbrown::HashMap;
-use parking_lot::Mutex;
+use gm_tls::revocation::{Admission, Facts, Inspector, NotAdmitted, OcspState, PeerChains, Reason, is_issued_by};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use super::Revocation;
 use super::answers::Asked;
 use super::files::File;
 use super::held::{Held, Issuer, Subject};
 use super::points::not_current;
-use super::{Revocation, fingerprint_of};
+use super::watches::Watched;
 use crate::config::{CheckDepth, ClientStatus, CrlCheck, FailMode, OcspCheck};
 
-/// Issuers that are remembered for sessions that are resumed, which come without their chains.
-const MAX_ISSUERS: usize = 256;
+/// The longest chain that is put together of issuers that are known.
+const MAX_CHAIN: usize = 32;
 /// Addresses of one certificate that are tried.
 const MAX_URLS: usize = 4;
 
@@ -35,7 +32,7 @@ pub(super) struct Policy {
     service: Arc<Revocation>,
     crl: Option<(CrlCheck, Vec<Arc<File>>)>,
     ocsp: Option<OcspCheck>,
-    issuers: Mutex<HashMap<Fingerprint, Arc<Issuer>>>,
+    anchors: Vec<Arc<Issuer>>,
 }
 
 /// What one source says of a certificate.
@@ -63,6 +60,12 @@ impl Link<'_> {
             points: self.facts.points.clone(),
         }
     }
+
+    /// What is asked of a responder: the one that the operator names, or else the certificate.
+    fn asked<'a>(&'a self, check: &'a OcspCheck) -> Option<Asked<'a>> {
+        let responder = check.responder_url.as_ref().or(self.facts.ocsp_urls.first())?;
+        Some(Asked { certificate: self.certificate, serial: &self.facts.serial, issuer: &self.issuer, responder })
+    }
 }
 
 impl Policy {
@@ -72,30 +75,17 @@ impl Policy {
         files: Vec<Arc<File>>,
         anchors: &[Certificate],
     ) -> Policy {
-        let policy = Policy {
+        Policy {
             service: Arc::clone(service),
             crl: status.crl.clone().map(|crl| (crl, files)),
             ocsp: status.ocsp.clone(),
-            issuers: Mutex::default(),
-        };
-        for anchor in anchors {
-            policy.issuer(anchor);
+            anchors: anchors.iter().map(|anchor| Arc::new(Issuer::new(anchor))).collect(),
         }
-        policy
     }
 
-    /// An issuer, remembered.
     fn issuer(&self, certificate: &Certificate) -> Arc<Issuer> {
-        let fingerprint = fingerprint_of(certificate);
-        let mut issuers = self.issuers.lock();
-        if let Some(known) = issuers.get(&fingerprint) {
-            return Arc::clone(known);
-        }
-        let issuer = Arc::new(Issuer::new(certificate));
-        if issuers.len() < MAX_ISSUERS {
-            issuers.insert(fingerprint, Arc::clone(&issuer));
-        }
-        issuer
+        let known = self.anchors.iter().find(|anchor| anchor.certificate == *certificate);
+        known.map_or_else(|| self.service.issuers.remember(certificate), Arc::clone)
     }
 
     /// How many certificates of a chain are asked about.
@@ -122,24 +112,23 @@ impl Policy {
             .collect()
     }
 
-    /// Lists that the operator brought.
-    fn brought(&self) -> Vec<Arc<Held>> {
+    /// Lists that the operator brought, of authorities of the issuer's name.
+    fn brought(&self, issuer: &Issuer) -> Vec<Arc<Held>> {
         let files = self.crl.iter().flat_map(|(_, files)| files).flat_map(|file| file.lists());
-        files.chain(self.service.files.uploads()).collect()
+        let uploads = self.service.files.uploads();
+        files.chain(uploads.values().flatten().cloned()).filter(|held| held.is_named_after(issuer)).collect()
     }
 
     /// What is known of a certificate without asking anybody.
     fn at_hand(&self, link: &Link<'_>) -> Option<Reason> {
         let points = link.facts.crl_urls.iter().take(MAX_URLS);
         let points = points.filter_map(|url| self.service.points.at_hand(url, &link.issuer.fingerprint));
-        let lists = self.crl.iter().flat_map(|_| self.brought().into_iter().chain(points.clone()));
+        let lists = self.crl.iter().flat_map(|_| self.brought(&link.issuer).into_iter().chain(points.clone()));
         let subject = link.subject();
         let revoked = lists.filter(|held| held.verify(&link.issuer).is_ok()).find_map(|held| held.revokes(&subject));
         revoked.or_else(|| {
-            match self.ocsp.as_ref().map(|_| self.service.answers.at_hand(&subject.issuer, &subject.serial)) {
-                Some(Some(OcspState::Revoked(reason))) => Some(reason),
-                _ => None,
-            }
+            let asked = link.asked(self.ocsp.as_ref()?)?;
+            self.service.answers.at_hand(&asked.issuer.fingerprint, asked.serial, asked.responder)
         })
     }
 
@@ -147,9 +136,8 @@ impl Policy {
         let facts = &link.facts;
         let mut current = false;
         let mut why = None;
-        for held in self.brought() {
+        for held in self.brought(&link.issuer) {
             match held.verify(&link.issuer) {
-                Err(CrlError::OtherIssuer { .. }) => {}
                 Err(cause) => why = Some(format!("a list from a file was refused: {cause}")),
                 Ok(()) if !held.crl.covers(facts.is_authority, &facts.points) => {}
                 Ok(()) => match held.crl.revoked(&facts.serial) {
@@ -187,16 +175,11 @@ impl Policy {
     }
 
     async fn by_ocsp(&self, check: &OcspCheck, link: &Link<'_>, deadline: Instant) -> Verdict {
-        let Some(responder) = check.responder_url.as_ref().or(link.facts.ocsp_urls.first()) else {
+        let Some(asked) = link.asked(check) else {
             return Verdict::Unknown("it names no OCSP responder, and none is configured".to_owned());
         };
-        let asked = Asked {
-            certificate: link.certificate.clone(),
-            serial: link.facts.serial.clone(),
-            issuer: (*link.issuer).clone(),
-            responder: responder.clone(),
-        };
-        match timeout_at(deadline, self.service.answers.state(&asked)).await {
+        let responder = asked.responder;
+        match timeout_at(deadline, self.service.answers.state(asked)).await {
             Ok(Ok(OcspState::Good)) => Verdict::Good,
             Ok(Ok(OcspState::Revoked(reason))) => Verdict::Revoked(reason),
             Ok(Ok(OcspState::Unknown)) => Verdict::Unknown(format!("{responder}: the responder does not know it")),
@@ -211,10 +194,10 @@ impl Policy {
         source: &'static str,
         mode: FailMode,
         verdict: Verdict,
-        link: &Link<'_>,
+        certificate: &Certificate,
     ) -> Result<(), NotAdmitted> {
         let counters = &self.service.counters;
-        let subject = || link.certificate.subject();
+        let subject = || certificate.subject();
         match verdict {
             Verdict::Good => counters.checked(source, "good"),
             Verdict::Revoked(reason) => {
@@ -235,47 +218,61 @@ impl Policy {
         Ok(())
     }
 
-    async fn judge(&self, chains: &[Vec<Certificate>], deadline: Instant) -> Result<Vec<Subject>, NotAdmitted> {
-        let mut subjects = Vec::new();
-        for chain in chains {
-            for (at, link) in self.links(chain)?.iter().enumerate() {
-                if let Some((check, _)) =
-                    self.crl.as_ref().filter(|(check, _)| at < Policy::checked(check.depth, chain.len()))
-                {
-                    let verdict = self.by_lists(check, link, deadline).await;
-                    self.conclude("crl", check.mode, verdict, link)?;
-                    subjects.push(link.subject());
-                }
-                if let Some(check) = self.ocsp.as_ref().filter(|check| at < Policy::checked(check.depth, chain.len())) {
-                    let verdict = self.by_ocsp(check, link, deadline).await;
-                    self.conclude("ocsp", check.mode, verdict, link)?;
-                }
+    async fn judge(&self, chain: &[Certificate], links: &[Link<'_>], deadline: Instant) -> Result<(), NotAdmitted> {
+        let (crl, ocsp) = (self.crl.as_ref().map(|(check, _)| check), self.ocsp.as_ref());
+        if let [alone] = chain {
+            let why = "its issuer is not known here; have the authorities above it in cacertfile";
+            let verdict = || Verdict::Unknown(why.to_owned());
+            crl.map_or(Ok(()), |check| self.conclude("crl", check.mode, verdict(), alone))?;
+            ocsp.map_or(Ok(()), |check| self.conclude("ocsp", check.mode, verdict(), alone))?;
+        }
+        for (at, link) in links.iter().enumerate() {
+            if let Some(check) = crl.filter(|check| at < Policy::checked(check.depth, chain.len())) {
+                let verdict = self.by_lists(check, link, deadline).await;
+                self.conclude("crl", check.mode, verdict, link.certificate)?;
+            }
+            if let Some(check) = ocsp.filter(|check| at < Policy::checked(check.depth, chain.len())) {
+                let verdict = self.by_ocsp(check, link, deadline).await;
+                self.conclude("ocsp", check.mode, verdict, link.certificate)?;
             }
         }
-        Ok(subjects)
+        Ok(())
     }
 
-    /// The chain of a certificate of a resumed session, by the issuers that are known.
-    fn rebuild(&self, leaf: Certificate) -> Result<Vec<Certificate>, NotAdmitted> {
+    /// What is watched of a chain while its client is connected.
+    fn watched(&self, chain: &[Certificate], links: &[Link<'_>]) -> Vec<Watched> {
+        let crl = self.crl.as_ref().map(|(check, _)| check).filter(|check| check.close_revoked);
+        let ocsp = self.ocsp.as_ref().filter(|check| check.close_revoked);
+        let mut watched = Vec::new();
+        for (at, link) in links.iter().enumerate() {
+            if crl.is_some_and(|check| at < Policy::checked(check.depth, chain.len())) {
+                watched.push(Watched::Lists(link.subject(), Arc::clone(&link.issuer)));
+            }
+            let check = ocsp.filter(|check| at < Policy::checked(check.depth, chain.len()));
+            // Without a place for its answer the client is not let in, or is by soft-fail, and counted.
+            let entry = check.and_then(|check| self.service.answers.entry(link.asked(check)?).ok());
+            watched.extend(entry.map(Watched::Answer));
+        }
+        watched
+    }
+
+    /// The chain of a certificate that came without one, by the issuers that are known: that of a resumed session, or one that is itself
+    /// a trust anchor. It is the certificate alone where its issuer is not known.
+    fn rebuild(&self, leaf: Certificate) -> Vec<Certificate> {
+        let remembered = self.service.issuers.all();
         let mut chain = vec![leaf];
         while let Some(last) = chain.last() {
-            // The root needs no issuer, and no chain is longer than the table.
-            if (last.is_self_issued() && chain.len() > 1) || chain.len() > MAX_ISSUERS {
+            // The root needs no issuer.
+            if (last.is_self_issued() && chain.len() > 1) || chain.len() >= MAX_CHAIN {
                 break;
             }
-            let known: Vec<Arc<Issuer>> = self.issuers.lock().values().cloned().collect();
-            match known.iter().find(|issuer| is_issued_by(last, &issuer.certificate)) {
+            let mut known = self.anchors.iter().chain(&remembered);
+            match known.find(|issuer| is_issued_by(last, &issuer.certificate)) {
                 Some(issuer) => chain.push(issuer.certificate.clone()),
                 None => break,
             }
         }
-        let hard = [self.crl.as_ref().map(|(crl, _)| crl.mode), self.ocsp.as_ref().map(|ocsp| ocsp.mode)];
-        if chain.len() < 2 && hard.contains(&Some(FailMode::Hard)) {
-            let detail = "a session was resumed whose issuer is not known here, so that its revocation cannot be \
-                          checked; have the intermediate authorities in cacertfile";
-            return Err(NotAdmitted { label: "revocation_unknown", detail: detail.to_owned() });
-        }
-        Ok(chain)
+        chain
     }
 
     async fn admit_peer(
@@ -291,20 +288,28 @@ impl Policy {
                 let leaf = kept
                     .decode()
                     .map_err(|cause| NotAdmitted { label: "bad_certificate", detail: cause.to_string() })?;
-                chains.push(self.rebuild(leaf)?);
+                chains.push(vec![leaf]);
             }
         }
-        let subjects = self.judge(&chains, deadline).await?;
-        let close = self.crl.as_ref().is_some_and(|(check, _)| check.close_revoked);
-        if !close || subjects.is_empty() {
-            return Ok(Admission::default());
+        let chains: Vec<Vec<Certificate>> = chains
+            .into_iter()
+            .map(|chain| match <[Certificate; 1]>::try_from(chain) {
+                Ok([alone]) => self.rebuild(alone),
+                Err(chain) => chain,
+            })
+            .collect();
+        let mut links = Vec::with_capacity(chains.len());
+        for chain in &chains {
+            links.push(self.links(chain)?);
         }
-        let issuers = self.issuers.lock();
-        let watched = subjects.into_iter().filter_map(|subject| {
-            let issuer = issuers.get(&subject.issuer).cloned()?;
-            Some((subject, issuer))
-        });
-        Ok(Admission { revoked: Some(self.service.watches.add(watched.collect())) })
+        // Before anything is asked, so that nothing that comes meanwhile is missed.
+        let watched: Vec<Watched> =
+            chains.iter().zip(&links).flat_map(|(chain, links)| self.watched(chain, links)).collect();
+        let revoked = (!watched.is_empty()).then(|| self.service.watches.add(watched));
+        for (chain, links) in chains.iter().zip(&links) {
+            self.judge(chain, links, deadline).await?;
+        }
+        Ok(Admission { revoked })
     }
 }
 

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::causes::Causes;
@@ -93,9 +94,10 @@ impl Fetcher {
     async fn follow(&self, question: &Question<'_>) -> Result<Bytes, FetchError> {
         let mut target: Uri = question.url.parse().map_err(|_| FetchError::Address)?;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&target, question).await?;
+            let answer = self.ask(&target, question).await?;
+            let response = &answer.response;
             match response.status() {
-                StatusCode::OK => return read(response, question.max_bytes).await,
+                StatusCode::OK => return read(answer, question.max_bytes).await,
                 status if status.is_redirection() && question.ocsp.is_none() => {
                     let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
                     target = resolve(&target, location.ok_or(FetchError::Status(status))?)?;
@@ -106,7 +108,7 @@ impl Fetcher {
         Err(FetchError::Redirects)
     }
 
-    async fn ask(&self, target: &Uri, question: &Question<'_>) -> Result<Response<Incoming>, FetchError> {
+    async fn ask(&self, target: &Uri, question: &Question<'_>) -> Result<Answer, FetchError> {
         let secure = match target.scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -210,7 +212,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, FetchError> {
     Err(failed)
 }
 
-async fn exchange<S>(io: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, FetchError>
+async fn exchange<S>(io: S, request: Request<Full<Bytes>>) -> Result<Answer, FetchError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -218,12 +220,20 @@ where
     let mut builder = hyper::client::conn::http1::Builder::new();
     builder.max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
     let (mut sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(wrong)?;
-    // Ends when the answer was read or dropped.
-    tokio::spawn(connection);
-    sender.send_request(request).await.map_err(wrong)
+    let mut running = JoinSet::new();
+    running.spawn(connection);
+    let response = sender.send_request(request).await.map_err(wrong)?;
+    Ok(Answer { response, _running: running })
 }
 
-async fn read(response: Response<Incoming>, max: usize) -> Result<Bytes, FetchError> {
+/// The head of an answer. The connection that brings the rest ends with it, whatever the server does.
+struct Answer {
+    response: Response<Incoming>,
+    _running: JoinSet<hyper::Result<()>>,
+}
+
+async fn read(answer: Answer, max: usize) -> Result<Bytes, FetchError> {
+    let Answer { response, _running } = answer;
     let encoding = response.headers().get(CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(FetchError::Compressed);

@@ -1,5 +1,6 @@
 //! Revocation lists that an operator brings: files that a listener names, and lists given to the node under a name. Files that change are
-//! read again; a bad new one keeps the old one.
+//! read again; a bad new one keeps the old one. What handshakes ask for is an immutable value that is put in place when everything has
+//! been read and written: they never wait for a disk.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -50,10 +51,15 @@ pub(super) struct Files {
     /// Where uploaded lists are kept; `None` where nothing is kept.
     directory: Option<PathBuf>,
     files: Mutex<HashMap<PathBuf, Arc<File>>>,
-    uploads: Mutex<BTreeMap<String, Vec<Arc<Held>>>>,
+    uploads: Mutex<Arc<Uploads>>,
+    /// Held by whoever changes the uploads, while the disk is written too. Handshakes do not take it.
+    changing: Mutex<()>,
     renewed: watch::Sender<u64>,
     counters: Arc<RevocationCounters>,
 }
+
+/// Lists by the name that they were given under.
+type Uploads = BTreeMap<String, Vec<Arc<Held>>>;
 
 /// A file of lists.
 #[derive(Debug)]
@@ -89,6 +95,7 @@ impl Files {
             directory,
             files: Mutex::default(),
             uploads: Mutex::default(),
+            changing: Mutex::default(),
             renewed: watch::Sender::new(0),
             counters: Arc::clone(counters),
         })
@@ -174,16 +181,19 @@ impl Files {
     pub(super) fn load_uploads(&self) {
         let Some(directory) = &self.directory else { return };
         let Ok(entries) = std::fs::read_dir(directory) else { return };
+        let _changing = self.changing.lock();
+        let mut uploads = Uploads::new();
         for path in entries.flatten().map(|entry| entry.path()).take(MAX_UPLOADS) {
             if path.extension().is_none_or(|extension| extension != EXTENSION) {
                 continue;
             }
             let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
             match self.read(&path) {
-                Ok(contents) => _ = self.uploads.lock().insert(name.to_owned(), contents.lists),
+                Ok(contents) => _ = uploads.insert(name.to_owned(), contents.lists),
                 Err(cause) => error!(path = %path.display(), %cause, "an uploaded revocation list cannot be used"),
             }
         }
+        *self.uploads.lock() = Arc::new(uploads);
     }
 
     /// Takes a file of lists under a name, in place of those that had it.
@@ -200,7 +210,8 @@ impl Files {
         if let Some(crl) = lists.iter().find(|crl| !crl.is_current(crate::dev_certs::now())) {
             return Err(UploadError::Stale(not_current(crl)));
         }
-        let mut uploads = self.uploads.lock();
+        let _changing = self.changing.lock();
+        let mut uploads = Uploads::clone(&self.uploads());
         if uploads.len() >= MAX_UPLOADS && !uploads.contains_key(name) {
             return Err(UploadError::TooMany);
         }
@@ -208,7 +219,7 @@ impl Files {
             keep(directory, name, &contents)?;
         }
         uploads.insert(name.to_owned(), lists.into_iter().map(|crl| Arc::new(Held::new(crl))).collect());
-        drop(uploads);
+        *self.uploads.lock() = Arc::new(uploads);
         self.renewed.send_modify(|times| *times = times.wrapping_add(1));
         Ok(())
     }
@@ -218,25 +229,29 @@ impl Files {
     /// # Errors
     /// There is nothing under it, or it cannot be removed.
     pub(super) fn remove(&self, name: &str) -> Result<(), UploadError> {
-        let mut uploads = self.uploads.lock();
-        if !uploads.contains_key(name) {
+        let _changing = self.changing.lock();
+        let mut uploads = Uploads::clone(&self.uploads());
+        if uploads.remove(name).is_none() {
             return Err(UploadError::Unknown(name.to_owned()));
         }
         if let Some(directory) = &self.directory {
             let path = directory.join(format!("{name}.{EXTENSION}"));
-            std::fs::remove_file(&path).map_err(|cause| UploadError::Write { path, cause })?;
+            let removed = std::fs::remove_file(&path).and_then(|()| std::fs::File::open(directory)?.sync_all());
+            removed.map_err(|cause| UploadError::Write { path, cause })?;
         }
-        uploads.remove(name);
+        *self.uploads.lock() = Arc::new(uploads);
         Ok(())
     }
 
-    pub(super) fn uploads(&self) -> Vec<Arc<Held>> {
-        self.uploads.lock().values().flatten().cloned().collect()
+    /// What was uploaded, as it is now.
+    pub(super) fn uploads(&self) -> Arc<Uploads> {
+        Arc::clone(&self.uploads.lock())
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Held>> {
         let files: Vec<Arc<File>> = self.files.lock().values().cloned().collect();
-        files.iter().flat_map(|file| file.lists()).chain(self.uploads()).collect()
+        let uploads = self.uploads();
+        files.iter().flat_map(|file| file.lists()).chain(uploads.values().flatten().cloned()).collect()
     }
 
     pub(super) fn report(&self) -> Vec<ListReport> {
@@ -251,7 +266,7 @@ impl Files {
                 lists.push(report);
             }
         }
-        for (name, held) in &*self.uploads.lock() {
+        for (name, held) in &*self.uploads() {
             lists.extend(held.iter().map(|held| ListReport::new(SourceKind::Upload, name, Some(held))));
         }
         lists.sort_by(|one, other| one.source.cmp(&other.source));
@@ -273,7 +288,11 @@ fn keep(directory: &Path, name: &str, contents: &[u8]) -> Result<(), UploadError
     let part = directory.join(format!(".{name}.part"));
     let written = (|| {
         use std::io::Write;
-        std::fs::create_dir_all(directory)?;
+        if !directory.is_dir() {
+            std::fs::create_dir_all(directory)?;
+            // The directory is as durable as what is put into it.
+            directory.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())?;
+        }
         let mut file = std::fs::File::create(&part)?;
         file.write_all(contents)?;
         file.sync_all()?;
@@ -281,4 +300,54 @@ fn keep(directory: &Path, name: &str, contents: &[u8]) -> Result<(), UploadError
         std::fs::File::open(directory)?.sync_all()
     })();
     written.map_err(|cause| UploadError::Write { path, cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use gm_tls::cert::KeyKind;
+    use gm_tls::pki::{AuthorityProfile, CertificateAuthority, RevocationList, Subject};
+
+    use super::*;
+
+    fn list() -> Bytes {
+        let now = crate::dev_certs::now();
+        let subject = Subject::common_name("CA");
+        let ca = CertificateAuthority::create(&subject, KeyKind::Sm2, &AuthorityProfile::new(10, None), now).unwrap();
+        let contents = RevocationList {
+            this_update: now - 60,
+            next_update: Some(now + 3600),
+            number: 1,
+            revoked: Vec::new(),
+            extensions: Vec::new(),
+        };
+        ca.sign_list(&contents).unwrap().into()
+    }
+
+    // The lock that handshakes take was held while an uploaded list was written: a disk that hung stopped every handshake.
+    #[test]
+    fn handshakes_are_answered_while_an_upload_waits_for_its_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new(1 << 20, Some(dir.path().join("crl")), &Arc::default());
+        files.upload("old", list()).unwrap();
+        // The upload is written to a pipe that nobody reads yet.
+        let pipe = dir.path().join("crl/.new.part");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::thread::scope(|scope| {
+            let upload = scope.spawn(|| files.upload("new", list()));
+            while files.changing.try_lock().is_some() {
+                std::thread::yield_now();
+            }
+            assert_eq!(files.uploads().keys().collect::<Vec<_>>(), ["old"]);
+            assert_eq!((files.all().len(), files.report().len()), (1, 1));
+            assert!(!upload.is_finished());
+            // A pipe cannot be synced, so that the upload fails, and nothing has changed.
+            std::fs::read(&pipe).unwrap();
+            assert!(matches!(upload.join().unwrap(), Err(UploadError::Write { .. })));
+        });
+        assert_eq!(files.uploads().len(), 1);
+        std::fs::remove_file(&pipe).unwrap();
+        files.upload("new", list()).unwrap();
+        files.remove("old").unwrap();
+        assert_eq!(files.uploads().keys().collect::<Vec<_>>(), ["new"]);
+    }
 }

@@ -43,6 +43,7 @@ use answers::Answers;
 use check::Policy;
 use fetch::Fetcher;
 use files::Files;
+use held::Issuers;
 use points::Points;
 use report::Report;
 use staples::{ListenerStaples, Staples};
@@ -64,6 +65,7 @@ pub struct Revocation {
     answers: Arc<Answers>,
     staples: Arc<Staples>,
     watches: Watches,
+    issuers: Issuers,
     ticks: AtomicU64,
 }
 
@@ -91,6 +93,7 @@ impl Revocation {
             answers: Answers::new(config, &fetcher, &counters),
             staples: Staples::new(&fetcher, &counters),
             watches: Watches::default(),
+            issuers: Issuers::default(),
             ticks: AtomicU64::new(0),
             counters,
         });
@@ -184,6 +187,7 @@ impl Revocation {
     /// Fetches what is due, follows files, and ends connections whose certificates were revoked, for ever.
     pub async fn run(self: Arc<Self>) {
         let (mut points, mut files) = (self.points.renewed(), self.files.renewed());
+        let mut answers = self.answers.renewed();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -193,6 +197,7 @@ impl Revocation {
                 // The senders live as long as this.
                 _ = points.changed() => self.compare().await,
                 _ = files.changed() => self.compare().await,
+                _ = answers.changed() => self.compare().await,
             }
         }
     }

@@ -11,9 +11,8 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
-use super::answers::{Asked, ask};
+use super::answers::ask;
 use super::fetch::Fetcher;
-use super::held::Issuer;
 use super::report::{StapleReport, hex};
 use super::{fingerprint_of, schedule};
 use crate::config::Stapling;
@@ -32,7 +31,9 @@ pub(super) struct Staples {
 /// The answer about one certificate.
 #[derive(Debug)]
 pub struct Slot {
-    asked: Asked,
+    certificate: Certificate,
+    issuer: Certificate,
+    responder: String,
     fingerprint: Fingerprint,
     must_staple: bool,
     interval: Duration,
@@ -96,7 +97,9 @@ impl Staples {
             return Ok(slot);
         }
         let slot = Arc::new(Slot {
-            asked: Asked { certificate: leaf.clone(), serial: facts.serial, issuer: Issuer::new(issuer), responder },
+            certificate: leaf.clone(),
+            issuer: issuer.clone(),
+            responder,
             fingerprint,
             must_staple: facts.must_staple,
             interval: config.refresh_interval,
@@ -117,7 +120,7 @@ impl Staples {
             state.fetching = true;
             let (fetcher, counters, slot) = (Arc::clone(&self.fetcher), Arc::clone(&self.counters), Arc::clone(&slot));
             tokio::spawn(async move {
-                let outcome = ask(&fetcher, &slot.asked, slot.timeout).await;
+                let outcome = ask(&fetcher, &slot.certificate, &slot.issuer, &slot.responder, slot.timeout).await;
                 slot.take(outcome, &counters);
             });
         }
@@ -139,12 +142,14 @@ impl Staples {
 impl Slot {
     fn take(&self, outcome: Result<(Bytes, OcspAnswer), Arc<str>>, counters: &RevocationCounters) {
         let now = now();
+        // Once the responder has said that it is not good, nobody must be told by an older answer that all is well.
+        let withdrawn = outcome.as_ref().is_ok_and(|(_, answer)| answer.state != OcspState::Good);
         let outcome = outcome.and_then(|(bytes, answer)| match answer.state {
             OcspState::Good if answer.next_update.is_some() => Ok((bytes, answer)),
             OcspState::Good => Err(Arc::from("the answer does not say how long it holds (nextUpdate)")),
             state => Err(Arc::from(format!("the responder says that the certificate is {state}"))),
         });
-        let (subject, responder) = (self.asked.certificate.subject(), &*self.asked.responder);
+        let (subject, responder) = (self.certificate.subject(), &*self.responder);
         let mut state = self.state.lock();
         match outcome {
             Ok((bytes, answer)) => {
@@ -160,8 +165,7 @@ impl Slot {
                 state.failures = state.failures.saturating_add(1);
                 state.due = schedule::after_failure(now, state.failures);
                 let first = state.failures == 1;
-                // Whoever asks now must not be told by an older answer that all is well.
-                if cause.contains("says that the certificate is") {
+                if withdrawn {
                     state.good = None;
                 }
                 match self.must_staple {
@@ -188,9 +192,9 @@ impl Slot {
             (None, Some(_)) => Held::Failing,
         };
         StapleReport {
-            subject: self.asked.certificate.subject(),
+            subject: self.certificate.subject(),
             fingerprint_sha256: hex(&self.fingerprint),
-            responder: self.asked.responder.clone(),
+            responder: self.responder.clone(),
             must_staple: self.must_staple,
             state: held.name().to_owned(),
             this_update: state.good.as_ref().map(|(_, answer)| answer.this_update),

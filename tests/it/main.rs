@@ -46,6 +46,7 @@ mod limit_counters;
 mod limits;
 mod logs;
 mod negotiation;
+mod ocsp;
 mod panics;
 mod password_checks;
 mod posture;

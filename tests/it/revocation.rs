@@ -9,27 +9,31 @@ use gm_tls::cert::{Certificate, KeyKind};
 use gm_tls::client::{ClientIdentity, ClientOptions, ClientProtocol, Connector, Identity};
 use gm_tls::pair::CertificatePair;
 use gm_tls::pki::{
-    AlternativeNames, AnswerTimes, AuthorityProfile, CertificateAuthority, Issued, Profile, Responder, RevocationList,
-    RevokedCertificate, Status, StatusServices, Subject, serial_bytes,
+    AlternativeNames, AuthorityProfile, CertificateAuthority, Issued, Profile, RevocationList, RevokedCertificate,
+    StatusServices, Subject,
 };
 use testkit::{AnyStream, Behaviour, CaService, Client, Transport};
 use tokio::net::TcpStream;
 
 use crate::broker::{Setup, TestBroker, certificates, eventually};
 
-const PROTOCOLS: [Transport; 4] = [Transport::Tls12, Transport::Tls13, Transport::Rfc8998, Transport::Tlcp];
-const CRL: &str = "/ca.crl";
+pub const PROTOCOLS: [Transport; 4] = [Transport::Tls12, Transport::Tls13, Transport::Rfc8998, Transport::Tlcp];
+pub const CRL: &str = "/ca.crl";
+const DAY: i64 = 24 * 3600;
 const ROOT_CRL: &str = "/root.crl";
-const OCSP: &str = "/ocsp";
+pub const OCSP: &str = "/ocsp";
 
 pub fn now() -> i64 {
     i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap()
 }
 
+/// Among the lines of a protocol: let clients resume their sessions, by tickets where there are such.
+pub const RESUME: &str = "# resume";
+
 /// A root, an authority below it, and the service that publishes their lists.
 pub struct World {
     pub service: CaService,
-    root: CertificateAuthority,
+    pub root: CertificateAuthority,
     pub ca: CertificateAuthority,
     kind: KeyKind,
     dir: tempfile::TempDir,
@@ -43,11 +47,12 @@ impl World {
             _ => KeyKind::Sm2,
         };
         let service = CaService::start().await;
+        let begun = now() - 20 * DAY;
         let subject = Subject::common_name("Root");
-        let root = CertificateAuthority::create(&subject, kind, &AuthorityProfile::new(100, None), now()).unwrap();
+        let root = CertificateAuthority::create(&subject, kind, &AuthorityProfile::new(100, None), begun).unwrap();
         let services = StatusServices { crl_urls: vec![service.url(ROOT_CRL)], ..StatusServices::default() };
         let profile = AuthorityProfile { services, ..AuthorityProfile::new(100, None) };
-        let ca = root.issue_authority(&Subject::common_name("CA"), kind, &profile, now()).unwrap();
+        let ca = root.issue_authority(&Subject::common_name("CA"), kind, &profile, begun).unwrap();
         let world = World { service, root, ca, kind, dir: tempfile::tempdir().unwrap() };
         std::fs::write(world.dir.path().join("root.pem"), world.root.certificate().to_pem()).unwrap();
         world.service.set(CRL, Behaviour::Serve(world.list(&[])));
@@ -65,9 +70,9 @@ impl World {
         sign(&self.ca, revoked)
     }
 
-    fn issue(&self, name: &str, profile: &Profile) -> Issued {
+    fn issue(&self, name: &str, profile: &Profile, at: i64) -> Issued {
         let names = AlternativeNames { dns: vec!["localhost".to_owned()], ..AlternativeNames::default() };
-        self.ca.issue_single(&Subject::common_name(name), &names, self.kind, profile, now()).unwrap()
+        self.ca.issue_single(&Subject::common_name(name), &names, self.kind, profile, at).unwrap()
     }
 
     fn services(&self) -> StatusServices {
@@ -80,10 +85,30 @@ impl World {
         self.client_with(transport, self.services())
     }
 
-    fn client_with(&self, transport: Transport, services: StatusServices) -> Person {
+    pub fn client_with(&self, transport: Transport, services: StatusServices) -> Person {
+        self.client_issued(transport, services, now(), true)
+    }
+
+    /// A client whose certificates expire so many seconds from now.
+    pub fn client_for(&self, transport: Transport, seconds: i64) -> Person {
+        self.client_issued(transport, self.services(), now() - 10 * DAY + seconds, true)
+    }
+
+    /// A client that shows its own certificates and none of the authorities above it.
+    fn client_alone(&self, transport: Transport) -> Person {
+        self.client_issued(transport, self.services(), now(), false)
+    }
+
+    fn client_issued(&self, transport: Transport, services: StatusServices, at: i64, with_chain: bool) -> Person {
+        let shown = |mut issued: Issued| {
+            if !with_chain {
+                issued.chain.intermediates.clear();
+            }
+            issued
+        };
         let profile = Profile { services, ..Profile::client(10) };
         if transport != Transport::Tlcp {
-            let issued = self.issue("client", &profile);
+            let issued = shown(self.issue("client", &profile, at));
             let leaves = vec![issued.chain.leaf.clone()];
             return Person {
                 identity: ClientIdentity::Single(Identity { chain: issued.chain, key: issued.key }),
@@ -91,9 +116,10 @@ impl World {
             };
         }
         let subject = Subject::common_name("client");
-        let pair = self.ca.issue_pair(&subject, &AlternativeNames::default(), KeyKind::Sm2, &profile, now()).unwrap();
-        let leaves = vec![pair.sign.chain.leaf.clone(), pair.enc.chain.leaf.clone()];
-        let pair = CertificatePair::new(pair.sign.chain, pair.sign.key, pair.enc.chain, pair.enc.key).unwrap();
+        let pair = self.ca.issue_pair(&subject, &AlternativeNames::default(), KeyKind::Sm2, &profile, at).unwrap();
+        let (sign, enc) = (shown(pair.sign), shown(pair.enc));
+        let leaves = vec![sign.chain.leaf.clone(), enc.chain.leaf.clone()];
+        let pair = CertificatePair::new(sign.chain, sign.key, enc.chain, enc.key).unwrap();
         Person { identity: ClientIdentity::Pair(pair), leaves }
     }
 
@@ -102,7 +128,7 @@ impl World {
         self.broker_with(lines, "http_timeout = \"5s\"\nallowed_hosts = [\"127.0.0.1\", \"localhost\"]").await
     }
 
-    async fn broker_with(&self, lines: &str, revocation: &str) -> TestBroker {
+    pub async fn broker_with(&self, lines: &str, revocation: &str) -> TestBroker {
         self.setup(lines, revocation).start().await
     }
 
@@ -110,20 +136,27 @@ impl World {
         let c = certificates();
         let ca = self.dir.path().join("root.pem");
         let trust = format!("verify = \"verify_peer\"\nfail_if_no_peer_cert = true\ncacertfile = {ca:?}\n{lines}\n");
-        let single = |key: &dev::CertKey| format!("certfile = {:?}\nkeyfile = {:?}\n", key.cert, key.key);
+        let tickets = |trust: &str| trust.replace(RESUME, "session_tickets = \"stateless\"");
+        // Copies, which a test may change.
+        let single = |name: &str, key: &dev::CertKey| {
+            std::fs::copy(&key.cert, self.path(name)).unwrap();
+            format!("certfile = {:?}\nkeyfile = {:?}\n", self.path(name), key.key)
+        };
         let (sign, enc) = (c.server_sign(), c.server_enc());
         let toml = format!(
-            "[listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n[listeners.ssl.default.ssl_options]\n{}{trust}\
+            "[listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n[listeners.ssl.default.ssl_options]\n{}{}\
              [listeners.ssl.default.rfc8998_options]\n{}{}[listeners.ssl.default.tlcp_options]\n\
-             sign_certfile = {:?}\nsign_keyfile = {:?}\nenc_certfile = {:?}\nenc_keyfile = {:?}\n{trust}\
+             sign_certfile = {:?}\nsign_keyfile = {:?}\nenc_certfile = {:?}\nenc_keyfile = {:?}\n{}\
              [revocation]\n{revocation}\n",
-            single(&c.server_ecdsa()),
-            single(&c.server_sm2()),
-            trust.replace("reuse_sessions = true", "session_tickets = \"stateless\""),
+            single("tls.crt", &c.server_ecdsa()),
+            tickets(&trust),
+            single("sm2.crt", &c.server_sm2()),
+            tickets(&trust.replace("reuse_sessions = true", RESUME)),
             sign.cert,
             sign.key,
             enc.cert,
             enc.key,
+            trust.replace(RESUME, "reuse_sessions = true"),
         );
         Setup::new().listeners(&[]).sections(&toml)
     }
@@ -135,7 +168,7 @@ pub fn sign(ca: &CertificateAuthority, revoked: &[&Certificate]) -> Bytes {
     ca.sign_list(&contents(revoked)).unwrap().into()
 }
 
-fn contents(revoked: &[&Certificate]) -> RevocationList {
+pub fn contents(revoked: &[&Certificate]) -> RevocationList {
     RevocationList {
         this_update: now() - 60,
         next_update: Some(now() + 3600),
@@ -152,7 +185,7 @@ pub struct Person {
 }
 
 impl Person {
-    fn connector(&self, transport: Transport) -> Connector {
+    pub fn connector(&self, transport: Transport) -> Connector {
         let options = ClientOptions {
             ca: Certificate::anchors_from_file("", &certificates().ca_bundle()).unwrap(),
             identity: Some(self.identity.clone()),
@@ -170,7 +203,7 @@ impl Person {
 }
 
 /// Says CONNECT and hears that it is accepted.
-async fn greet(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) -> std::io::Result<()> {
+pub async fn greet(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     // CONNECT of MQTT 3.1.1 with an empty client identifier, and the CONNACK that accepts it.
     stream.write_all(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00").await?;
@@ -186,7 +219,7 @@ pub async fn enter(mut stream: AnyStream) -> Result<Client<AnyStream>, String> {
     Ok(Client::new(stream))
 }
 
-fn refusals(broker: &TestBroker, reason: &str) -> u64 {
+pub fn refusals(broker: &TestBroker, reason: &str) -> u64 {
     let text = broker.server.metrics().encode(Default::default());
     let wanted = format!("reason=\"{reason}\"");
     let found = text.lines().filter(|line| line.starts_with("shangmq_connections_refused") && line.contains(&wanted));
@@ -194,7 +227,7 @@ fn refusals(broker: &TestBroker, reason: &str) -> u64 {
 }
 
 /// The client is refused for this reason.
-async fn refused(person: &Person, broker: &TestBroker, transport: Transport, reason: &str) -> String {
+pub async fn refused(person: &Person, broker: &TestBroker, transport: Transport, reason: &str) -> String {
     let before = refusals(broker, reason);
     let seen = person.enter(broker, transport).await.map(|_| ()).expect_err("let in");
     eventually("the refusal is counted", || refusals(broker, reason) > before).await;
@@ -292,6 +325,66 @@ async fn a_list_that_cannot_be_had_refuses_or_lets_in_as_configured() {
         let soft = world.broker_with("crl = { mode = \"soft-fail\" }", bounds).await;
         client.enter(&soft, transport).await.unwrap().ping().await;
         assert_eq!(soft.sample("shangmq_revocation_checks_total{source=\"crl\",outcome=\"unknown_accepted\"}"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_takes_longer_than_a_fetch_may_is_no_list() {
+    let transport = Transport::Tls13;
+    let world = World::new(transport).await;
+    let client = world.client(transport);
+    world.service.set(CRL, Behaviour::After(Duration::from_secs(60), Box::new(Behaviour::Serve(world.list(&[])))));
+    let bounds = "http_timeout = \"200ms\"\nallowed_hosts = [\"127.0.0.1\"]";
+    let hard = world.broker_with("crl = {}", bounds).await;
+    refused(&client, &hard, transport, "revocation_unknown").await;
+    let error = hard.server.revocation().report().crls.remove(0).error.unwrap();
+    assert!(error.contains("no whole answer within 200ms"), "{error}");
+    let soft = world.broker_with("crl = { mode = \"soft-fail\" }", bounds).await;
+    client.enter(&soft, transport).await.unwrap();
+}
+
+/// A certificate that is trusted by itself comes without its issuer. It was let in unasked, also under hard-fail.
+#[tokio::test]
+async fn a_client_that_is_its_own_trust_anchor_is_checked_as_any_other() {
+    for transport in PROTOCOLS {
+        let world = World::new(transport).await;
+        let (client, bad) = (world.client_alone(transport), world.client_alone(transport));
+        world.service.set(CRL, Behaviour::Serve(world.list(&[&bad.leaves[0]])));
+        let pinned: Vec<Vec<u8>> =
+            [&client, &bad].iter().flat_map(|one| &one.leaves).map(Certificate::to_pem).collect();
+        std::fs::write(world.path("root.pem"), pinned.concat()).unwrap();
+        let unknown = world.broker("partial_chain = true\ncrl = {}").await;
+        refused(&client, &unknown, transport, "revocation_unknown").await;
+        let by_ocsp = world.broker("partial_chain = true\nocsp_check = {}").await;
+        refused(&client, &by_ocsp, transport, "revocation_unknown").await;
+        let soft = world.broker("partial_chain = true\ncrl = { mode = \"soft-fail\" }").await;
+        client.enter(&soft, transport).await.unwrap();
+        let let_in = "shangmq_revocation_checks_total{source=\"crl\",outcome=\"unknown_accepted\"}";
+        assert_eq!(soft.sample(let_in), client.leaves.len() as u64);
+        // Where its issuer is known, the issuer's list is asked.
+        let known = [pinned.concat(), world.ca.certificate().to_pem()].concat();
+        std::fs::write(world.path("root.pem"), known).unwrap();
+        let known = world.broker("partial_chain = true\ncrl = {}").await;
+        client.enter(&known, transport).await.unwrap_or_else(|seen| panic!("{transport:?}: {seen}"));
+        refused(&bad, &known, transport, "revoked").await;
+    }
+}
+
+/// Two authorities of one name: neither's list says anything of the other's clients.
+#[tokio::test]
+async fn a_list_of_a_namesake_of_the_issuer_is_no_list() {
+    for transport in PROTOCOLS {
+        let (world, namesake) = (World::new(transport).await, World::new(transport).await);
+        let both = [world.root.certificate().to_pem(), namesake.root.certificate().to_pem()].concat();
+        std::fs::write(world.path("root.pem"), both).unwrap();
+        let broker = world.broker("crl = { distribution_points = false }").await;
+        let (client, other) = (world.client(transport), namesake.client(transport));
+        broker.server.revocation().upload("one", world.list(&[&other.leaves[0]])).unwrap();
+        client.enter(&broker, transport).await.unwrap();
+        refused(&other, &broker, transport, "revocation_unknown").await;
+        broker.server.revocation().upload("two", namesake.list(&[&client.leaves[0]])).unwrap();
+        client.enter(&broker, transport).await.unwrap();
+        other.enter(&broker, transport).await.unwrap();
     }
 }
 
@@ -410,64 +503,6 @@ async fn a_new_list_closes_connections_whose_certificates_it_revokes() {
     assert_eq!(closed(), 1);
 }
 
-/// An OCSP responder for this world, by the authority's own key.
-pub fn responder(world: &World, revoked: Vec<Certificate>, seconds: i64) -> Behaviour {
-    let ca = world.ca.clone();
-    let revoked: Vec<Vec<u8>> = revoked.iter().map(serial_bytes).collect();
-    Behaviour::Compute(Arc::new(move |request| {
-        let responder = Responder { certificate: ca.certificate(), key: ca.key(), delegated: false };
-        let times = AnswerTimes { this_update: now() - 60, next_update: Some(now() + seconds) };
-        let status = |serial: &[u8]| match revoked.iter().any(|one| one == serial) {
-            true => Status::Revoked(now() - 60, 1),
-            false => Status::Good,
-        };
-        CertificateAuthority::answer_ocsp(request, responder, times, status).unwrap()
-    }))
-}
-
-#[tokio::test]
-async fn clients_are_asked_about_by_ocsp_once_while_an_answer_holds() {
-    for transport in PROTOCOLS {
-        let world = World::new(transport).await;
-        let (good, bad) = (world.client(transport), world.client(transport));
-        world.service.set(OCSP, responder(&world, vec![bad.leaves.last().unwrap().clone()], 600));
-        let broker = world.broker("ocsp_check = {}").await;
-        good.enter(&broker, transport).await.unwrap().ping().await;
-        good.enter(&broker, transport).await.unwrap();
-        assert_eq!(world.service.requests(OCSP), good.leaves.len());
-        refused(&bad, &broker, transport, "revoked").await;
-        let seen = refused(&bad, &broker, transport, "revoked").await;
-        assert!(seen.contains("certificate_revoked"), "{seen}");
-        let answers = broker.server.revocation().report().ocsp_answers;
-        assert!(
-            answers.iter().any(|answer| answer.status.as_deref() == Some("revoked (keyCompromise)")),
-            "{answers:?}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn an_ocsp_answer_that_is_stale_or_of_another_signer_is_no_answer() {
-    let transport = Transport::Rfc8998;
-    let (world, stranger) = (World::new(transport).await, World::new(transport).await);
-    let client = world.client(transport);
-    let cases = [
-        (responder(&world, Vec::new(), -1), "valid until"),
-        (responder(&stranger, Vec::new(), 600), "signed neither by"),
-        (Behaviour::Serve(Bytes::from_static(&[0x30, 3, 0x0a, 1, 3])), "tryLater"),
-        (Behaviour::Endless, "longer than"),
-    ];
-    for (behaviour, words) in cases {
-        world.service.set(OCSP, behaviour);
-        let hard = world.broker("ocsp_check = {}").await;
-        refused(&client, &hard, transport, "revocation_unknown").await;
-        let answer = hard.server.revocation().report().ocsp_answers.remove(0);
-        assert!(answer.error.as_ref().is_some_and(|error| error.contains(words)), "{words}: {answer:?}");
-        let soft = world.broker("ocsp_check = { mode = \"soft-fail\" }").await;
-        client.enter(&soft, transport).await.unwrap();
-    }
-}
-
 #[tokio::test]
 async fn lists_come_over_https_from_servers_of_either_world() {
     let transport = Transport::Tlcp;
@@ -536,36 +571,5 @@ async fn accept(
                 Err(std::io::ErrorKind::InvalidData.into())
             }
         };
-    }
-}
-
-// A session brought back certificates that had been verified when it began, and with them a client that was revoked since.
-#[tokio::test]
-async fn a_resumed_session_is_judged_by_the_lists_of_today() {
-    for transport in PROTOCOLS {
-        let world = World::new(transport).await;
-        let client = world.client(transport);
-        let file = world.path("ca.crl");
-        std::fs::write(&file, world.list(&[])).unwrap();
-        let lines = format!("reuse_sessions = true\ncrl = {{ files = [{file:?}], distribution_points = false }}");
-        let broker = world.broker(&lines).await;
-        let connector = client.connector(transport);
-        let dial = || TcpStream::connect(broker.address(transport));
-        let mut first = connector.connect(dial().await.unwrap()).await.unwrap();
-        greet(&mut first).await.unwrap();
-        let session = first.session().unwrap();
-        let mut second = connector.connect_resuming(dial().await.unwrap(), Some(&session)).await.unwrap();
-        assert!(second.peer_identity().resumed, "{transport:?}");
-        greet(&mut second).await.unwrap();
-        let session = second.session().unwrap_or(session);
-        let revoked = world.list(&[client.leaves.last().unwrap()]);
-        broker.server.revocation().upload("today", revoked).unwrap();
-        let before = refusals(&broker, "revoked");
-        let outcome = match connector.connect_resuming(dial().await.unwrap(), Some(&session)).await {
-            Ok(mut stream) => greet(&mut stream).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        outcome.expect_err("let in");
-        eventually("the refusal is counted", || refusals(&broker, "revoked") > before).await;
     }
 }

@@ -1,6 +1,7 @@
 //! What a client that asks gets to know about the server's own certificate, over every protocol.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gm_tls::cert::{Certificate, KeyKind};
@@ -13,7 +14,8 @@ use testkit::{Behaviour, Transport};
 use tokio::net::TcpStream;
 
 use crate::broker::{Setup, TestBroker, eventually};
-use crate::revocation::{World, enter, now, responder};
+use crate::ocsp::responder;
+use crate::revocation::{World, enter, now};
 
 const PROTOCOLS: [Transport; 5] =
     [Transport::Tls12, Transport::Tls13, Transport::Rfc8998, Transport::Tlcp, Transport::WssTlcp];
@@ -135,10 +137,15 @@ async fn staples_nothing_but_a_good_answer() {
             responder(&stranger, Vec::new(), 600),
             Behaviour::Serve(Bytes::from_static(b"<html>")),
             Behaviour::Down,
+            Behaviour::Endless,
+            Behaviour::Gzip(Bytes::from(vec![0; 1000])),
+            Behaviour::After(Duration::from_secs(60), Box::new(scene.good())),
         ];
         for behaviour in behaviours {
+            let timeout = if matches!(behaviour, Behaviour::After(..)) { "200ms" } else { "15s" };
             scene.world.service.set(OCSP, behaviour);
-            let broker = scene.setup("ocsp = { enable_ocsp_stapling = true }").start().await;
+            let lines = format!("ocsp = {{ enable_ocsp_stapling = true, refresh_http_timeout = {timeout:?} }}");
+            let broker = scene.setup(&lines).start().await;
             scene.reaches(&broker, "failing").await;
             assert_eq!(scene.ask(&broker).await, Ok(None));
         }

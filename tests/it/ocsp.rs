@@ -1,0 +1,138 @@
+//! What OCSP responders say of clients, over every protocol, and responders that misbehave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gm_tls::cert::Certificate;
+use gm_tls::pki::{AnswerTimes, CertificateAuthority, Responder, Status, serial_bytes};
+use testkit::{Behaviour, Transport};
+
+use crate::broker::eventually;
+use crate::revocation::{OCSP, PROTOCOLS, World, now, refused};
+
+/// An OCSP responder for this world, by the authority's own key.
+pub fn responder(world: &World, revoked: Vec<Certificate>, seconds: i64) -> Behaviour {
+    let ca = world.ca.clone();
+    let revoked: Vec<Vec<u8>> = revoked.iter().map(serial_bytes).collect();
+    Behaviour::Compute(Arc::new(move |request| {
+        let responder = Responder { certificate: ca.certificate(), key: ca.key(), delegated: false };
+        let times = AnswerTimes { this_update: now() - 60, next_update: Some(now() + seconds) };
+        let status = |serial: &[u8]| match revoked.iter().any(|one| one == serial) {
+            true => Status::Revoked(now() - 60, 1),
+            false => Status::Good,
+        };
+        CertificateAuthority::answer_ocsp(request, responder, times, status).unwrap()
+    }))
+}
+
+#[tokio::test]
+async fn clients_are_asked_about_by_ocsp_once_while_an_answer_holds() {
+    for transport in PROTOCOLS {
+        let world = World::new(transport).await;
+        let (good, bad) = (world.client(transport), world.client(transport));
+        world.service.set(OCSP, responder(&world, vec![bad.leaves.last().unwrap().clone()], 600));
+        let broker = world.broker("ocsp_check = {}").await;
+        good.enter(&broker, transport).await.unwrap().ping().await;
+        good.enter(&broker, transport).await.unwrap();
+        assert_eq!(world.service.requests(OCSP), good.leaves.len());
+        refused(&bad, &broker, transport, "revoked").await;
+        let seen = refused(&bad, &broker, transport, "revoked").await;
+        assert!(seen.contains("certificate_revoked"), "{seen}");
+        let answers = broker.server.revocation().report().ocsp_answers;
+        assert!(
+            answers.iter().any(|answer| answer.status.as_deref() == Some("revoked (keyCompromise)")),
+            "{answers:?}"
+        );
+    }
+}
+
+/// Whatever keeps the answer from being had, nobody is let in under hard-fail, everybody under soft-fail, and the report says why.
+#[tokio::test]
+async fn an_answer_that_cannot_be_had_refuses_or_lets_in_as_configured() {
+    let transport = Transport::Rfc8998;
+    let (world, stranger) = (World::new(transport).await, World::new(transport).await);
+    let client = world.client(transport);
+    let good = responder(&world, Vec::new(), 600);
+    let cases = [
+        (responder(&world, Vec::new(), -1), "valid until"),
+        (responder(&stranger, Vec::new(), 600), "signed neither by"),
+        (undated(&world, 3600), "does not say how long it holds"),
+        (Behaviour::Serve(Bytes::from_static(&[0x30, 3, 0x0a, 1, 3])), "tryLater"),
+        (Behaviour::Endless, "longer than"),
+        (Behaviour::Gzip(Bytes::from(vec![0; 1000])), "compressed"),
+        (Behaviour::Serve(Bytes::from_static(b"<html>")), "not an OCSP response"),
+        (Behaviour::Serve(Bytes::new()), "not an OCSP response"),
+        (Behaviour::Down, "HTTP"),
+        (Behaviour::Status(500), "500"),
+        // A question is not sent where the responder did not ask for it.
+        (Behaviour::Redirect(world.service.url("/other")), "302"),
+        (Behaviour::After(Duration::from_secs(60), Box::new(good)), "no whole answer within"),
+    ];
+    for (behaviour, words) in cases {
+        let slow = matches!(behaviour, Behaviour::After(..));
+        let timeout = if slow { "200ms" } else { "5s" };
+        let bounds = format!("http_timeout = {timeout:?}\nallowed_hosts = [\"127.0.0.1\"]");
+        world.service.set(OCSP, behaviour);
+        let hard = world.broker_with("ocsp_check = {}", &bounds).await;
+        refused(&client, &hard, transport, "revocation_unknown").await;
+        let answer = hard.server.revocation().report().ocsp_answers.remove(0);
+        assert!(answer.error.as_ref().is_some_and(|error| error.contains(words)), "{words}: {answer:?}");
+        let soft = world.broker_with("ocsp_check = { mode = \"soft-fail\" }", &bounds).await;
+        client.enter(&soft, transport).await.unwrap();
+    }
+}
+
+/// A responder whose answers, so many seconds old, do not say how long they hold.
+fn undated(world: &World, age: i64) -> Behaviour {
+    let ca = world.ca.clone();
+    Behaviour::Compute(Arc::new(move |request| {
+        let responder = Responder { certificate: ca.certificate(), key: ca.key(), delegated: false };
+        let times = AnswerTimes { this_update: now() - age, next_update: None };
+        CertificateAuthority::answer_ocsp(request, responder, times, |_| Status::Good).unwrap()
+    }))
+}
+
+#[tokio::test]
+async fn connections_end_when_a_responder_revokes_their_certificate() {
+    for transport in [Transport::Tls13, Transport::Tlcp] {
+        let world = World::new(transport).await;
+        let (good, bad) = (world.client(transport), world.client(transport));
+        // The answer holds for so long that it is asked for anew in a few seconds.
+        world.service.set(OCSP, responder(&world, Vec::new(), 14));
+        let closing = world.broker("ocsp_check = { on_revoked = \"close\" }").await;
+        let keeping = world.broker("ocsp_check = {}").await;
+        let mut stays = good.enter(&closing, transport).await.unwrap();
+        let mut goes = bad.enter(&closing, transport).await.unwrap();
+        let mut kept = bad.enter(&keeping, transport).await.unwrap();
+        // Over TLCP the encryption certificate.
+        world.service.set(OCSP, responder(&world, vec![bad.leaves.last().unwrap().clone()], 600));
+        goes.expect_closed().await;
+        stays.ping().await;
+        kept.ping().await;
+        let closed = || closing.sample("shangmq_revocation_events_total{event=\"connection_closed\"}");
+        eventually("it is counted", || closed() == 1).await;
+        refused(&bad, &closing, transport, "revoked").await;
+    }
+}
+
+// The answer that revoked was forgotten when it ended, and under soft-fail the client was let in as soon as its responder was down.
+#[tokio::test]
+async fn what_a_responder_revoked_stays_so_when_it_is_heard_no_more_or_repeats_itself() {
+    let transport = Transport::Tlcp;
+    let world = World::new(transport).await;
+    let bad = world.client(transport);
+    world.service.set(OCSP, responder(&world, bad.leaves.clone(), 3));
+    let broker = world.broker("ocsp_check = { mode = \"soft-fail\" }").await;
+    refused(&bad, &broker, transport, "revoked").await;
+    let fetched = |outcome| broker.server.revocation().counters().fetches("ocsp", outcome);
+    // An answer that was good before it was revoked is brought back.
+    world.service.set(OCSP, undated(&world, 300));
+    let ended = || broker.server.revocation().report().ocsp_answers.iter().all(|answer| answer.state != "current");
+    eventually("the answers have ended", ended).await;
+    while fetched("failed") == 0 {
+        let _ = bad.enter(&broker, transport).await.map(|_| ()).expect_err("let in");
+    }
+    world.service.set(OCSP, Behaviour::Down);
+    refused(&bad, &broker, transport, "revoked").await;
+}

@@ -324,6 +324,11 @@ impl Inspector for Policy {
         })
     }
 
+    fn knows_issuer(&self, certificate: &Certificate) -> bool {
+        let remembered = self.service.issuers.all();
+        self.anchors.iter().chain(&remembered).any(|issuer| is_issued_by(certificate, &issuer.certificate))
+    }
+
     fn admit(
         self: Arc<Self>,
         peer: Arc<PeerIdentity>,

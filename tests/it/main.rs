@@ -52,6 +52,7 @@ mod password_checks;
 mod posture;
 mod raw;
 mod reload;
+mod resumed;
 mod retained;
 mod revocation;
 mod routing;

@@ -27,7 +27,7 @@ use crate::{
     error::{HandshakeError, HandshakeFailure},
     forget,
     identity::{PeerCertificates, PeerIdentity, Protocol},
-    pair, psk,
+    lasting, pair, psk,
     revocation::{PeerChains, chain},
     verify,
 };
@@ -176,6 +176,14 @@ impl Engine {
         let certificates = PeerCertificates::of(self.stream.ssl_mut());
         let identity = PeerIdentity::of(self.stream.ssl_mut(), &certificates).map_err(HandshakeError::setup)?;
         check_identity(&identity, &certificates)?;
+        if self.role == Role::Server
+            && identity.resumed
+            && certificates.signing.is_some()
+            && lasting::is_over(self.stream.ssl())
+        {
+            let detail = "the resumed session is older than sessions may be, or than its chain is valid";
+            return Err(HandshakeError::new(HandshakeFailure::Expired, detail));
+        }
         if self.sessions == Sessions::Private && certificates.signing.is_some() {
             forget::peer_certificates(self.stream.ssl_mut()).map_err(HandshakeError::setup)?;
         }
@@ -338,7 +346,7 @@ fn check_identity(identity: &PeerIdentity, certificates: &PeerCertificates) -> R
     Ok(())
 }
 
-fn unix_now() -> i64 {
+pub(crate) fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

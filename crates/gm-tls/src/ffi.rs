@@ -3,7 +3,7 @@
 
 use std::ffi::{c_char, c_int, c_long, c_void};
 
-use openssl_sys::{SSL_CTX, SSL_METHOD, SSL_SESSION, X509_STORE_CTX, X509_VERIFY_PARAM, stack_st_X509};
+use openssl_sys::{SSL, SSL_CTX, SSL_METHOD, SSL_SESSION, X509, X509_STORE_CTX, X509_VERIFY_PARAM, stack_st_X509};
 
 /// Purpose that accepts every key usage, `X509_PURPOSE_ANY`.
 pub(crate) const X509_PURPOSE_ANY: c_int = 7;
@@ -31,6 +31,31 @@ unsafe extern "C" {
     pub(crate) fn SSL_CTX_get_ciphers(ctx: *const SSL_CTX) -> *mut openssl_sys::stack_st_SSL_CIPHER;
     /// Whether a session can be offered again: under TLS 1.3 only once a ticket has come.
     pub(crate) fn SSL_SESSION_is_resumable(session: *const SSL_SESSION) -> c_int;
+    /// Lifetime of a context's sessions in seconds.
+    pub(crate) fn SSL_CTX_get_timeout(ctx: *const SSL_CTX) -> c_long;
+    /// Lifetime of one session in seconds.
+    pub(crate) fn SSL_SESSION_set_timeout(session: *mut SSL_SESSION, seconds: c_long) -> c_long;
+    /// The peer's certificate, owned by the session.
+    pub(crate) fn SSL_SESSION_get0_peer(session: *mut SSL_SESSION) -> *mut X509;
+    /// Bytes that go with a session into its ticket; they are copied.
+    pub(crate) fn SSL_SESSION_set1_ticket_appdata(
+        session: *mut SSL_SESSION,
+        data: *const c_void,
+        length: usize,
+    ) -> c_int;
+    /// The same, owned by the session.
+    pub(crate) fn SSL_SESSION_get0_ticket_appdata(
+        session: *mut SSL_SESSION,
+        data: *mut *mut c_void,
+        length: *mut usize,
+    ) -> c_int;
+    /// Asks when a ticket is made, and when one was opened.
+    pub(crate) fn SSL_CTX_set_session_ticket_cb(
+        ctx: *mut SSL_CTX,
+        made: Option<unsafe extern "C" fn(*mut SSL, *mut c_void) -> c_int>,
+        opened: Option<unsafe extern "C" fn(*mut SSL, *mut SSL_SESSION, *const u8, usize, c_int, *mut c_void) -> c_int>,
+        arg: *mut c_void,
+    ) -> c_int;
     /// The certificates a peer sent, leaf first, as the verification sees them.
     pub(crate) fn X509_STORE_CTX_get0_untrusted(ctx: *const X509_STORE_CTX) -> *mut stack_st_X509;
     /// Replaces the chain that a verification built, which the connection would keep. Takes `chain` over.

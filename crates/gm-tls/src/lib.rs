@@ -36,6 +36,8 @@ pub mod identity;
 #[cfg(feature = "tongsuo")]
 pub mod key;
 #[cfg(feature = "tongsuo")]
+mod lasting;
+#[cfg(feature = "tongsuo")]
 pub mod pair;
 #[cfg(feature = "tongsuo")]
 mod pem;

@@ -22,9 +22,9 @@ use openssl::{
 use openssl_sys::X509_STORE_CTX;
 
 use crate::{
-    cert::Certificate,
+    cert::{Certificate, unix_time},
     error::VerifyFailure,
-    ffi, pair,
+    ffi, lasting, pair,
     policy::{self, Policy},
     revocation::chain,
 };
@@ -230,6 +230,12 @@ unsafe fn run(store: *mut X509_STORE_CTX, verifier: Verifier) -> c_int {
     {
         return refuse(context, Some(openssl_sys::X509_V_ERR_CERT_REVOKED), failure);
     }
+    if verifier.is_server()
+        && let Err(cause) = last(context)
+    {
+        let failure = VerifyFailure::of_usage(role, "", &format!("its session cannot be limited: {cause}"));
+        return refuse(context, Some(openssl_sys::X509_V_ERR_UNSPECIFIED), failure);
+    }
     if verifier.is_server() {
         // The library would keep the chain, decoded, for the life of the connection; nothing asks a server for it.
         // SAFETY: the store context is live and frees the chain that it has.
@@ -251,6 +257,13 @@ fn inspect(context: &X509StoreContextRef, role: &str) -> Option<VerifyFailure> {
     }
     chain::keep(ssl, certificates);
     None
+}
+
+/// Lets the session end with the first certificate of the chain that expires.
+fn last(context: &X509StoreContextRef) -> Result<(), ErrorStack> {
+    let ends = context.chain().into_iter().flatten().filter_map(|x509| unix_time(x509.not_after()));
+    let ssl = context.ex_data(X509StoreContext::ssl_idx()?).ok_or_else(ErrorStack::get)?;
+    lasting::limit(ssl, ends.min().unwrap_or(0))
 }
 
 fn refuse(context: &mut X509StoreContextRef, code: Option<c_int>, failure: VerifyFailure) -> c_int {

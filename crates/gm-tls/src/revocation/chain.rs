@@ -29,6 +29,10 @@ pub trait Inspector: Send + Sync + fmt::Debug {
     /// trust anchor.
     fn revoked(&self, chain: &[Certificate]) -> Option<(usize, Reason)>;
 
+    /// Whether it knows who issued a client's certificate. A ticket brings no chain: where this is needed and not known, the ticket is
+    /// passed over and the client shows its chain again.
+    fn knows_issuer(&self, certificate: &Certificate) -> bool;
+
     /// Asked once when the handshake is over, a resumed one as well, before anything that the client says is heard: what has to be asked
     /// of others is asked now, and not longer than `wait`.
     fn admit(

@@ -20,6 +20,7 @@ use crate::{
     context::{self, Mutual, TlcpMeans},
     engine::Sessions,
     error::ContextError,
+    lasting,
     pair::CertificatePair,
     policy::Policy,
     psk,
@@ -224,6 +225,7 @@ fn finish(
     if let Some(keys) = common.ticket_keys.as_ref().filter(|_| resumption.tickets && kind != ContextKind::Tlcp) {
         keys.install(&mut builder, kind, resumption.lifetime_secs)?;
     }
+    lasting::install(&mut builder)?;
     set_alpn(&mut builder, kind, common)?;
     if let Some(staples) = &common.staples {
         staple::install(&mut builder, staples)?;

@@ -10,19 +10,24 @@ use bytes::Bytes;
 use gm_tls::{
     HandshakeFailure, PeerIdentity,
     cert::Certificate,
-    client::{ClientOptions, ClientProtocol},
+    client::{ClientOptions, ClientProtocol, Connector},
     revocation::{Admission, Fingerprint, Inspector, NotAdmitted, PeerChains, Reason, Staple, StapleSource},
-    server::{ServerContexts, ServerOptions, VerifyMode},
+    server::{Resumption, ServerContexts, ServerOptions, VerifyMode},
+    tickets::TicketKeys,
 };
 use tokio::io::AsyncReadExt;
 
-use crate::harness::{client_options, meet, meet_well, mutual_options, over_every_protocol, server_options};
+use crate::harness::{
+    client_options, meet, meet_resuming, meet_well, mutual_options, over_every_protocol, send, server_options,
+};
 
 /// Knows of every chain with this number that the certificate at this depth is revoked, and remembers all it was asked about.
 #[derive(Debug, Default)]
 struct Knows {
     revoked: Option<(usize, usize)>,
     asked: Mutex<Vec<usize>>,
+    /// It knows no issuer.
+    strange: bool,
 }
 
 impl Inspector for Knows {
@@ -30,6 +35,11 @@ impl Inspector for Knows {
         let mut asked = self.asked.lock().unwrap();
         asked.push(chain.len());
         self.revoked.filter(|(number, _)| *number + 1 == asked.len()).map(|(_, depth)| (depth, Reason::from_code(1)))
+    }
+
+    fn knows_issuer(&self, certificate: &Certificate) -> bool {
+        assert_eq!(certificate.common_name().unwrap().as_deref(), Some("client"));
+        !self.strange
     }
 
     fn admit(
@@ -43,13 +53,39 @@ impl Inspector for Knows {
 }
 
 fn inspected(inspector: &Arc<Knows>) -> ServerContexts {
+    ServerContexts::new(&inspected_options(inspector)).unwrap()
+}
+
+fn inspected_options(inspector: &Arc<Knows>) -> ServerOptions {
     let mut options = server_options(VerifyMode::Optional);
     let inspector = || Some(Arc::clone(inspector) as Arc<dyn Inspector>);
     options.tls.as_mut().unwrap().client_auth.inspector = inspector();
     options.rfc8998.as_mut().unwrap().client_auth.inspector = inspector();
     options.tlcp.as_mut().unwrap().client_auth.inspector = inspector();
-    ServerContexts::new(&options).unwrap()
+    options
 }
+
+// A ticket brings no chain: a client whose issuer had to be known was refused as long as it showed the ticket.
+over_every_protocol!(a_ticket_of_an_unknown_issuers_client_is_passed_over, |protocol| async move {
+    let connector = Connector::new(&mutual_options(protocol)).unwrap();
+    let keys = TicketKeys::random().unwrap();
+    let contexts = |strange| {
+        let mut options = inspected_options(&Arc::new(Knows { strange, ..Knows::default() }));
+        let tickets = Resumption { tickets: true, ..Resumption::default() };
+        options.tls.as_mut().unwrap().resumption = tickets.clone();
+        options.rfc8998.as_mut().unwrap().resumption = tickets;
+        ServerContexts::new(&ServerOptions { ticket_keys: Some(keys.clone()), ..options }).unwrap()
+    };
+    let mut session = None;
+    for (strange, resumes) in [(false, false), (false, true), (true, false), (false, true)] {
+        let (accepted, connected) = meet_resuming(&contexts(strange), &connector, session.as_ref()).await;
+        let (mut accepted, mut connected) = (accepted.unwrap().unwrap(), connected.unwrap());
+        send(&mut accepted, &mut connected, b"a ticket comes before this").await;
+        let resumes = resumes && protocol != ClientProtocol::Tlcp;
+        assert_eq!(accepted.peer_identity().resumed, resumes, "{strange}");
+        session = connected.session();
+    }
+});
 
 over_every_protocol!(gives_the_verified_chains_out_once, |protocol| async move {
     let (mut accepted, _) = meet_well(&inspected(&Arc::default()), &mutual_options(protocol)).await;

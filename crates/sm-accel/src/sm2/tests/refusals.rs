@@ -1,9 +1,15 @@
 //! What must not be accepted, and that it is refused alike.
 
+use num_bigint::BigUint;
+
 use super::*;
 use crate::sm2::backend::forced::on_each;
+use crate::sm2::backend::on_best;
+use crate::sm2::curve::Affine;
 use crate::sm2::encrypt::encrypt_with;
 use crate::sm2::exchange::{Own, Peer, Role, agree};
+use crate::sm2::field::{Arith, P};
+use crate::sm2::multiply::multiply_two_vartime;
 use crate::sm2::scalar::{N, Scalar};
 use crate::sm2::words::to_be_bytes;
 
@@ -163,7 +169,7 @@ fn a_key_stream_of_zeros_is_refused_by_both_sides() {
 }
 
 fn on_best_product(scalar: &Scalar, point: &Point) -> ([u8; 32], [u8; 32]) {
-    crate::sm2::backend::on_best!(crate::sm2::key::coordinates_of_product, scalar, &point.0)
+    on_best!(crate::sm2::key::coordinates_of_product, scalar, &point.0)
 }
 
 #[test]
@@ -303,4 +309,59 @@ fn secrets_are_not_printed() {
     let key = key();
     let text = format!("{key:?}");
     assert!(text.starts_with("SecretKey { public:") && text.ends_with(".. }") && !text.contains("3535353535353535"));
+}
+
+fn sum<F: Arith>(s: &Scalar, t: &Scalar, point: &Affine) -> Affine {
+    multiply_two_vartime::<F>(s, t, point).to_affine::<F>()
+}
+
+/// Whoever may choose the digest fits one to any r and s; with a zero among r, s and r + s it would be a forgery for every digest to come.
+#[test]
+fn refuses_a_zero_where_everything_else_is_right() {
+    on_each(|| {
+        let public = key().public_key();
+        let (zero, one, two) = (Scalar::default(), Scalar::reduce(&[0x21; 32]), Scalar::reduce(&[0x54; 32]));
+        for prepared in [false, true] {
+            if prepared {
+                public.prepare();
+            }
+            for (r, s, right) in
+                [(one, two, true), (zero, one, false), (one, zero, false), (zero.sub(&one), one, false)]
+            {
+                let point = Point(on_best!(sum, &s, &r.add(&s), &public.point().0));
+                let e = r.sub(&Scalar::reduce(&point.coordinates().0));
+                let signature = Signature { r: r.encode(), s: s.encode() };
+                assert_eq!(public.verify_digest(&e.encode(), &signature), right, "{signature:x?}");
+            }
+        }
+    });
+}
+
+/// Once in 2^128 the x of a signature's point is n or more, and r knows it less n.
+#[test]
+fn takes_a_signature_whose_point_has_an_x_beyond_n() {
+    let big = |words: &[u64; 4]| BigUint::from_bytes_be(&to_be_bytes(*words));
+    let bytes = |number: &BigUint| hex32(&format!("{number:064x}"));
+    let (p, b) = (big(&P), BigUint::from_bytes_be(&hex32(ROOT_OF_B)).pow(2));
+    let (less, point) = (1u32..)
+        .find_map(|less| {
+            let x = big(&N) + less;
+            let square = (x.pow(3) + &b + (&p - 3u8) * &x) % &p;
+            // p is 3 modulo 4.
+            let y = square.modpow(&((&p + 1u8) >> 2), &p);
+            Point::from_coordinates(&bytes(&x), &bytes(&y)).ok().map(|point| (less, point))
+        })
+        .unwrap();
+    on_each(|| {
+        // The key for which s and t give this point.
+        let (s, t) = (Scalar::reduce(&[0x21; 32]), Scalar::reduce(&[0x54; 32]));
+        let inverse = t.invert();
+        let public = PublicKey::new(Point(on_best!(sum, &Scalar::default().sub(&s.mul(&inverse)), &inverse, &point.0)));
+        let r = t.sub(&s);
+        let e = r.sub(&Scalar([less.into(), 0, 0, 0])).encode();
+        let signature = Signature { r: r.encode(), s: s.encode() };
+        assert!(public.verify_digest(&e, &signature));
+        public.prepare();
+        assert!(public.verify_digest(&e, &signature));
+    });
 }

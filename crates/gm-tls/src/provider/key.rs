@@ -553,3 +553,6 @@ unsafe extern "C" fn generate(generation: *mut c_void, _callback: *const c_void,
         Some(ffi::hand_out(Key::of_secret(sm2::generate_key().ok()?)))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,3 +159,73 @@ fn wrong_padding_of_a_message_is_refused() {
     }
     drop(openssl::error::ErrorStack::get());
 }
+
+/// Output that runs into input not read yet would spoil it.
+#[test]
+fn buffers_that_overlap_in_part_are_refused() {
+    use openssl::foreign_types::ForeignType;
+    for (name, iv) in [("SM4-GCM", 12), ("SM4-CTR", 16), ("SM4-CBC", 16)] {
+        for (from, to) in [(0, 1), (1, 0), (0, 63), (63, 0)] {
+            let context = encrypting(OURS, name, &noise(iv));
+            let (mut buffer, mut length) = (noise(160), 0);
+            let start = buffer.as_mut_ptr();
+            // SAFETY: both ranges lie in the buffer, and the cipher either refuses them or writes 64 bytes.
+            let done = unsafe {
+                openssl_sys::EVP_CipherUpdate(context.as_ptr(), start.add(to), &raw mut length, start.add(from), 64)
+            };
+            assert_eq!((done, &buffer), (0, &noise(160)), "{name}, from {from} to {to}");
+        }
+    }
+    drop(openssl::error::ErrorStack::get());
+}
+
+#[test]
+fn a_digest_that_was_left_unfinished_leaves_nothing_to_the_next() {
+    use openssl::{md::Md, md_ctx::MdCtx};
+    start();
+    let (ours, theirs) = (Md::fetch(None, "SM3", Some(OURS)).unwrap(), Md::fetch(None, "SM3", Some(THEIRS)).unwrap());
+    let (mut context, mut digests) = (MdCtx::new().unwrap(), [[0; 32]; 2]);
+    context.digest_init(&ours).unwrap();
+    context.digest_update(b"left unfinished").unwrap();
+    for (md, digest) in [&ours, &theirs].into_iter().zip(&mut digests) {
+        context.digest_init(md).unwrap();
+        context.digest_update(b"message").unwrap();
+        context.digest_final(digest).unwrap();
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn what_was_left_of_a_message_is_no_part_of_the_next() {
+    for name in ["SM4-CBC", "SM4-CTR"] {
+        let mut context = encrypting(OURS, name, &[9; 16]);
+        context.cipher_update_vec(b"begun", &mut Vec::new()).unwrap();
+        context.encrypt_init(None, None, Some(&[8; 16])).unwrap();
+        let expected = finish(encrypting(THEIRS, name, &[8; 16]), b"another message", false);
+        assert_eq!(finish(context, b"another message", false), expected, "{name}");
+    }
+}
+
+#[test]
+fn another_length_of_iv_asks_for_another_iv() {
+    let mut context = encrypting(OURS, "SM4-GCM", &[1; 12]);
+    context.set_iv_length(16).unwrap();
+    assert!(context.cipher_update_vec(b"message", &mut Vec::new()).is_err());
+    context.encrypt_init(None, None, Some(&[2; 16])).unwrap();
+    assert!(context.cipher_update_vec(b"message", &mut Vec::new()).is_ok());
+    drop(openssl::error::ErrorStack::get());
+}
+
+#[test]
+fn a_ccm_message_has_the_length_that_was_announced() {
+    for (announced, taken) in [(6, false), (7, true), (8, false)] {
+        let mut context = CipherCtx::new().unwrap();
+        context.encrypt_init(Some(&fetch(OURS, "SM4-CCM")), None, None).unwrap();
+        context.set_iv_length(12).unwrap();
+        context.set_tag_length(16).unwrap();
+        context.encrypt_init(None, Some(KEY), Some(&[1; 12])).unwrap();
+        context.set_data_len(announced).unwrap();
+        assert_eq!(context.cipher_update_vec(b"message", &mut Vec::new()).is_ok(), taken, "{announced}");
+    }
+    drop(openssl::error::ErrorStack::get());
+}

@@ -152,6 +152,27 @@ pub fn sign<T: HasPrivate>(properties: &str, key: &PKeyRef<T>, id: Option<&[u8]>
     }
 }
 
+/// Whether an ID is still taken when the message has begun.
+pub fn takes_a_late_id<T: HasPrivate>(properties: &str, key: &PKeyRef<T>) -> bool {
+    let query = CString::new(properties).unwrap();
+    // SAFETY: all pointers are live for the calls, and sizes are those of their buffers.
+    unsafe {
+        let (context, mut inner) = (Digesting(EVP_MD_CTX_new()), ptr::null_mut());
+        let init = EVP_DigestSignInit_ex(
+            context.0,
+            &raw mut inner,
+            c"SM3".as_ptr(),
+            ptr::null_mut(),
+            query.as_ptr(),
+            key.as_ptr(),
+            ptr::null(),
+        );
+        assert_eq!(init, 1);
+        assert_eq!(EVP_DigestUpdate(context.0, b"begun".as_ptr(), 5), 1);
+        EVP_PKEY_CTX_set1_id(inner, b"late".as_ptr().cast(), 4) == 1
+    }
+}
+
 pub fn verify<T: HasPublic>(
     properties: &str,
     key: &PKeyRef<T>,

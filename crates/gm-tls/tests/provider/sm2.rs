@@ -9,7 +9,7 @@ use openssl::{
 
 use crate::{
     OURS, THEIRS,
-    evp::{Way, decrypt, encrypt, sign, sign_digest, verify, verify_digest},
+    evp::{Way, decrypt, encrypt, sign, sign_digest, takes_a_late_id, verify, verify_digest},
     harness::noise,
     start,
 };
@@ -55,6 +55,13 @@ fn signatures_are_the_librarys_and_the_library_takes_ours() {
             }
         }
     }
+}
+
+/// It would change what was signed already.
+#[test]
+fn an_id_comes_before_the_message_or_not_at_all() {
+    let key = key();
+    assert_eq!([OURS, THEIRS].map(|properties| takes_a_late_id(properties, &key)), [false, false]);
 }
 
 #[test]
@@ -161,12 +168,14 @@ fn a_wrong_premaster_secret_becomes_random_bytes_and_no_error() {
     let good = encrypt(THEIRS, &key, &secret);
     for properties in [OURS, THEIRS] {
         assert_eq!(decrypt(properties, &key, &good, Some(0x0101)).as_ref(), Some(&secret), "{properties}");
-        let other_version = encrypt(THEIRS, &key, &[&[3, 3], &secret[2..]].concat());
+        let other_version =
+            [[3, 3], [1, 3], [3, 1]].map(|version| encrypt(THEIRS, &key, &[&version, &secret[2..]].concat()));
         let short = encrypt(THEIRS, &key, &secret[..47]);
         let long = encrypt(THEIRS, &key, &[&secret[..], &[0]].concat());
         let mut changed = good.clone();
         *changed.last_mut().unwrap() ^= 1;
-        for wrong in [other_version, short, long, changed, good[..60].to_vec(), Vec::from(b"nothing like it")] {
+        let wrong = [short, long, changed, good[..60].to_vec(), Vec::from(b"nothing like it")];
+        for wrong in wrong.into_iter().chain(other_version) {
             let first = decrypt(properties, &key, &wrong, Some(0x0101)).expect("an error tells a peer something");
             let second = decrypt(properties, &key, &wrong, Some(0x0101)).unwrap();
             assert_eq!(first.len(), 48, "{properties}");

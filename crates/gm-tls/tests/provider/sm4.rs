@@ -248,6 +248,21 @@ mod record {
             (done == 1).then(|| usize::try_from(out).unwrap())
         }
 
+        /// Whether a version of the protocol is taken.
+        fn takes(properties: &str, version: c_uint) -> bool {
+            let (cipher, mut context, mut version) =
+                (cipher(properties, "SM4-CBC"), CipherCtx::new().unwrap(), version);
+            context.encrypt_init(Some(&cipher), Some(KEY), Some(&[9; 16])).unwrap();
+            // SAFETY: the list and its value outlive the call.
+            let done = unsafe {
+                let params =
+                    [OSSL_PARAM_construct_uint(c"tls-version".as_ptr(), &raw mut version), OSSL_PARAM_construct_end()];
+                EVP_CIPHER_CTX_set_params(context.as_ptr(), params.as_ptr())
+            };
+            drop(openssl::error::ErrorStack::get());
+            done == 1
+        }
+
         fn chained(properties: &str, encrypt: bool) -> Side {
             let (cipher, mut context) = (cipher(properties, "SM4-CBC"), CipherCtx::new().unwrap());
             if encrypt {
@@ -321,6 +336,16 @@ mod record {
                 nonces.dedup();
                 assert_eq!(nonces.len(), 8, "{name} by {writer}: a nonce came twice");
             }
+        }
+    }
+
+    /// Not SSL 3, nor TLS 1.3, nor what there is not.
+    #[test]
+    fn chained_records_have_a_version_that_knows_them() {
+        for (version, taken) in
+            [(0x0101, true), (0x0301, true), (0x0303, true), (0x0300, false), (0x0304, false), (7, false)]
+        {
+            assert_eq!(Side::takes(OURS, version), taken, "{version:#x}");
         }
     }
 

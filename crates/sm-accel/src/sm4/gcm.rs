@@ -242,3 +242,24 @@ impl fmt::Debug for Message {
         f.debug_struct("Message").field("aad", &self.aad).field("data", &self.data).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_serves_no_more_than_2_to_the_32_less_2_blocks() {
+        let gcm = Gcm::new(Key::new(&[7; 16]));
+        let mut message = gcm.start(&[1; 12]).unwrap();
+        message.data = MAX_DATA - 16;
+        let mut data = [0; 17];
+        assert_eq!(gcm.encrypt(&mut message, data.as_mut_slice().into()), Err(Error::TooLong));
+        assert_eq!(gcm.decrypt(&mut message, data.as_mut_slice().into()), Err(Error::TooLong));
+        assert_eq!(data, [0; 17]);
+        assert_eq!(gcm.encrypt(&mut message, data[..16].as_mut().into()), Ok(()));
+        assert_eq!(gcm.encrypt(&mut message, data[..1].as_mut().into()), Err(Error::TooLong));
+        let mut message = gcm.start(&[1; 12]).unwrap();
+        message.aad = MAX_AAD;
+        assert_eq!(gcm.aad(&mut message, b"a"), Err(Error::TooLong));
+    }
+}

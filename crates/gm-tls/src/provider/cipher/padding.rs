@@ -106,6 +106,22 @@ mod tests {
     }
 
     #[test]
+    fn padding_that_leaves_no_room_for_the_mac_is_bad() {
+        for length in [MAC + 1, MAC + 2, 48, 64, 100, 255, 256, 287, 288, 289, 320] {
+            for padding in 0..=255 {
+                let mut record: Vec<u8> = (0..length).map(|at| at as u8 | 1).collect();
+                let first = length.saturating_sub(padding + 1);
+                record[first..].fill(padding as u8);
+                let room = length.checked_sub(padding + 1 + MAC);
+                let (mut mac, mut again) = ([0; MAC], [0; MAC]);
+                assert_eq!(remove(&record, &mut mac), Some(room.unwrap_or(length - MAC)), "{length}, {padding}");
+                assert_eq!(remove(&record, &mut again), Some(room.unwrap_or(length - MAC)));
+                assert_eq!(mac == again, room.is_some(), "{length}, {padding}: the MAC, or random bytes");
+            }
+        }
+    }
+
+    #[test]
     fn padding_longer_than_the_record_is_bad_and_a_record_without_room_is_refused() {
         let mut mac = [0; MAC];
         let record = [255; 64];

@@ -239,6 +239,11 @@ fn ciphertexts_have_one_encoding() {
         }
         assert_eq!(Ciphertext::from_der(&[&der[..], &[0]].concat()).unwrap_err(), Error::Encoding);
     }
+    // A length with a superfluous zero.
+    let der = encrypt(key.public_point(), &[7; 48]).unwrap().to_der();
+    assert_eq!(der[..2], [0x30, 0x81]);
+    let longer = [&[0x30, 0x82, 0][..], &der[2..]].concat();
+    assert_eq!(Ciphertext::from_der(&longer).unwrap_err(), Error::Encoding);
     assert_eq!(Ciphertext::from_bytes(&[4; 97]).unwrap_err(), Error::Encoding);
     let whole = encrypt(key.public_point(), &[1]).unwrap().to_bytes();
     assert_eq!(Ciphertext::from_bytes(&whole[..97]).unwrap_err(), Error::Encoding);

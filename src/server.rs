@@ -235,8 +235,9 @@ impl Server {
         helpers.spawn(Arc::clone(&broker).run_estates());
         helpers.spawn(Arc::clone(&broker).run_sys());
         helpers.spawn(Arc::clone(&revocation).run());
+        let metrics_bind = config.metrics.enable.then_some(config.metrics.bind);
         let all = opened.iter().map(|(listener, ..)| Arc::clone(listener)).collect();
-        let operator = Arc::new(Operator::new(source, all, auth, Arc::clone(&broker), revocation));
+        let operator = Arc::new(Operator::new(source, all, auth, Arc::clone(&broker), revocation, metrics_bind));
         helpers.spawn(Arc::clone(&operator).watch(stopped.clone()));
         helpers.spawn(Arc::clone(&operator).watch_expiry(stopped.clone()));
         let mut listeners = JoinSet::new();

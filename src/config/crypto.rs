@@ -12,6 +12,8 @@ pub struct CryptoConfig {
     pub provider: Provider,
     /// Whether every listener serves SM2, SM3 and SM4 alone.
     pub gm_only: bool,
+    /// Where that was written.
+    pub gm_only_place: Place,
     /// Where `provider` was written.
     pub provider_place: Place,
 }
@@ -24,9 +26,10 @@ impl CryptoConfig {
     pub(super) fn read(mut section: Section<'_>) -> CryptoConfig {
         let Word(provider) = section.read("provider", Word(Provider::default()));
         let gm_only = section.read("gm_only", false);
+        let gm_only_place = section.place_of("gm_only");
         let provider_place = section.place_of("provider");
         section.finish();
-        CryptoConfig { provider, gm_only, provider_place }
+        CryptoConfig { provider, gm_only, gm_only_place, provider_place }
     }
 
     /// The provider that a word of the configuration means.

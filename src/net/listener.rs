@@ -155,6 +155,11 @@ impl Listener {
         &self.id
     }
 
+    /// The address that it was started with.
+    pub fn bound_to(&self) -> IpAddr {
+        self.config.bind.ip()
+    }
+
     /// How its connections are secured, if they are.
     pub fn security(&self) -> Option<Arc<Security>> {
         self.security.as_ref().map(|security| Arc::clone(&security.read()))

@@ -147,11 +147,13 @@ impl Channel {
         info!(path = %self.path.display(), "shangmq ctl is served");
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            // Never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, self.listener.accept().await)
+            };
             tokio::select! {
-                // Cancel-safe: a connection is either returned or still in the kernel's queue.
-                accepted = self.listener.accept() => match accepted {
+                // Cancel-safe: a connection is either returned or still in the kernel's queue, and a place that is not used is free again.
+                (place, accepted) = next => match accepted {
                     Ok((stream, _)) => {
                         let operator = Arc::clone(&operator);
                         tokio::spawn(async move {

@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::net::Listener;
 use crate::revocation::Revocation;
 use parking_lot::Mutex;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The service. Its methods may read files and therefore wait: async callers give them to a thread that may.
@@ -32,6 +33,8 @@ pub struct Operator {
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
     revocation: Arc<Revocation>,
+    /// Where metrics are served, if they are.
+    metrics_bind: Option<SocketAddr>,
     /// Held by the reload that runs: two at once could each put half of theirs in force.
     reloading: Mutex<()>,
     expiries: Mutex<expiry::Expiries>,
@@ -44,6 +47,7 @@ impl Operator {
         auth: Arc<Auth>,
         broker: Arc<Broker>,
         revocation: Arc<Revocation>,
+        metrics_bind: Option<SocketAddr>,
     ) -> Operator {
         let metrics = Arc::clone(broker.metrics());
         Operator {
@@ -53,6 +57,7 @@ impl Operator {
             broker,
             metrics,
             revocation,
+            metrics_bind,
             reloading: Mutex::new(()),
             expiries: Mutex::default(),
         }

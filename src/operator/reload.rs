@@ -4,8 +4,10 @@ use super::Operator;
 use crate::auth::Reading;
 use crate::config::{Config, ConfigError, ConfigErrors, ListenerConfig, Written};
 use crate::dev_certs::now;
+use crate::metrics::Extent;
 use crate::net::{Listener, Security};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::{error, info, warn};
@@ -32,6 +34,13 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    fn extent(self) -> Extent {
+        match self {
+            Trigger::Signal | Trigger::Command => Extent::Whole,
+            Trigger::Files => Extent::Files,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Trigger::Signal => "SIGHUP",
@@ -87,15 +96,16 @@ impl Operator {
     /// Every mistake there is. Everything then stays as it was.
     pub fn reload(&self, trigger: Trigger) -> Result<Reloaded, ConfigErrors> {
         let _only = self.reloading.lock();
-        let planned = match trigger {
-            Trigger::Files => self.plan(None, false),
-            Trigger::Signal | Trigger::Command => self.plan_all(),
+        let extent = trigger.extent();
+        let planned = match extent {
+            Extent::Files => self.plan(None, false),
+            Extent::Whole => self.plan_all(),
         };
         let trigger = trigger.name();
         match planned {
             Ok(plan) => {
                 let outcome = self.put_in_force(plan);
-                self.metrics.operations.reloaded(true);
+                self.metrics.operations.reloaded(extent, true);
                 self.say_what_expires(now());
                 for warning in &outcome.warnings {
                     warn!("{warning}");
@@ -114,7 +124,7 @@ impl Operator {
                 Ok(outcome)
             }
             Err(errors) => {
-                self.metrics.operations.reloaded(false);
+                self.metrics.operations.reloaded(extent, false);
                 for cause in errors.as_slice() {
                     error!(trigger, %cause, "reload refused; everything stays as it was, correct the mistake and reload again");
                 }
@@ -141,12 +151,43 @@ impl Operator {
         ConfigErrors::check(examined.errors)?;
         // Without a configuration there is at least one mistake.
         let Some(config) = examined.config else { return self.plan(None, true) };
+        self.check_policy(&config)?;
         let mut plan = self.plan(Some(&config), true)?;
         let known: Vec<String> = config.listeners.iter().map(ListenerConfig::id).collect();
         let lasts = |key: &&str| !self.takes_effect(key, &known);
         plan.outcome.restart_needed =
             written.difference(&examined.written).into_iter().filter(lasts).map(str::to_owned).collect();
         Ok(plan)
+    }
+
+    /// Whether `crypto.gm_only` can hold from now on: what the configuration no longer has, or has elsewhere, runs to the next start as it
+    /// is, and is held to the policy by nobody.
+    fn check_policy(&self, config: &Config) -> Result<(), ConfigErrors> {
+        if !config.crypto.gm_only {
+            return Ok(());
+        }
+        let refused = |what: &str| {
+            let place = &config.crypto.gm_only_place;
+            place.error(format!("{what} and runs to the next start; restart the broker to set crypto.gm_only"))
+        };
+        let open = |address: IpAddr| !address.to_canonical().is_loopback();
+        let mut errors = Vec::new();
+        for listener in &self.listeners {
+            let id = listener.id();
+            match listener.security() {
+                Some(security)
+                    if security.config().gm_only || config.listeners.iter().any(|other| *other.id() == **id) => {}
+                Some(_) => errors.push(refused(&format!("the listener {id} is not of SM2, SM3 and SM4 alone"))),
+                None if open(listener.bound_to()) => {
+                    errors.push(refused(&format!("the listener {id} does not encrypt, is not bound to loopback")));
+                }
+                None => {}
+            }
+        }
+        if self.metrics_bind.is_some_and(|bind| open(bind.ip())) {
+            errors.push(refused("the metrics endpoint does not encrypt, is not bound to loopback"));
+        }
+        ConfigErrors::check(errors)
     }
 
     /// Opens every file there is, by `config` or by what is in force.
@@ -193,6 +234,7 @@ impl Operator {
         let mut parts = key.split('.');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("auth"), Some("store"), Some(name), _) => !STORED_LIMITS.contains(&name),
+            (Some("crypto"), Some("gm_only"), ..) => true,
             (Some("auth"), Some(name), ..) => !AUTH_LIMITS.contains(&name),
             (Some("listeners"), Some(kind), Some(name), Some(option)) => {
                 let id = format!("{kind}:{name}");

@@ -59,6 +59,9 @@ impl Operator {
             let files = in_force.clone();
             let look = tokio::task::spawn_blocking(move || files.iter().map(Stamped::again).collect::<Look>());
             let Ok(now) = look.await else { continue };
+            if now == in_force {
+                self.metrics.operations.files_in_force();
+            }
             if settling.is_due(&in_force, now) {
                 // What is wrong with them is in the log.
                 let _ = self.reload_aside(Trigger::Files).await;

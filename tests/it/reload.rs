@@ -198,6 +198,29 @@ async fn a_file_that_is_half_written_changes_nothing() {
 }
 
 #[tokio::test]
+async fn files_that_are_good_say_nothing_of_a_configuration_that_was_refused() {
+    let broker = Broker::start().await;
+    let path = broker.dir.path().join("shangmq.toml");
+    let files = async || broker.server.operator().reload_aside(Trigger::Files).await;
+    let in_force = || broker.sample("shangmq_config_last_reload_successful");
+    fs::write(&path, LISTENER.replace("allow_anonymous", "allow_anonymouss")).unwrap();
+    broker.reload().await.unwrap_err();
+    assert_eq!(in_force(), 0);
+    install(&broker.certs(), &others());
+    files().await.unwrap();
+    assert_eq!(in_force(), 0, "the configuration is still refused");
+    fs::write(&path, LISTENER).unwrap();
+    broker.reload().await.unwrap();
+    assert_eq!(in_force(), 1);
+    fs::write(broker.certs().join("tls.crt"), "half").unwrap();
+    files().await.unwrap_err();
+    assert_eq!(in_force(), 0);
+    install(&broker.certs(), &others());
+    files().await.unwrap();
+    assert_eq!(in_force(), 1);
+}
+
+#[tokio::test]
 async fn a_certificate_that_comes_before_its_key_waits_for_it() {
     let broker = Broker::start().await;
     let other = others();

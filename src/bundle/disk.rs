@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64ct::{Base64, Encoding};
 use gm_tls::key::PrivateKey;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::check::{certificates, check, key};
-use super::{BundleError, BundleId, BundleInfo, Part, Parts, check_name};
+use super::{BundleError, BundleId, BundleInfo, Candidate, Part, Parts, check_name};
 
 /// Bundles of a node, in all namespaces.
 pub const MAX_BUNDLES: usize = 10_000;
@@ -44,17 +45,27 @@ struct Stored {
 }
 
 const FORMAT: u32 = 1;
+/// A version that is not in force yet.
+const STAGED: &str = "new";
 
 /// The bundles of a node.
 #[derive(Debug, Clone)]
 pub struct Bundles {
     root: PathBuf,
+    /// Read instead of what is in force under its name.
+    candidate: Option<Arc<Candidate>>,
 }
 
 impl Bundles {
     /// Those in a data directory. Nothing is read or made yet.
     pub fn in_data_dir(data_dir: &Path) -> Bundles {
-        Bundles { root: data_dir.join("bundles") }
+        Bundles { root: data_dir.join("bundles"), candidate: None }
+    }
+
+    /// The same ones with a candidate in its place, for whoever tries how that would be.
+    #[must_use]
+    pub(crate) fn trying(self, candidate: Option<&Arc<Candidate>>) -> Bundles {
+        Bundles { candidate: candidate.cloned(), ..self }
     }
 
     /// The directory of a bundle, which changes when the bundle does.
@@ -70,14 +81,46 @@ impl Bundles {
     /// # Errors
     /// [`BundleError::Faulty`] with everything that is wrong with it, or what kept it from being written.
     pub fn put(&self, id: &BundleId, parts: &Parts, now: i64) -> Result<BundleInfo, BundleError> {
+        self.put_if(id, parts, now, || Ok(()))
+    }
+
+    /// As [`put`](Self::put), if whoever uses the bundle can do with it. While `fits` looks, a running broker finds it by
+    /// [`staged`](Self::staged).
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put), and what `fits` says. Then the version in force stays.
+    pub fn put_if<E: From<BundleError>>(
+        &self,
+        id: &BundleId,
+        parts: &Parts,
+        now: i64,
+        fits: impl FnOnce() -> Result<(), E>,
+    ) -> Result<BundleInfo, E> {
         check(parts, now).map_err(BundleError::Faulty)?;
         let _lock = self.lock()?;
         let versions = self.numbers(id)?;
         if versions.is_empty() && self.all()?.len() >= MAX_BUNDLES {
-            return Err(BundleError::TooMany);
+            return Err(BundleError::TooMany.into());
         }
-        self.write(id, versions.last().map_or(1, |last| last.saturating_add(1)), parts, now)?;
-        self.show(id)
+        self.stage(id, parts, now)?;
+        if let Err(unfit) = fits() {
+            self.unstage(id)?;
+            return Err(unfit);
+        }
+        self.commit(id, versions.last().map_or(1, |last| last.saturating_add(1)))?;
+        Ok(self.show(id)?)
+    }
+
+    /// The parts of an earlier version, to put them in force again as a new one.
+    ///
+    /// # Errors
+    /// There is none such, or it cannot be read.
+    pub fn version(&self, id: &BundleId, version: u32) -> Result<Parts, BundleError> {
+        let _lock = self.lock()?;
+        if !self.numbers(id)?.contains(&version) {
+            return Err(BundleError::NoVersion { id: id.clone(), version });
+        }
+        Ok(self.read(id, version)?.1)
     }
 
     /// Puts an earlier version in force again, as a new one. It must be good today.
@@ -85,14 +128,16 @@ impl Bundles {
     /// # Errors
     /// There is none such, or as for [`put`](Self::put).
     pub fn restore(&self, id: &BundleId, version: u32, now: i64) -> Result<BundleInfo, BundleError> {
-        let parts = {
-            let _lock = self.lock()?;
-            if !self.numbers(id)?.contains(&version) {
-                return Err(BundleError::NoVersion { id: id.clone(), version });
-            }
-            self.read(id, version)?.1
-        };
-        self.put(id, &parts, now)
+        self.put(id, &self.version(id, version)?, now)
+    }
+
+    /// What somebody is about to put in force.
+    ///
+    /// # Errors
+    /// There is nothing, or it cannot be read.
+    pub fn staged(&self, id: &BundleId) -> Result<Candidate, BundleError> {
+        let (_, parts) = self.read_file(id, self.directory(id).join(STAGED))?;
+        Ok(Candidate { id: id.clone(), parts })
     }
 
     /// The bundle in force, without its secrets.
@@ -176,20 +221,28 @@ impl Bundles {
 
     /// The text of a part of the bundle in force; secrets too, for whoever serves connections with them.
     pub(crate) fn part(&self, id: &BundleId, part: Part) -> Result<Zeroizing<Vec<u8>>, BundleError> {
-        let parts = self.load(id)?;
-        match parts.get(part) {
+        self.look(id, |parts| match parts.get(part) {
             Some(text) => Ok(Zeroizing::new(text.to_vec())),
             None => Err(BundleError::NoPart { id: id.clone(), part, has: parts.names() }),
-        }
+        })
     }
 
     /// A private key of the bundle in force.
     pub(crate) fn private_key(&self, id: &BundleId, part: Part) -> Result<PrivateKey, BundleError> {
-        let parts = self.load(id)?;
-        if parts.get(part).is_none() {
-            return Err(BundleError::NoPart { id: id.clone(), part, has: parts.names() });
+        self.look(id, |parts| {
+            if parts.get(part).is_none() {
+                return Err(BundleError::NoPart { id: id.clone(), part, has: parts.names() });
+            }
+            key(parts, part).map_err(|reason| BundleError::Damaged { path: self.directory(id), reason })
+        })
+    }
+
+    /// Looks at the candidate, or else at the bundle in force.
+    fn look<T>(&self, id: &BundleId, at: impl FnOnce(&Parts) -> Result<T, BundleError>) -> Result<T, BundleError> {
+        match self.candidate.as_ref().filter(|candidate| candidate.id == *id) {
+            Some(candidate) => at(&candidate.parts),
+            None => at(&self.load(id)?),
         }
-        key(&parts, part).map_err(|reason| BundleError::Damaged { path: self.directory(id), reason })
     }
 
     /// All parts of the bundle in force.
@@ -235,7 +288,10 @@ impl Bundles {
     }
 
     fn read(&self, id: &BundleId, version: u32) -> Result<(i64, Parts), BundleError> {
-        let file = self.file(id, version);
+        self.read_file(id, self.file(id, version))
+    }
+
+    fn read_file(&self, id: &BundleId, file: PathBuf) -> Result<(i64, Parts), BundleError> {
         let stored = self.stored(&file)?;
         let damaged = |reason: &str| BundleError::Damaged { path: file.clone(), reason: reason.to_owned() };
         let mut parts = Parts::default();
@@ -253,7 +309,8 @@ impl Bundles {
         Ok((stored.created, parts))
     }
 
-    fn write(&self, id: &BundleId, version: u32, parts: &Parts, now: i64) -> Result<(), BundleError> {
+    /// Writes what is to become a version, whole, under another name.
+    fn stage(&self, id: &BundleId, parts: &Parts, now: i64) -> Result<(), BundleError> {
         let mut stored = Stored { format: FORMAT, created: now, certificates: BTreeMap::new(), sealed: None };
         let mut secrets = Zeroizing::new(Vec::with_capacity(packed_len(parts)));
         for (part, text) in parts.iter() {
@@ -273,7 +330,7 @@ impl Bundles {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
             return Err(BundleError::TooLarge { bytes: bytes.len() });
         }
-        let (directory, file) = (self.directory(id), self.file(id, version));
+        let directory = self.directory(id);
         make_directory(&directory).map_err(failed(&directory))?;
         // The parents are new with the first bundle, up to the directory that all are in.
         for parent in directory.ancestors().skip(1) {
@@ -282,10 +339,22 @@ impl Bundles {
                 break;
             }
         }
-        let unfinished = directory.join("new");
-        replace(&unfinished, &file, &bytes).map_err(failed(&file))?;
+        let staged = directory.join(STAGED);
+        write_whole(&staged, &bytes).map_err(failed(&staged))
+    }
+
+    /// Puts what was staged in force.
+    fn commit(&self, id: &BundleId, version: u32) -> Result<(), BundleError> {
+        let (directory, file) = (self.directory(id), self.file(id, version));
+        fs::rename(directory.join(STAGED), &file).map_err(failed(&file))?;
         sync_directory(&directory)?;
         self.forget_oldest(id)
+    }
+
+    /// Gives up what was staged.
+    fn unstage(&self, id: &BundleId) -> Result<(), BundleError> {
+        let staged = self.directory(id).join(STAGED);
+        fs::remove_file(&staged).map_err(failed(&staged))
     }
 
     /// Deletes the versions beyond those that are kept.
@@ -398,17 +467,19 @@ fn names_in(directory: &Path) -> Result<Vec<String>, BundleError> {
 
 /// A file that is whole under its name, or not there. Readable by its owner only.
 fn replace(unfinished: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let written =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(unfinished).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-    let written = written.and_then(|()| fs::rename(unfinished, path));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(unfinished);
-    }
-    written
+    write_whole(unfinished, bytes)?;
+    fs::rename(unfinished, path).inspect_err(|_| drop(fs::remove_file(unfinished)))
+}
+
+/// A file with all of this in it, on the disk. There is none after an error.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = written.and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    // The first error is the one to report.
+    written.inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {

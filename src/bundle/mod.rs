@@ -110,6 +110,13 @@ impl BundleInfo {
     }
 }
 
+/// A bundle that is to be taken, and is looked at in the place of the one in force before it is.
+#[derive(Debug)]
+pub struct Candidate {
+    pub id: BundleId,
+    pub parts: Parts,
+}
+
 /// Why a bundle cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
@@ -125,6 +132,8 @@ pub enum BundleError {
     NoPart { id: BundleId, part: Part, has: String },
     #[error("the bundle is not taken:{}", listed(.0))]
     Faulty(Vec<Fault>),
+    #[error("the bundle {id} is not taken: listeners that refer to it could not serve with it:{}", listed(mistakes))]
+    Unfit { id: BundleId, mistakes: Vec<String> },
     #[error("the bundle {id} is in use and was not deleted: {}", users.join(", "))]
     InUse { id: BundleId, users: Vec<String> },
     #[error("there are {MAX_BUNDLES} bundles already; delete one first")]
@@ -144,8 +153,8 @@ pub enum BundleError {
     Library(String),
 }
 
-fn listed(faults: &[Fault]) -> String {
-    faults.iter().map(|fault| format!("\n  {fault}")).collect()
+fn listed(all: &[impl fmt::Display]) -> String {
+    all.iter().map(|one| format!("\n  {one}")).collect()
 }
 
 #[cfg(test)]

@@ -50,6 +50,11 @@ impl ListenerConfig {
         format!("{}:{}", self.kind.as_str(), self.name)
     }
 
+    /// `listeners.ssl.default`, as the configuration writes it.
+    pub fn key(&self) -> String {
+        format!("listeners.{}.{}", self.kind.as_str(), self.name)
+    }
+
     /// Whether it can know a client by a certificate.
     pub fn learns_of_certificates(&self) -> bool {
         learns_of_certificates(&self.kind, self.proxy_protocol.as_ref())

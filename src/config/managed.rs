@@ -223,8 +223,13 @@ impl TlsConfig {
         files
     }
 
-    /// The bundles that it refers to, some more than once.
-    pub fn bundles(&self) -> impl Iterator<Item = &BundleId> {
+    /// The keys that refer to a bundle, some more than once.
+    pub fn keys_of<'a>(&'a self, id: &'a BundleId) -> impl Iterator<Item = &'a str> {
+        self.managed().filter(move |(used, _)| *used == id).map(|(_, file)| file.key())
+    }
+
+    /// The certificates that are parts of bundles.
+    fn managed(&self) -> impl Iterator<Item = (&BundleId, &FileRef)> {
         let tls =
             self.tls.iter().flat_map(|block| block.identities.iter().chain(block.by_name.iter().map(|(_, one)| one)));
         let rfc8998 = self
@@ -239,7 +244,7 @@ impl TlsConfig {
             self.client_auth().into_iter().filter_map(|(_, auth)| auth.trust()).map(|trust| &trust.cacertfile);
         let files = tls.chain(rfc8998).chain(tlcp).map(|files| &files.certfile).chain(trusted);
         files.filter_map(|file| match file.contents() {
-            Contents::Managed { id, .. } => Some(id),
+            Contents::Managed { id, .. } => Some((id, file)),
             Contents::File | Contents::Inline(_) => None,
         })
     }

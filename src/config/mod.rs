@@ -201,9 +201,9 @@ impl Config {
 
     /// Who refers to a bundle, in words for the operator.
     pub fn users_of(&self, id: &BundleId) -> Vec<String> {
-        let uses = |tls: &TlsConfig| tls.bundles().any(|used| used == id);
+        let uses = |tls: &TlsConfig| tls.keys_of(id).next().is_some();
         let users = self.listeners.iter().filter(|listener| listener.kind.tls().is_some_and(uses));
-        users.map(|listener| format!("listeners.{}.{}", listener.kind.as_str(), listener.name)).collect()
+        users.map(ListenerConfig::key).collect()
     }
 
     fn faultless(config: Option<Config>, errors: Vec<ConfigError>) -> Result<Config, ConfigErrors> {

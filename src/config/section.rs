@@ -379,6 +379,11 @@ impl FileRef {
         &self.path
     }
 
+    /// The whole key.
+    pub fn key(&self) -> &str {
+        &self.place.key
+    }
+
     /// The last part of the key, such as `sign_keyfile`.
     pub fn field(&self) -> &str {
         self.place.field()

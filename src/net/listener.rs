@@ -4,7 +4,8 @@ use super::accepted;
 use super::security::Security;
 use crate::auth::Auth;
 use crate::broker::Broker;
-use crate::config::{ConfigError, ListenerConfig, LogConfig, TcpConfig, TlsConfig};
+use crate::bundle::Candidate;
+use crate::config::{Config, ConfigError, ListenerConfig, LogConfig, TcpConfig, TlsConfig};
 use crate::conn::Policy;
 use crate::metrics::ListenerMetrics;
 use crate::per_address::{Lines, Place, Places, Rates};
@@ -65,7 +66,7 @@ impl PreparedListener {
         tickets: &TicketKeys,
     ) -> Result<PreparedListener, Vec<ConfigError>> {
         let tickets = tickets.clone();
-        let load = |tls| Security::load(tls, alpn(&config), revocation, &config.id(), &tickets);
+        let load = |tls| Security::load(tls, alpn(&config), revocation, &config.id(), &tickets, None);
         let security = config.kind.tls().map(load).transpose()?;
         Ok(PreparedListener { config, security, tickets })
     }
@@ -155,6 +156,11 @@ impl Listener {
         &self.id
     }
 
+    /// As the configuration writes it.
+    pub fn key(&self) -> String {
+        self.config.key()
+    }
+
     /// The address that it was started with.
     pub fn bound_to(&self) -> IpAddr {
         self.config.bind.ip()
@@ -173,7 +179,22 @@ impl Listener {
     pub fn read_security(&self, config: Option<&TlsConfig>) -> Result<Option<Security>, Vec<ConfigError>> {
         let Some(running) = self.security() else { return Ok(None) };
         let config = config.unwrap_or(&running.config);
-        Security::load(config, alpn(&self.config), &running.revocation, &self.id, &self.tickets).map(Some)
+        self.load(config, &running, None).map(Some)
+    }
+
+    /// What would be wrong with its certificates if this bundle were put in force. Nothing is changed.
+    pub fn mistakes_with(&self, candidate: &Arc<Candidate>) -> Vec<ConfigError> {
+        let Some(running) = self.security() else { return Vec::new() };
+        mistakes_with(&running.config, candidate, |candidate| self.load(&running.config, &running, candidate))
+    }
+
+    fn load(
+        &self,
+        config: &TlsConfig,
+        running: &Security,
+        candidate: Option<&Arc<Candidate>>,
+    ) -> Result<Security, Vec<ConfigError>> {
+        Security::load(config, alpn(&self.config), &running.revocation, &self.id, &self.tickets, candidate)
     }
 
     /// Secures connections by `security` from their next handshake on; whether that changes anything.
@@ -258,6 +279,35 @@ impl Listener {
     }
 }
 
+/// What the listeners of a configuration would find wrong if this bundle were put in force.
+pub fn mistakes_of_listeners(config: &Config, candidate: &Arc<Candidate>) -> Vec<ConfigError> {
+    // Mistakes of its own are for `check-config`, and nothing is served with these keys.
+    let (revocation, _) = Revocation::new(&config.revocation, &config.node.data_dir);
+    let tickets = TicketKeys::from_seed(Default::default());
+    let each = config.listeners.iter().filter_map(|listener| Some((listener, listener.kind.tls()?)));
+    each.flat_map(|(listener, tls)| {
+        mistakes_with(tls, candidate, |candidate| {
+            Security::load(tls, alpn(listener), &revocation, &listener.id(), &tickets, candidate)
+        })
+    })
+    .collect()
+}
+
+/// What a listener that refers to a bundle finds wrong with the candidate, and not without it. A part that is missing in both is named.
+fn mistakes_with(
+    config: &TlsConfig,
+    candidate: &Arc<Candidate>,
+    load: impl Fn(Option<&Arc<Candidate>>) -> Result<Security, Vec<ConfigError>>,
+) -> Vec<ConfigError> {
+    let keys: Vec<&str> = config.keys_of(&candidate.id).collect();
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    let Err(found) = load(Some(candidate)) else { return Vec::new() };
+    let before = load(None).err().unwrap_or_default();
+    found.into_iter().filter(|error| keys.contains(&&*error.key) || !before.contains(error)).collect()
+}
+
 /// The application protocols of a listener: a WebSocket client speaks HTTP first.
 fn alpn(config: &ListenerConfig) -> &'static [&'static [u8]] {
     if config.kind.websocket().is_some() { &[b"http/1.1"] } else { &[b"mqtt"] }
@@ -327,7 +377,6 @@ fn set_options(socket: &SockRef<'_>, config: &TcpConfig) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use std::net::Ipv4Addr;
     use std::path::Path;
 

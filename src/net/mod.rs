@@ -16,7 +16,7 @@ mod status;
 pub mod websocket;
 
 pub use counted::Counted;
-pub use listener::{BindError, Listener, PreparedListener};
+pub use listener::{BindError, Listener, PreparedListener, mistakes_of_listeners};
 pub use prefixed::Prefixed;
 pub use security::{Security, Served, Usage};
 pub use stamp::Stamped;

@@ -6,7 +6,7 @@ use super::security::{Served, Usage};
 use super::sites::Sites;
 use super::status::Status;
 use crate::auth::PskStore;
-use crate::bundle::{BundleError, BundleId, Bundles};
+use crate::bundle::{BundleError, BundleId, Bundles, Candidate};
 use crate::causes::Causes;
 use crate::config::{self, ConfigError, Contents, FileRef, IdentityFiles, Names, Place, TlsConfig};
 use crate::dev_certs::now;
@@ -22,6 +22,7 @@ use gm_tls::server::{
 };
 use gm_tls::tickets::TicketKeys;
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What was read and built.
@@ -34,7 +35,8 @@ pub(super) struct Loaded<C> {
 
 /// Opens every file that `config` names, checks that what belongs together fits, and builds the contexts.
 ///
-/// `alpn` are the application protocols to choose from, such as `mqtt` or `http/1.1`.
+/// `alpn` are the application protocols to choose from, such as `mqtt` or `http/1.1`, `candidate` a bundle to read instead of the one in
+/// force.
 ///
 /// # Errors
 /// Every mistake there is, each with the key that is at fault or that names the file which is.
@@ -44,12 +46,13 @@ pub(super) fn load(
     revocation: &Arc<Revocation>,
     scope: &str,
     tickets: &TicketKeys,
+    candidate: Option<&Arc<Candidate>>,
 ) -> Result<Loaded<Sites>, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let own = load_site(config, alpn, revocation, scope, tickets).map_err(|found| errors.extend(found));
+    let own = load_site(config, alpn, revocation, scope, tickets, candidate).map_err(|found| errors.extend(found));
     let mut named = Vec::new();
     for name in config.server_names() {
-        match load_site(&config.for_name(&name), alpn, revocation, &format!("{scope} {name:?}"), tickets) {
+        match load_site(&config.for_name(&name), alpn, revocation, &format!("{scope} {name:?}"), tickets, candidate) {
             Ok(loaded) => named.push((name, loaded)),
             // What all of them have in common is wrong once.
             Err(found) => found.into_iter().for_each(|error| {
@@ -87,6 +90,7 @@ fn load_site(
     revocation: &Arc<Revocation>,
     scope: &str,
     tickets: &TicketKeys,
+    candidate: Option<&Arc<Candidate>>,
 ) -> Result<Loaded<ServerContexts>, Vec<ConfigError>> {
     let status = Status::new(revocation);
     let mut found = Found {
@@ -96,6 +100,7 @@ fn load_site(
         served: Vec::new(),
         material: Vec::new(),
         status,
+        candidate,
     };
     let mut options = ServerOptions {
         alpn: AlpnPolicy {
@@ -139,7 +144,7 @@ fn load_site(
 }
 
 /// What was found of a listener so far. Its methods return `None` after they have added a mistake.
-struct Found {
+struct Found<'a> {
     gm_only: bool,
     errors: Vec<ConfigError>,
     /// Bundles that are not there, each said once.
@@ -147,9 +152,15 @@ struct Found {
     served: Vec<Served>,
     material: Vec<Arc<[u8]>>,
     status: Status,
+    /// Looked at in the place of what is there.
+    candidate: Option<&'a Arc<Candidate>>,
 }
 
-impl Found {
+impl Found<'_> {
+    fn bundles(&self, data_dir: &Path) -> Bundles {
+        Bundles::in_data_dir(data_dir).trying(self.candidate)
+    }
+
     fn tls_options(&mut self, config: &config::TlsOptions) -> Option<TlsOptions> {
         let identities: Vec<Option<Identity>> =
             config.identities.iter().map(|files| self.identity(ContextKind::Tls, files)).collect();
@@ -287,7 +298,7 @@ impl Found {
                 self.check(file, CertificateChain::from_pem(Source::new(file.field()), text.expose().as_bytes()))
             }
             Contents::Managed { data_dir, id, part } => {
-                let text = self.managed(file, Bundles::in_data_dir(data_dir).part(id, *part))?;
+                let text = self.managed(file, self.bundles(data_dir).part(id, *part))?;
                 self.check(file, CertificateChain::from_pem(Source::new(format!("{part} of the bundle {id}")), &text))
             }
         }
@@ -301,7 +312,7 @@ impl Found {
                 PrivateKey::from_pem(Source::new(file.field()), text.expose().as_bytes(), password)
             }
             Contents::Managed { data_dir, id, part } => {
-                return self.managed(file, Bundles::in_data_dir(data_dir).private_key(id, *part));
+                return self.managed(file, self.bundles(data_dir).private_key(id, *part));
             }
         };
         let wrong = |cause: KeyError| {
@@ -332,7 +343,7 @@ impl Found {
                 self.check(file, Certificate::anchors_from_pem(&Source::new(""), text.expose().as_bytes()))?
             }
             Contents::Managed { data_dir, id, part } => {
-                let text = self.managed(file, Bundles::in_data_dir(data_dir).part(id, *part))?;
+                let text = self.managed(file, self.bundles(data_dir).part(id, *part))?;
                 self.check(file, Certificate::anchors_from_pem(&Source::new(id.to_string()), &text))?
             }
         };

@@ -4,6 +4,7 @@
 use super::secure;
 use super::sites::Sites;
 use super::stamp::Stamped;
+use crate::bundle::Candidate;
 use crate::config::{ConfigError, TlsConfig};
 use crate::metrics::Expiry;
 use crate::revocation::Revocation;
@@ -67,7 +68,7 @@ impl Usage {
 
 impl Security {
     /// Opens what `config` names and builds the contexts. `alpn` are the application protocols to choose from, `scope` is the listener
-    /// that its sessions are for.
+    /// that its sessions are for, `candidate` a bundle to try in the place of the one in force.
     ///
     /// # Errors
     /// Every mistake there is, each with the key that is at fault or that names the file which is.
@@ -77,10 +78,11 @@ impl Security {
         revocation: &Arc<Revocation>,
         scope: &str,
         tickets: &TicketKeys,
+        candidate: Option<&Arc<Candidate>>,
     ) -> Result<Security, Vec<ConfigError>> {
         // Before the files are read: one that changes meanwhile has another stamp afterwards, and is read again.
         let files = Stamped::take(config.files());
-        let secure::Loaded { contexts, served, material } = secure::load(config, alpn, revocation, scope, tickets)?;
+        let secure::Loaded { contexts, served, material } = secure::load(config, alpn, revocation, scope, tickets, candidate)?;
         let (config, revocation) = (config.clone(), Arc::clone(revocation));
         Ok(Security { config, revocation, contexts: Arc::new(contexts), served, material, files })
     }

@@ -8,6 +8,7 @@ pub use client::{Client, ClientError};
 
 use super::{Banned, Operator, Trigger};
 use crate::auth::{RulesFor, WrittenRule};
+use crate::bundle::BadName;
 use crate::config::ConfigError;
 use crate::dev_certs::now;
 use crate::revocation::{Revocation, UploadError};
@@ -48,6 +49,10 @@ pub enum Request {
     Reload,
     /// Lists the certificates that clients are shown.
     Certs,
+    /// Asks which listeners use a bundle.
+    BundleUsers { bundle: String },
+    /// Asks what the listeners would find wrong with the version of a bundle that is about to be put in force.
+    BundleTry { bundle: String },
     /// Lists revocation lists, OCSP answers and what is stapled, with their states.
     Crl,
     /// Takes a file of revocation lists, by its absolute path, under a name.
@@ -119,6 +124,7 @@ pub enum ChannelError {
 pub struct Channel {
     listener: UnixListener,
     path: PathBuf,
+    data_dir: Arc<Path>,
 }
 
 impl Channel {
@@ -139,7 +145,7 @@ impl Channel {
         let listener = UnixListener::bind(&path).map_err(failed)?;
         // Whoever connected before this line is asked for its user as everybody is.
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Channel { listener, path })
+        Ok(Channel { listener, path, data_dir: data_dir.into() })
     }
 
     /// Answers until `stop` says so.
@@ -155,10 +161,10 @@ impl Channel {
                 // Cancel-safe: a connection is either returned or still in the kernel's queue, and a place that is not used is free again.
                 (place, accepted) = next => match accepted {
                     Ok((stream, _)) => {
-                        let operator = Arc::clone(&operator);
+                        let (operator, data_dir) = (Arc::clone(&operator), Arc::clone(&self.data_dir));
                         tokio::spawn(async move {
                             let _place = place;
-                            if let Err(cause) = converse(stream, &operator).await {
+                            if let Err(cause) = converse(stream, &operator, &data_dir).await {
                                 tracing::debug!(%cause, "shangmq ctl went away");
                             }
                         });
@@ -181,7 +187,7 @@ impl Drop for Channel {
     }
 }
 
-async fn converse(mut stream: UnixStream, operator: &Arc<Operator>) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, operator: &Arc<Operator>, data_dir: &Arc<Path>) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     let own = rustix::process::geteuid();
     let response = if peer != own.as_raw() && peer != 0 {
@@ -191,14 +197,14 @@ async fn converse(mut stream: UnixStream, operator: &Arc<Operator>) -> io::Resul
         let mut line = Vec::new();
         let mut reader = BufReader::new((&mut stream).take(MAX_REQUEST));
         timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
-        answer(&line, operator).await
+        answer(&line, operator, data_dir).await
     };
     let mut text = serde_json::to_vec(&response)?;
     text.push(b'\n');
     timeout(PATIENCE, stream.write_all(&text)).await?
 }
 
-async fn answer(line: &[u8], operator: &Arc<Operator>) -> Response {
+async fn answer(line: &[u8], operator: &Arc<Operator>, data_dir: &Arc<Path>) -> Response {
     if !line.ends_with(b"\n") {
         return Response::refusal(format!("a request is one line of at most {MAX_REQUEST} bytes"));
     }
@@ -211,9 +217,17 @@ async fn answer(line: &[u8], operator: &Arc<Operator>) -> Response {
             },
         },
         Ok(Request::Certs) => Response::of(&operator.certificates(now())),
+        Ok(Request::BundleUsers { bundle }) => match bundle.parse() {
+            Ok(id) => Response::of(&operator.users_of_bundle(&id)),
+            Err(bad) => Response::refusal(BadName::to_string(&bad)),
+        },
+        Ok(Request::BundleTry { bundle }) => {
+            let data_dir = Arc::clone(data_dir);
+            aside(operator, move |operator| operator.try_bundle(&data_dir, &bundle.parse()?)).await
+        }
         Ok(Request::Crl) => Response::of(&operator.revocation().report()),
-        Ok(Request::CrlAdd { name, path }) => aside(operator, move |all| all.upload_file(&name, &path)).await,
-        Ok(Request::CrlRemove { name }) => aside(operator, move |all| all.remove(&name)).await,
+        Ok(Request::CrlAdd { name, path }) => revoking(operator, move |all| all.upload_file(&name, &path)).await,
+        Ok(Request::CrlRemove { name }) => revoking(operator, move |all| all.remove(&name)).await,
         Ok(Request::Bans) => Response::of(&operator.bans()),
         Ok(Request::BanAdd { subject, seconds, reason }) => changed(operator.ban(&subject, seconds, reason).await),
         Ok(Request::BanRemove { subject }) => changed(operator.unban(&subject).await),
@@ -238,15 +252,24 @@ fn changed(outcome: Result<impl Serialize, String>) -> Response {
     }
 }
 
-/// Does what may wait for a disk on a thread that may, and answers with all that there is then.
-async fn aside<F>(operator: &Arc<Operator>, change: F) -> Response
+/// Changes the lists that were uploaded, and answers with all that there is then.
+async fn revoking<F>(operator: &Arc<Operator>, change: F) -> Response
 where
     F: FnOnce(&Revocation) -> Result<(), UploadError> + Send + 'static,
 {
-    let revocation = Arc::clone(operator.revocation());
-    let changed = tokio::task::spawn_blocking(move || change(&revocation).map(|()| revocation.report()));
-    match changed.await {
-        Ok(Ok(report)) => Response::of(&report),
+    aside(operator, move |operator| change(&operator.revocation).map(|()| operator.revocation.report())).await
+}
+
+/// Does what may wait for a disk on a thread that may.
+async fn aside<F, T, E>(operator: &Arc<Operator>, work: F) -> Response
+where
+    F: FnOnce(&Operator) -> Result<T, E> + Send + 'static,
+    T: Serialize + Send + 'static,
+    E: std::fmt::Display + Send + 'static,
+{
+    let operator = Arc::clone(operator);
+    match tokio::task::spawn_blocking(move || work(&operator)).await {
+        Ok(Ok(done)) => Response::of(&done),
         Ok(Err(refused)) => Response::refusal(refused.to_string()),
         Err(_) => Response::refusal("a bug of the broker; please report it with the panic message in its log"),
     }

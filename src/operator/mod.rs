@@ -2,6 +2,7 @@
 //! serves operators later calls it too. Nothing here knows how it was called.
 
 mod bans;
+mod bundles;
 mod certificates;
 mod channel;
 mod expiry;

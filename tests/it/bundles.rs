@@ -1,5 +1,6 @@
 //! Listeners that take their certificates from bundles and from the configuration itself, and choose among them by server name.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,24 +10,24 @@ use gm_tls::pki::{AlternativeNames, AuthorityProfile, CertificateAuthority, Prof
 use shangmq::bundle::{BundleId, Bundles, Part, Parts};
 use shangmq::config::Config;
 use shangmq::server::Server;
-use testkit::{Client, connect};
+use testkit::{AnyStream, Client, connect};
 use tokio::net::TcpStream;
 
-const PROTOCOLS: [ClientProtocol; 4] =
+pub const PROTOCOLS: [ClientProtocol; 4] =
     [ClientProtocol::Tls12, ClientProtocol::Tls13, ClientProtocol::Rfc8998, ClientProtocol::Tlcp];
 
-fn now() -> i64 {
+pub fn now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
 /// Bundles whose certificates are for one host each.
-struct Authorities {
+pub struct Authorities {
     ecdsa: CertificateAuthority,
     sm2: CertificateAuthority,
 }
 
 impl Authorities {
-    fn new() -> Authorities {
+    pub fn new() -> Authorities {
         let authority = |kind| {
             let (subject, profile) = (Subject::common_name("ca"), AuthorityProfile::new(100, None));
             CertificateAuthority::create(&subject, kind, &profile, now()).unwrap()
@@ -34,7 +35,7 @@ impl Authorities {
         Authorities { ecdsa: authority(KeyKind::EcP256), sm2: authority(KeyKind::Sm2) }
     }
 
-    fn bundle(&self, host: &str) -> Parts {
+    pub fn bundle(&self, host: &str) -> Parts {
         let names = AlternativeNames { dns: vec![host.to_owned()], ..AlternativeNames::default() };
         let (subject, profile, at) = (Subject::common_name("server"), Profile::server(30), now());
         let standard = self.ecdsa.issue_single(&subject, &names, KeyKind::EcP256, &profile, at).unwrap();
@@ -55,14 +56,24 @@ impl Authorities {
 
     /// Whether a client that asks for `asked` is shown a certificate of `host`: it verifies the name itself.
     async fn shows(&self, server: &Server, protocol: ClientProtocol, asked: &str) -> Result<(), String> {
+        self.visit(server.addresses()[0].1, protocol, asked).await?.disconnect().await;
+        Ok(())
+    }
+
+    /// A client that asks for `asked` and trusts these authorities alone.
+    pub async fn visit(
+        &self,
+        address: SocketAddr,
+        protocol: ClientProtocol,
+        asked: &str,
+    ) -> Result<Client<AnyStream>, String> {
         let ca = vec![self.ecdsa.certificate().clone(), self.sm2.certificate().clone()];
         let options = ClientOptions { ca, ..ClientOptions::new(protocol, asked) };
-        let stream = TcpStream::connect(server.addresses()[0].1).await.unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
         let secured = Connector::new(&options).unwrap().connect(stream).await.map_err(|error| error.to_string())?;
-        let mut client = Client::new(secured);
-        client.connect(connect("c")).await;
-        client.disconnect().await;
-        Ok(())
+        let mut client = Client::new(Box::new(secured) as AnyStream);
+        client.connect(connect("")).await;
+        Ok(client)
     }
 }
 
@@ -98,7 +109,7 @@ async fn a_listener_serves_every_protocol_from_one_bundle() {
     assert_eq!(config.users_of(&"a".parse().unwrap()), [""; 0]);
 }
 
-const BY_NAME: &str = "[{ bundle_name = \"own\" }, { bundle_name = \"wild\", sni = \"*.plant.example\" }, \
+pub const BY_NAME: &str = "[{ bundle_name = \"own\" }, { bundle_name = \"wild\", sni = \"*.plant.example\" }, \
                        { bundle_name = \"mqtt\", sni = \"mqtt.plant.example\" }]";
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod addresses;
 mod bans_by_hand;
 mod bench;
 mod broker;
+mod bundle_changes;
 mod bundles;
 mod check_config;
 mod client_ids;

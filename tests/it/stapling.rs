@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use gm_tls::cert::{Certificate, KeyKind};
 use gm_tls::client::{ClientOptions, Connector};
-use gm_tls::pki::{AlternativeNames, Profile, StatusServices, Subject};
+use gm_tls::pki::{AlternativeNames, Issued, Profile, StatusServices, Subject};
 use gm_tls::revocation::{CertIdHash, OcspAnswer, OcspState};
+use shangmq::bundle::{Bundles, Part, Parts};
 use shangmq::operator::Trigger;
 use shangmq::server::Server;
 use testkit::{Behaviour, Transport};
@@ -21,6 +22,21 @@ const PROTOCOLS: [Transport; 5] =
     [Transport::Tls12, Transport::Tls13, Transport::Rfc8998, Transport::Tlcp, Transport::WssTlcp];
 const OCSP: &str = "/ocsp";
 
+/// What a server of one protocol needs: `sign` and `enc`, or `server` alone.
+fn issue(world: &World, transport: Transport, must_staple: bool, host: &str) -> Vec<(&'static str, Issued)> {
+    let ocsp_urls = vec![world.service.url(OCSP)];
+    let services = StatusServices { ocsp_urls, must_staple, ..StatusServices::default() };
+    let profile = Profile { services, ..Profile::server(10) };
+    let names = AlternativeNames { dns: vec![host.to_owned()], ..AlternativeNames::default() };
+    let subject = Subject::common_name(host);
+    if matches!(transport, Transport::Tlcp | Transport::WssTlcp) {
+        let pair = world.ca.issue_pair(&subject, &names, KeyKind::Sm2, &profile, now()).unwrap();
+        return vec![("sign", pair.sign), ("enc", pair.enc)];
+    }
+    let kind = world.ca.key().kind();
+    vec![("server", world.ca.issue_single(&subject, &names, kind, &profile, now()).unwrap())]
+}
+
 /// A server with certificates of a world, for one protocol.
 struct Scene {
     world: World,
@@ -31,26 +47,12 @@ struct Scene {
 impl Scene {
     async fn new(transport: Transport, must_staple: bool) -> Scene {
         let world = World::new(transport).await;
-        let ocsp_urls = vec![world.service.url(OCSP)];
-        let services = StatusServices { ocsp_urls, must_staple, ..StatusServices::default() };
-        let profile = Profile { services, ..Profile::server(10) };
-        let names = AlternativeNames { dns: vec!["localhost".to_owned()], ..AlternativeNames::default() };
-        let subject = Subject::common_name("localhost");
-        let save = |name: &str, issued: &gm_tls::pki::Issued| {
+        let issued = issue(&world, transport, must_staple, "localhost");
+        for (name, issued) in &issued {
             std::fs::write(world.path(&format!("{name}.crt")), issued.chain.to_pem()).unwrap();
             issued.key.write_new(&world.path(&format!("{name}.key")), None).unwrap();
-        };
-        let leaf = if matches!(transport, Transport::Tlcp | Transport::WssTlcp) {
-            let pair = world.ca.issue_pair(&subject, &names, KeyKind::Sm2, &profile, now()).unwrap();
-            save("sign", &pair.sign);
-            save("enc", &pair.enc);
-            pair.sign.chain.leaf
-        } else {
-            let kind = world.ca.key().kind();
-            let issued = world.ca.issue_single(&subject, &names, kind, &profile, now()).unwrap();
-            save("server", &issued);
-            issued.chain.leaf
-        };
+        }
+        let leaf = issued[0].1.chain.leaf.clone();
         Scene { world, transport, leaf }
     }
 
@@ -83,11 +85,16 @@ impl Scene {
 
     /// The answer that a client gets which asks, without a server name; `Err` when its handshake fails.
     async fn ask(&self, broker: &TestBroker) -> Result<Option<Vec<u8>>, String> {
+        self.ask_as(broker, "").await
+    }
+
+    /// The same for a client that asks for this name.
+    async fn ask_as(&self, broker: &TestBroker, name: &str) -> Result<Option<Vec<u8>>, String> {
         let options = ClientOptions {
             ca: Certificate::anchors_from_file("", &self.world.path("root.pem")).unwrap(),
             verify_hostname: false,
             ask_status: true,
-            ..ClientOptions::new(self.transport.protocol().unwrap(), "")
+            ..ClientOptions::new(self.transport.protocol().unwrap(), name)
         };
         let stream = TcpStream::connect(broker.address(self.transport)).await.unwrap();
         let secured = Connector::new(&options).unwrap().connect(stream).await.map_err(|error| error.to_string())?;
@@ -122,6 +129,41 @@ async fn staples_a_verified_answer_without_a_server_name() {
         assert_eq!(verified.state, OcspState::Good);
         assert_eq!(scene.world.service.requests(OCSP), 1);
         assert_eq!(broker.sample("shangmq_ocsp_staples_total{outcome=\"sent\"}"), 1);
+    }
+}
+
+#[tokio::test]
+async fn each_server_name_gets_the_answer_about_its_own_certificate() {
+    for transport in [Transport::Tls12, Transport::Tls13, Transport::Rfc8998, Transport::Tlcp] {
+        let scene = Scene::new(transport, true).await;
+        let issued = issue(&scene.world, transport, true, "other.example");
+        let mut parts = Parts::default();
+        for (name, issued) in &issued {
+            let (chain, key) = match (*name, transport) {
+                ("sign", _) => (Part::SignChain, Part::SignKey),
+                ("enc", _) => (Part::EncChain, Part::EncKey),
+                (_, Transport::Rfc8998) => (Part::Sm2Chain, Part::Sm2Key),
+                _ => (Part::Chain, Part::Key),
+            };
+            parts.insert(chain, issued.chain.to_pem().into());
+            parts.insert(key, issued.key.to_pem(None).unwrap());
+        }
+        let other = &issued[0].1.chain.leaf;
+        scene.world.service.set(OCSP, scene.good());
+        let managed = "managed_certs = [{ bundle_name = \"other\", sni = \"other.example\" }]";
+        let setup = scene.setup(&format!("ocsp = {{ enable_ocsp_stapling = true }}\n{managed}"));
+        Bundles::in_data_dir(&setup.dir().join("data")).put(&"other".parse().unwrap(), &parts, now()).unwrap();
+        let broker = setup.start().await;
+        let current =
+            || broker.server.revocation().report().staples.iter().filter(|one| one.state == "current").count();
+        eventually("both answers are there", || current() == 2).await;
+        for (asked, own, stranger) in [("localhost", &scene.leaf, other), ("other.example", other, &scene.leaf)] {
+            let answer = scene.ask_as(&broker, asked).await.unwrap().unwrap();
+            let about =
+                |leaf| OcspAnswer::verify(&answer, leaf, scene.world.ca.certificate(), CertIdHash::ByIssuer, now());
+            assert_eq!(about(own).unwrap().state, OcspState::Good, "{transport:?} {asked}");
+            assert!(about(stranger).is_err(), "{transport:?} {asked}");
+        }
     }
 }
 

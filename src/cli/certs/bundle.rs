@@ -3,15 +3,18 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{CertsError, describe};
-use crate::bundle::{BundleId, BundleInfo, Bundles, Part, Parts};
+use crate::bundle::{BundleError, BundleId, BundleInfo, Bundles, Candidate, Part, Parts};
 use crate::config::Config;
 use crate::dev_certs::now;
+use crate::net::mistakes_of_listeners;
+use crate::operator::{Client, Request};
 
 /// Largest file that is taken for a part.
 const MAX_FILE_BYTES: usize = 1 << 20;
@@ -108,12 +111,11 @@ impl Arguments {
     pub(super) fn run(self, out: &mut impl Write) -> Result<(), CertsError> {
         match self.command {
             Command::Put(put) => {
-                let (bundles, _) = put.one.common.open()?;
-                let info = bundles.put(&put.one.bundle, &put.parts()?, now())?;
-                put.one.common.confirm(out, &info)
+                let parts = put.parts()?;
+                put.one.put_in_force(&put.one.common.open()?, parts, out)
             }
             Command::List(common) => {
-                let (bundles, _) = common.open()?;
+                let Node { bundles, .. } = common.open()?;
                 let all = bundles.all()?.iter().map(|id| bundles.show(id)).collect::<Result<Vec<_>, _>>()?;
                 if common.json {
                     let all: Vec<Value> = all.iter().map(|info| to_json(info, now())).collect();
@@ -125,19 +127,23 @@ impl Arguments {
                 Ok(())
             }
             Command::Show(one) => {
-                let (bundles, _) = one.common.open()?;
+                let Node { bundles, .. } = one.common.open()?;
                 one.common.say(out, &bundles.show(&one.bundle)?)
             }
             Command::Delete(one) => {
-                let (bundles, config) = one.common.open()?;
-                bundles.delete(&one.bundle, config.users_of(&one.bundle))?;
+                let Node { bundles, config, broker } = one.common.open()?;
+                let mut users = config.users_of(&one.bundle);
+                let running: Option<Vec<String>> =
+                    broker.ask_if_running(Request::BundleUsers { bundle: one.bundle.to_string() })?;
+                users.extend(running.into_iter().flatten().map(|user| format!("{user} of the running broker")));
+                bundles.delete(&one.bundle, users)?;
                 if one.common.json {
                     return write_json(out, &json!({ "deleted": one.bundle.to_string() }));
                 }
                 Ok(writeln!(out, "deleted {}", one.bundle)?)
             }
             Command::Versions(one) => {
-                let (bundles, _) = one.common.open()?;
+                let Node { bundles, .. } = one.common.open()?;
                 let versions = bundles.versions(&one.bundle)?;
                 if one.common.json {
                     let versions = versions.iter().map(|version| {
@@ -152,18 +158,51 @@ impl Arguments {
                 Ok(())
             }
             Command::Restore(Restore { one, version }) => {
-                let (bundles, _) = one.common.open()?;
-                let info = bundles.restore(&one.bundle, version, now())?;
-                one.common.confirm(out, &info)
+                let node = one.common.open()?;
+                let parts = node.bundles.version(&one.bundle, version)?;
+                one.put_in_force(&node, parts, out)
             }
         }
     }
 }
 
+/// The node whose bundles they are, with the broker that may run.
+struct Node {
+    bundles: Bundles,
+    config: Config,
+    broker: Client,
+}
+
+impl One {
+    /// Puts a version in force that every listener can do with: those of the configuration, which a start would open, and those that run,
+    /// which may be others.
+    fn put_in_force(&self, node: &Node, parts: Parts, out: &mut impl Write) -> Result<(), CertsError> {
+        let candidate = Arc::new(Candidate { id: self.bundle.clone(), parts });
+        let unfit = |mistakes| BundleError::Unfit { id: self.bundle.clone(), mistakes };
+        let fits = || {
+            let mistakes = mistakes_of_listeners(&node.config, &candidate);
+            if !mistakes.is_empty() {
+                return Err(unfit(mistakes.iter().map(ToString::to_string).collect()).into());
+            }
+            let request = Request::BundleTry { bundle: self.bundle.to_string() };
+            match node.broker.ask_if_running::<Vec<String>>(request)? {
+                Some(mistakes) if !mistakes.is_empty() => {
+                    let running = mistakes.iter().map(|mistake| format!("the running broker: {mistake}"));
+                    Err(unfit(running.collect()).into())
+                }
+                _ => Ok(()),
+            }
+        };
+        let info = node.bundles.put_if::<CertsError>(&self.bundle, &candidate.parts, now(), fits)?;
+        self.common.confirm(out, &info)
+    }
+}
+
 impl Common {
-    fn open(&self) -> Result<(Bundles, Config), CertsError> {
+    fn open(&self) -> Result<Node, CertsError> {
         let config = Config::load(Some(&self.config), std::env::vars())?;
-        Ok((Bundles::in_data_dir(&config.node.data_dir), config))
+        let data_dir = &config.node.data_dir;
+        Ok(Node { bundles: Bundles::in_data_dir(data_dir), broker: Client::new(data_dir), config })
     }
 
     /// Says what is in force now, a line for each certificate; `show` says all of it.

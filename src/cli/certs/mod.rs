@@ -24,6 +24,7 @@ use gm_tls::pki::{AlternativeNames, PkiError, Subject};
 use crate::bundle::BundleError;
 use crate::config::ConfigErrors;
 use crate::dev_certs::{self, DevelopmentError};
+use crate::operator::ClientError;
 
 pub(super) use describe::utc;
 
@@ -89,6 +90,8 @@ pub enum CertsError {
     Development(#[from] DevelopmentError),
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Broker(#[from] ClientError),
     #[error(transparent)]
     Configuration(#[from] ConfigErrors),
     #[error("cannot write to standard output")]

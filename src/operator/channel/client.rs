@@ -48,6 +48,20 @@ impl Client {
         Client { path: socket_path(data_dir) }
     }
 
+    /// As [`ask`](Self::ask); `None` where no broker runs.
+    ///
+    /// # Errors
+    /// A broker may run and does not answer, or it refuses.
+    pub fn ask_if_running<T: DeserializeOwned>(&self, request: Request) -> Result<Option<T>, ClientError> {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        match self.ask(request) {
+            Err(ClientError::Unreachable { cause, .. }) if matches!(cause.kind(), NotFound | ConnectionRefused) => {
+                Ok(None)
+            }
+            answered => answered.map(Some),
+        }
+    }
+
     /// Sends a request and waits for the answer.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! [`ListenerMetrics`]. What happens once for each connection may take a short lock. Labels are names from this
 //! program, never a peer's words, so the number of series is bounded.
 
+mod alarms;
 mod authorization;
 mod certificates;
 mod handshakes;
@@ -29,6 +30,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use alarms::AlarmCounters;
 pub use authorization::{AuthorizationCounters, Checked};
 pub use certificates::{Certificates, EXPIRY_DAYS, Expiry};
 pub use handshakes::Failed;
@@ -61,6 +63,7 @@ pub struct Metrics {
     pub retained_refused: AtomicU64,
     pub store: StoreMetrics,
     pub operations: Operations,
+    pub alarms: AlarmCounters,
     route_cache_hits: AtomicU64,
     route_cache_misses: AtomicU64,
     dropped_session_ended: AtomicU64,
@@ -362,6 +365,7 @@ impl Collector for Scrape {
         self.encode_broker(&mut encoder)?;
         encode_store(&mut encoder, &self.metrics.store)?;
         self.metrics.operations.encode(&mut encoder)?;
+        self.metrics.alarms.encode(&mut encoder)?;
         encode_traffic(&mut encoder, &listeners)?;
         authorization::encode(&mut encoder, &listeners)?;
         encode_connections(&mut encoder, &listeners)?;

@@ -237,9 +237,10 @@ impl Server {
         helpers.spawn(Arc::clone(&revocation).run());
         let metrics_bind = config.metrics.enable.then_some(config.metrics.bind);
         let all = opened.iter().map(|(listener, ..)| Arc::clone(listener)).collect();
-        let operator = Arc::new(Operator::new(source, all, auth, Arc::clone(&broker), revocation, metrics_bind));
+        let operator =
+            Arc::new(Operator::new(source, all, auth, Arc::clone(&broker), revocation, metrics_bind, config.node.name));
         helpers.spawn(Arc::clone(&operator).watch(stopped.clone()));
-        helpers.spawn(Arc::clone(&operator).watch_expiry(stopped.clone()));
+        helpers.spawn(Arc::clone(&operator).watch_alarms(stopped.clone()));
         let mut listeners = JoinSet::new();
         let mut addresses = Vec::new();
         for (listener, socket, address) in opened {

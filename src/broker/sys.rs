@@ -1,6 +1,6 @@
 //! `$SYS/broker/…`: what the broker tells about itself, under the names that mosquitto gave these topics.
 //!
-//! Values are made when somebody listens or subscribes, and never otherwise. They are kept apart from clients' retained messages.
+//! `$SYS/brokers/…` is for events, under the names of EMQX. Values are made when somebody listens or subscribes, and never otherwise. They are kept apart from clients' retained messages.
 
 use super::{Broker, Changes, PublishOptions, Publisher};
 use crate::router::{Retained, RetainedLimits, Stored};
@@ -83,6 +83,21 @@ impl Broker {
             tokio::time::sleep(every).await;
             self.publish_sys();
         }
+    }
+
+    /// Tells those who subscribed to this topic of `$SYS` what has happened, in JSON. It is not retained.
+    pub fn tell(&self, topic: ByteString, payload: Bytes) {
+        let route = self.router.route(&topic);
+        if route.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let content_type = Some(ByteString::from_static("application/json"));
+        let properties = PublishProperties { content_type, ..PublishProperties::default() };
+        let message = Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, properties, now));
+        let how = PublishOptions { retain: false, deliver_anyway: true, inbound: None };
+        let mut changes = Changes::new(self.store.as_deref());
+        self.publish_on(&route, &mut Publisher::new(0, now), message, how, &mut changes);
     }
 
     /// Makes sure that a new subscription finds values that are not old.

@@ -1,6 +1,7 @@
 //! `shangmq ctl`: asks the broker that runs on this machine, by the socket in its data directory.
 
 mod acl;
+mod alarms;
 mod ban;
 mod user;
 
@@ -44,6 +45,8 @@ enum Command {
         #[command(subcommand)]
         change: Option<CrlChange>,
     },
+    /// List the alarms that are raised, and the last that are over.
+    Alarms,
     /// List, add and lift bans of client ids, user names and addresses.
     #[command(subcommand)]
     Ban(ban::BanCommand),
@@ -78,6 +81,10 @@ impl Arguments {
             },
             Command::Certs => match client.ask::<Vec<CertificateReport>>(Request::Certs) {
                 Ok(found) => return done(certificates(&found, self.json, out)),
+                Err(refused) => refused,
+            },
+            Command::Alarms => match client.ask(Request::Alarms) {
+                Ok(found) => return done(alarms::list(&found, self.json, out)),
                 Err(refused) => refused,
             },
             Command::Crl { change } => {

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::section::{Place, Section};
-use super::value::{Bind, Choice, Secret, Word};
+use super::tree::Value;
+use super::value::{Bind, Choice, FromValue, Problem, Secret, Word};
 
 /// As in EMQX.
 const TICKETS_SEED: &str = "tls_stateless_tickets_seed";
@@ -12,6 +13,8 @@ const TICKETS_SEED: &str = "tls_stateless_tickets_seed";
 /// `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
+    /// What messages call it: a level of `$SYS/brokers/NAME/…`.
+    pub name: String,
     /// Directory of everything durable; made at start if its parent exists.
     pub data_dir: PathBuf,
     /// Whether a crash may write the memory of the process, keys and messages with it, to a file.
@@ -26,6 +29,7 @@ pub struct NodeConfig {
 
 impl NodeConfig {
     pub(super) fn read(mut section: Section<'_>) -> NodeConfig {
+        let name = section.read("name", NodeName("shangmq".to_owned())).0;
         let data_dir = match section.file("data_dir") {
             Some(file) => file.path().to_owned(),
             None => section.default_path("data"),
@@ -35,7 +39,25 @@ impl NodeConfig {
         let tickets_seed_place = section.place_of(TICKETS_SEED);
         let core_dumps = section.read("core_dumps", false);
         section.finish();
-        NodeConfig { data_dir, core_dumps, tickets_seed, tickets_seed_place, data_dir_place }
+        NodeConfig { name, data_dir, core_dumps, tickets_seed, tickets_seed_place, data_dir_place }
+    }
+}
+
+/// Longest name of a node, in bytes.
+const MAX_NODE_NAME: usize = 128;
+
+/// A name that is one level of a topic.
+struct NodeName(String);
+
+impl FromValue for NodeName {
+    fn from_value(value: &Value) -> Result<NodeName, Problem> {
+        let name = String::from_value(value)?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | ':');
+        if (1..=MAX_NODE_NAME).contains(&name.len()) && name.chars().all(fits) {
+            return Ok(NodeName(name));
+        }
+        Err(Problem::new(format!("not 1 to {MAX_NODE_NAME} letters, digits, `-`, `_`, `.`, `@` and `:`"))
+            .suggest("write \"shangmq-1\" or \"shangmq@192.0.2.1\""))
     }
 }
 

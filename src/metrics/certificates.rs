@@ -20,13 +20,22 @@ pub struct Expiry {
     pub not_after: i64,
 }
 
+impl Expiry {
+    fn names(&self) -> (&str, &str, &str) {
+        (self.protocol, self.usage, &self.file)
+    }
+}
+
 /// The certificates that a listener shows now.
 #[derive(Debug, Default)]
 pub struct Certificates(Mutex<Vec<Expiry>>);
 
 impl Certificates {
-    /// These are shown from here on, and no others.
-    pub fn set(&self, shown: Vec<Expiry>) {
+    /// These are shown from here on, and no others. Of several under the same names, as in the configuration itself, it is the first to
+    /// expire: a series is there once.
+    pub fn set(&self, mut shown: Vec<Expiry>) {
+        shown.sort_by(|one, other| one.names().cmp(&other.names()).then(one.not_after.cmp(&other.not_after)));
+        shown.dedup_by(|later, first| later.names() == first.names());
         *self.0.lock() = shown;
     }
 }

@@ -49,6 +49,8 @@ pub enum Request {
     Reload,
     /// Lists the certificates that clients are shown.
     Certs,
+    /// Lists the alarms that are raised, and the last that are over.
+    Alarms,
     /// Asks which listeners use a bundle.
     BundleUsers { bundle: String },
     /// Asks what the listeners would find wrong with the version of a bundle that is about to be put in force.
@@ -217,6 +219,7 @@ async fn answer(line: &[u8], operator: &Arc<Operator>, data_dir: &Arc<Path>) -> 
             },
         },
         Ok(Request::Certs) => Response::of(&operator.certificates(now())),
+        Ok(Request::Alarms) => Response::of(&operator.alarms()),
         Ok(Request::BundleUsers { bundle }) => match bundle.parse() {
             Ok(id) => Response::of(&operator.users_of_bundle(&id)),
             Err(bad) => Response::refusal(BadName::to_string(&bad)),

@@ -1,15 +1,17 @@
 //! What an operator does to a running broker, as one service: signals, the watch of files and the admin socket call it, and whatever
 //! serves operators later calls it too. Nothing here knows how it was called.
 
+mod alarms;
 mod bans;
 mod bundles;
 mod certificates;
 mod channel;
-mod expiry;
+mod conditions;
 mod reload;
 mod users;
 mod watch;
 
+pub use alarms::{Alarm, AlarmKind, AlarmList};
 pub use bans::{BanChange, BanList, BanReport, Banned};
 pub use certificates::CertificateReport;
 pub use channel::{Channel, ChannelError, Client, ClientError, Request, SOCKET, socket_path};
@@ -38,7 +40,11 @@ pub struct Operator {
     metrics_bind: Option<SocketAddr>,
     /// Held by the reload that runs: two at once could each put half of theirs in force.
     reloading: Mutex<()>,
-    expiries: Mutex<expiry::Expiries>,
+    alarms: Mutex<alarms::Alarms>,
+    /// Why the last reload was refused, if it was.
+    refused: Mutex<Vec<String>>,
+    /// What messages call this node.
+    node: String,
 }
 
 impl Operator {
@@ -49,6 +55,7 @@ impl Operator {
         broker: Arc<Broker>,
         revocation: Arc<Revocation>,
         metrics_bind: Option<SocketAddr>,
+        node: String,
     ) -> Operator {
         let metrics = Arc::clone(broker.metrics());
         Operator {
@@ -60,7 +67,9 @@ impl Operator {
             revocation,
             metrics_bind,
             reloading: Mutex::new(()),
-            expiries: Mutex::default(),
+            alarms: Mutex::default(),
+            refused: Mutex::default(),
+            node,
         }
     }
 

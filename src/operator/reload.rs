@@ -106,7 +106,8 @@ impl Operator {
             Ok(plan) => {
                 let outcome = self.put_in_force(plan);
                 self.metrics.operations.reloaded(extent, true);
-                self.say_what_expires(now());
+                self.refused.lock().clear();
+                self.look_for_alarms(now());
                 for warning in &outcome.warnings {
                     warn!("{warning}");
                 }
@@ -128,6 +129,8 @@ impl Operator {
                 for cause in errors.as_slice() {
                     error!(trigger, %cause, "reload refused; everything stays as it was, correct the mistake and reload again");
                 }
+                *self.refused.lock() = errors.as_slice().iter().map(ToString::to_string).collect();
+                self.look_for_alarms(now());
                 Err(errors)
             }
         }

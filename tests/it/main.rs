@@ -12,6 +12,7 @@
 
 mod access;
 mod addresses;
+mod alarms;
 mod bans_by_hand;
 mod bench;
 mod broker;
@@ -57,6 +58,7 @@ mod resumed;
 mod retained;
 mod revocation;
 mod routing;
+mod scrape;
 mod sessions;
 mod shared;
 mod simulated;

@@ -121,10 +121,14 @@ impl Identity {
                 Owner::new(mount, &format!("certificate {name} of {}", certificate.issuer))
             }
             (None, None, Some(name), _) => Owner::new(mount, &format!("certificate {name} seen by a proxy")),
-            (None, None, None, Some(identity)) => Owner::new(mount, &format!("pre-shared key of {identity}")),
+            (None, None, None, Some(identity)) => Owner::new(mount, &key_of(identity)),
             (None, None, None, None) => Owner::new(mount, ""),
         }
     }
+}
+
+fn key_of(identity: &str) -> String {
+    format!("pre-shared key of {identity}")
 }
 
 /// A digest of the alternative names in one order, or of the certificate if there are none.
@@ -170,6 +174,11 @@ impl Owner {
     /// Whether it is the user of this verified name.
     pub fn is_user(&self, username: &str) -> bool {
         self.parts().1.strip_prefix("user ") == Some(username)
+    }
+
+    /// Whether it is the holder of this pre-shared key.
+    pub fn is_key(&self, identity: &str) -> bool {
+        self.parts().1 == key_of(identity)
     }
 
     /// Whether something vouched for it.

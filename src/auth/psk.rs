@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::check_name;
+use super::psk_file::NewKeys;
 
 /// Identities of a broker.
 pub const MAX_IDENTITIES: usize = 1_000_000;
@@ -33,6 +34,10 @@ pub enum PskFileError {
     Stranger { path: PathBuf, owner: u32 },
     #[error("{}:{line}: {problem}", path.display())]
     Line { path: PathBuf, line: usize, problem: PskProblem },
+    #[error("`{}`: {problem}", identity.escape_default())]
+    Entry { identity: String, problem: PskProblem },
+    #[error("{}: more than {MAX_IDENTITIES} identities", path.display())]
+    Full { path: PathBuf },
 }
 
 /// What is wrong with an identity or its key. The key is never repeated.
@@ -50,7 +55,7 @@ pub enum PskProblem {
     TooMany,
 }
 
-type Keys = HashMap<Box<str>, Zeroizing<Vec<u8>>>;
+pub(super) type Keys = HashMap<Box<str>, Zeroizing<Vec<u8>>>;
 
 /// The keys of a broker.
 #[derive(Default)]
@@ -89,6 +94,12 @@ impl PskStore {
         }
         keys.insert(identity, key);
         Ok(())
+    }
+
+    /// Adds all of these, or gives them these keys. Whoever stores them has counted them.
+    pub(crate) fn put(&self, new: &NewKeys) {
+        let mut keys = self.keys.write();
+        keys.extend(new.0.iter().map(|(identity, key)| (identity.clone(), key.clone())));
     }
 
     /// Removes an identity; whether it was there.
@@ -130,7 +141,7 @@ impl fmt::Debug for PskStore {
     }
 }
 
-fn entry(identity: &str, hex_key: &str) -> Result<(Box<str>, Zeroizing<Vec<u8>>), PskProblem> {
+pub(super) fn entry(identity: &str, hex_key: &str) -> Result<(Box<str>, Zeroizing<Vec<u8>>), PskProblem> {
     let fits = (1..=MAX_IDENTITY_BYTES).contains(&identity.len());
     if !fits || identity.contains(':') || identity.trim() != identity || check_name(identity).is_err() {
         return Err(PskProblem::Identity);
@@ -143,7 +154,7 @@ fn entry(identity: &str, hex_key: &str) -> Result<(Box<str>, Zeroizing<Vec<u8>>)
     Ok((identity.into(), key))
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Keys, PskFileError> {
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Keys, PskFileError> {
     let mut keys = Keys::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         parse_line(line, &mut keys).map_err(|problem| PskFileError::Line {
@@ -172,7 +183,7 @@ fn parse_line(line: &[u8], keys: &mut Keys) -> Result<(), PskProblem> {
     }
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PskFileError> {
+pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PskFileError> {
     let failed = |error| PskFileError::Io { path: path.to_owned(), error };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;

@@ -208,6 +208,16 @@ impl Broker {
         });
     }
 
+    /// Ends the connections of sessions that belong to a pre-shared key, or to the user of that name.
+    pub fn disconnect_key(&self, identity: &str) {
+        self.sessions.for_each_connected(|subscriber| {
+            let owner = subscriber.owner();
+            if owner.is_key(identity) || owner.is_user(identity) {
+                subscriber.kick(ReasonCode::AdministrativeAction);
+            }
+        });
+    }
+
     /// A connection of this client ended by itself: too many such ends ban it for a while.
     pub fn connection_ended(&self, client_id: &ByteString) {
         let Some(flapping) = &self.flapping else { return };

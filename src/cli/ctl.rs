@@ -3,6 +3,7 @@
 mod acl;
 mod alarms;
 mod ban;
+mod psk;
 mod user;
 
 use std::io::{self, Write};
@@ -56,6 +57,8 @@ enum Command {
     /// List, add and remove the rules for topics in the store, which are asked where auth.store.acl is set.
     #[command(subcommand)]
     Acl(acl::AclCommand),
+    /// List, add and remove pre-shared keys, which are never shown.
+    Psk(psk::PskArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +107,10 @@ impl Arguments {
             Command::Acl(command) => {
                 return command.run(&client, self.json, out).map(|()| ExitCode::SUCCESS);
             }
+            Command::Psk(arguments) => match arguments.run(&client, self.json, out) {
+                Ok(written) => return done(written),
+                Err(refused) => refused,
+            },
             Command::Ban(command) => match command.run(&client, self.json, out) {
                 Ok(written) => return done(written),
                 Err(refused) => refused,

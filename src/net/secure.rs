@@ -31,6 +31,7 @@ pub(super) struct Loaded<C> {
     pub(super) served: Vec<Served>,
     /// Every certificate that was read: those shown with their chains, and those trusted.
     pub(super) material: Vec<Arc<[u8]>>,
+    pub(super) keys: Vec<Arc<PskStore>>,
 }
 
 /// Opens every file that `config` names, checks that what belongs together fits, and builds the contexts.
@@ -66,11 +67,12 @@ pub(super) fn load(
     if !errors.is_empty() {
         return Err(errors);
     }
-    let Loaded { contexts, mut served, mut material } = own;
+    let Loaded { contexts, mut served, mut material, mut keys } = own;
     let mut by_name = Vec::with_capacity(named.len());
     for (name, loaded) in named {
         served.extend(loaded.served);
         material.extend(loaded.material);
+        keys.extend(loaded.keys);
         by_name.push((name, loaded.contexts));
     }
     let mut shown: Vec<Served> = Vec::with_capacity(served.len());
@@ -80,7 +82,7 @@ pub(super) fn load(
         }
     }
     let contexts = Sites { default: contexts, by_name, refuse_unknown: config.refuse_unknown_names };
-    Ok(Loaded { contexts, served: shown, material })
+    Ok(Loaded { contexts, served: shown, material, keys })
 }
 
 /// The contexts for clients that ask for one name.
@@ -99,6 +101,7 @@ fn load_site(
         missing: Vec::new(),
         served: Vec::new(),
         material: Vec::new(),
+        keys: Vec::new(),
         status,
         candidate,
     };
@@ -133,8 +136,8 @@ fn load_site(
     let whole = found.errors.is_empty();
     match ServerContexts::new(&options) {
         Ok(contexts) if whole => {
-            let Found { served, material, .. } = found;
-            return Ok(Loaded { contexts, served, material });
+            let Found { served, material, keys, .. } = found;
+            return Ok(Loaded { contexts, served, material, keys });
         }
         Err(ContextError::NothingEnabled) if !whole => {}
         Err(cause) => found.errors.push(in_block(&blocks, &cause)),
@@ -151,6 +154,7 @@ struct Found<'a> {
     missing: Vec<BundleId>,
     served: Vec<Served>,
     material: Vec<Arc<[u8]>>,
+    keys: Vec<Arc<PskStore>>,
     status: Status,
     /// Looked at in the place of what is there.
     candidate: Option<&'a Arc<Candidate>>,
@@ -286,9 +290,10 @@ impl Found<'_> {
 
     /// Pre-shared keys. Their digest stands for them among what was read, so that other keys are noticed.
     fn pre_shared(&mut self, file: &FileRef) -> Option<Arc<dyn PskLookup>> {
-        let keys = self.check(file, PskStore::load(file.path()))?;
+        let keys = Arc::new(self.check(file, PskStore::load(file.path()))?);
         self.material.push(keys.digest().into());
-        Some(Arc::new(keys))
+        self.keys.push(Arc::clone(&keys));
+        Some(keys)
     }
 
     fn chain(&mut self, file: &FileRef) -> Option<CertificateChain> {

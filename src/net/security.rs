@@ -4,6 +4,7 @@
 use super::secure;
 use super::sites::Sites;
 use super::stamp::Stamped;
+use crate::auth::PskStore;
 use crate::bundle::Candidate;
 use crate::config::{ConfigError, TlsConfig};
 use crate::metrics::Expiry;
@@ -25,6 +26,8 @@ pub struct Security {
     /// The certificates that were read, to tell whether others are there now. A key that fits the same certificate is the same key.
     material: Vec<Arc<[u8]>>,
     files: Stamped,
+    /// Pre-shared keys of the contexts, which operators change in place: one for each server name.
+    keys: Vec<Arc<PskStore>>,
 }
 
 /// A certificate that a listener shows.
@@ -82,9 +85,10 @@ impl Security {
     ) -> Result<Security, Vec<ConfigError>> {
         // Before the files are read: one that changes meanwhile has another stamp afterwards, and is read again.
         let files = Stamped::take(config.files());
-        let secure::Loaded { contexts, served, material } = secure::load(config, alpn, revocation, scope, tickets, candidate)?;
+        let secure::Loaded { contexts, served, material, keys } =
+            secure::load(config, alpn, revocation, scope, tickets, candidate)?;
         let (config, revocation) = (config.clone(), Arc::clone(revocation));
-        Ok(Security { config, revocation, contexts: Arc::new(contexts), served, material, files })
+        Ok(Security { config, revocation, contexts: Arc::new(contexts), served, material, files, keys })
     }
 
     /// The certificates shown to clients.
@@ -108,6 +112,11 @@ impl Security {
         self.served.iter().map(expiry).collect()
     }
 
+    /// What the handshakes look pre-shared keys up in.
+    pub fn keys(&self) -> &[Arc<PskStore>] {
+        &self.keys
+    }
+
     pub fn config(&self) -> &TlsConfig {
         &self.config
     }
@@ -116,7 +125,10 @@ impl Security {
     /// sessions of clients that may resume.
     pub(super) fn in_place_of(self, running: &Security) -> (Security, bool) {
         let changed = self.config != running.config || self.material != running.material;
-        let contexts = if changed { self.contexts } else { Arc::clone(&running.contexts) };
-        (Security { contexts, ..self }, changed)
+        if changed {
+            return (self, true);
+        }
+        let (contexts, keys) = (Arc::clone(&running.contexts), running.keys.clone());
+        (Security { contexts, keys, ..self }, false)
     }
 }

@@ -55,6 +55,14 @@ pub enum Request {
     BundleUsers { bundle: String },
     /// Asks what the listeners would find wrong with the version of a bundle that is about to be put in force.
     BundleTry { bundle: String },
+    /// Lists the identities of pre-shared keys, of the listener that is named, or of all when they have the same.
+    PskList { listener: Option<String> },
+    /// Adds an identity with the key that stands in a file, by its absolute path.
+    PskAdd { listener: Option<String>, identity: String, key_file: PathBuf },
+    /// Adds all identities of a file of keys.
+    PskImport { listener: Option<String>, file: PathBuf },
+    /// Removes an identity, and ends its connections where that is asked for.
+    PskRemove { listener: Option<String>, identity: String, disconnect: bool },
     /// Lists revocation lists, OCSP answers and what is stapled, with their states.
     Crl,
     /// Takes a file of revocation lists, by its absolute path, under a name.
@@ -227,6 +235,18 @@ async fn answer(line: &[u8], operator: &Arc<Operator>, data_dir: &Arc<Path>) -> 
         Ok(Request::BundleTry { bundle }) => {
             let data_dir = Arc::clone(data_dir);
             aside(operator, move |operator| operator.try_bundle(&data_dir, &bundle.parse()?)).await
+        }
+        Ok(Request::PskList { listener }) => {
+            aside(operator, move |operator| operator.psk_list(listener.as_deref())).await
+        }
+        Ok(Request::PskAdd { listener, identity, key_file }) => {
+            aside(operator, move |operator| operator.psk_add(listener.as_deref(), &identity, &key_file)).await
+        }
+        Ok(Request::PskImport { listener, file }) => {
+            aside(operator, move |operator| operator.psk_import(listener.as_deref(), &file)).await
+        }
+        Ok(Request::PskRemove { listener, identity, disconnect }) => {
+            aside(operator, move |operator| operator.psk_remove(listener.as_deref(), &identity, disconnect)).await
         }
         Ok(Request::Crl) => Response::of(&operator.revocation().report()),
         Ok(Request::CrlAdd { name, path }) => revoking(operator, move |all| all.upload_file(&name, &path)).await,

@@ -7,6 +7,7 @@ mod bundles;
 mod certificates;
 mod channel;
 mod conditions;
+mod psk;
 mod reload;
 mod users;
 mod watch;
@@ -15,6 +16,7 @@ pub use alarms::{Alarm, AlarmKind, AlarmList};
 pub use bans::{BanChange, BanList, BanReport, Banned};
 pub use certificates::CertificateReport;
 pub use channel::{Channel, ChannelError, Client, ClientError, Request, SOCKET, socket_path};
+pub use psk::{PskChange, PskList, PskRefused};
 pub use reload::{Reloaded, Source, Trigger};
 pub use users::{RulesList, RulesReport, StoredChange, UserList};
 

@@ -52,6 +52,7 @@ mod ocsp;
 mod panics;
 mod password_checks;
 mod posture;
+mod psk;
 mod raw;
 mod reload;
 mod resumed;

@@ -239,6 +239,10 @@ mod record {
             if encrypt {
                 record.resize(record.len() + 16, 0);
             }
+            self.in_place(record)
+        }
+
+        fn in_place(&self, record: &mut Vec<u8>) -> Option<usize> {
             let (length, mut out) = (c_int::try_from(record.len()).unwrap(), 0);
             // SAFETY: the buffer has the length that is passed.
             let done = unsafe {
@@ -336,6 +340,19 @@ mod record {
                 nonces.dedup();
                 assert_eq!(nonces.len(), 8, "{name} by {writer}: a nonce came twice");
             }
+        }
+    }
+
+    /// The number of a record is in its header: a second record would have the nonce of the first.
+    #[test]
+    fn a_header_serves_one_record() {
+        for name in ["SM4-GCM", "SM4-CCM"] {
+            let write = Side::aead(OURS, name, true);
+            let mut record = [&[0; 8][..], &noise(32)].concat();
+            write.aead_record(0, &mut record, true).unwrap();
+            assert_eq!(write.in_place(&mut record.clone()), None, "{name}");
+            record.truncate(40);
+            assert!(write.aead_record(1, &mut record, true).is_some(), "{name}");
         }
     }
 

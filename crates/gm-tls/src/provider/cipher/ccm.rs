@@ -36,7 +36,7 @@ pub(super) struct SmCcm {
     tag_set: bool,
     length: Option<usize>,
     aad: Vec<u8>,
-    /// The header of every record from now on; while there is one, a call takes a whole record.
+    /// The header of the next record, which its nonce comes from; while there is one, a call takes a whole record.
     header: Option<[u8; RECORD_HEADER]>,
 }
 
@@ -140,7 +140,7 @@ impl Context for SmCcm {
     }
 
     fn update(&mut self, data: Data) -> Option<usize> {
-        if let Some(header) = self.header {
+        if let Some(header) = self.header.take() {
             return self.record(header, data);
         }
         self.key.as_ref()?;

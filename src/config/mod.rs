@@ -221,9 +221,10 @@ impl Config {
             let reason = "crypto.gm_only is set, and the metrics endpoint does not encrypt";
             root.error("metrics", reason, Some("bind it to loopback".to_owned()));
         }
-        let mqtt = MqttConfig::read(root.section("mqtt"));
+        let store = StoreConfig::read(root.section("store"));
+        let mqtt = MqttConfig::read(root.section("mqtt"), store.durability);
+        let store = store.with_window(mqtt.max_inflight);
         let retainer = RetainerConfig::read(root.section("retainer"));
-        let store = StoreConfig::read(root.section("store"), mqtt.max_inflight);
         let revocation = RevocationConfig::read(root.section("revocation"));
         let features = Features::read(&mut root);
         let auth = AuthConfig::read(root.section("auth"));

@@ -6,6 +6,7 @@ use mqtt_codec::QoS;
 
 use super::identity::PeerNames;
 use super::section::Section;
+use super::store::Durability;
 use super::value::{ByteSize, Choice, Span, Word};
 
 /// The largest packet there can be: a fixed header of 5 bytes and the largest remaining length, MQTT 5.0 section 1.5.5.
@@ -137,7 +138,7 @@ impl Default for MqttConfig {
 }
 
 impl MqttConfig {
-    pub(super) fn read(mut section: Section<'_>) -> MqttConfig {
+    pub(super) fn read(mut section: Section<'_>, durability: Durability) -> MqttConfig {
         let d = MqttConfig::default();
         let s = &mut section;
         let config = MqttConfig {
@@ -170,7 +171,7 @@ impl MqttConfig {
             server_reference: text(s, "server_reference"),
             redirect_clients: word(s, "redirect_clients", d.redirect_clients),
             shared_subscription_strategy: word(s, "shared_subscription_strategy", d.shared_subscription_strategy),
-            mqueue_priorities: mqueue_priorities(s),
+            mqueue_priorities: mqueue_priorities(s, durability),
             mqueue_default_priority: word(s, "mqueue_default_priority", d.mqueue_default_priority),
             upgrade_qos: s.read("upgrade_qos", d.upgrade_qos),
             ignore_loop_deliver: s.read("ignore_loop_deliver", d.ignore_loop_deliver),
@@ -268,13 +269,23 @@ const MAX_PRIORITIES: usize = 1000;
 const MAX_PROPERTY_LEN: usize = 1024;
 
 /// A table of topics, or `"disabled"` as EMQX writes it.
-fn mqueue_priorities(section: &mut Section<'_>) -> Vec<(String, u8)> {
+fn mqueue_priorities(section: &mut Section<'_>, durability: Durability) -> Vec<(String, u8)> {
     const KEY: &str = "mqueue_priorities";
     if section.is_word(KEY, "disabled") {
         let _: Option<String> = section.optional(KEY);
         return Vec::new();
     }
     let pairs: Vec<(String, u8)> = section.pairs(KEY);
+    if !pairs.is_empty() && durability != Durability::Off {
+        section.error(
+            KEY,
+            "queues that are kept on disk have no priorities: they keep the order in which messages came",
+            Some(
+                "leave it out, or set store.durability = \"off\" and lose the queues of sessions with the process"
+                    .to_owned(),
+            ),
+        );
+    }
     for (topic, priority) in &pairs {
         if mqtt_codec::topic::validate_name(topic).is_err() {
             section.error(KEY, format!("`{}` is not a topic name", topic.escape_default()), None);

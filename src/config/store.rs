@@ -52,7 +52,7 @@ impl Default for StoreConfig {
 }
 
 impl StoreConfig {
-    pub(super) fn read(mut section: Section<'_>, max_inflight: u16) -> StoreConfig {
+    pub(super) fn read(mut section: Section<'_>) -> StoreConfig {
         let d = StoreConfig::default();
         let s = &mut section;
         let config = StoreConfig {
@@ -68,10 +68,37 @@ impl StoreConfig {
             cache_size: size(s, "cache_size", 64 << 20, 1 << 20, 64 << 30),
             retained_cache_size: size(s, "retained_cache_size", 64 << 20, 0, 64 << 30),
             max_pending_bytes: size(s, "max_pending_bytes", 64 << 20, 1 << 20, 16 << 30),
-            // Acknowledged deliveries whose deletion was lost come before those in flight.
-            max_in_flight: u64::from(max_inflight) * 4,
+            max_in_flight: d.max_in_flight,
         };
         section.finish();
         config
+    }
+
+    pub(super) fn with_window(self, max_inflight: u16) -> StoreConfig {
+        // Acknowledged deliveries whose deletion was lost come before those in flight.
+        StoreConfig { max_in_flight: u64::from(max_inflight) * 4, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use std::path::Path;
+
+    #[test]
+    fn queues_on_disk_have_no_priorities() {
+        let parse = |durability: &str| {
+            let store =
+                format!("[store]\ndurability = \"{durability}\"\n[mqtt]\nmqueue_priorities = {{ \"alarm\" = 9 }}\n");
+            let text = format!("{store}[listeners.tcp.default]\nbind = \"127.0.0.1:1883\"\n");
+            Config::parse(Path::new("t.toml"), &text, [])
+        };
+        assert!(parse("off").is_ok());
+        for durability in ["always", "interval"] {
+            let found = parse(durability).unwrap_err().to_string();
+            for words in ["t.toml:4:", "mqtt.mqueue_priorities", "store.durability = \"off\""] {
+                assert!(found.contains(words), "{found}");
+            }
+        }
     }
 }

@@ -31,6 +31,9 @@ pub(super) struct ClientArguments {
     /// Seconds between signs of life; 0 for none
     #[arg(short, long = "keepalive", default_value_t = 60, value_name = "SECS", help_heading = "Session")]
     keep_alive: u16,
+    /// Seconds that sessions outlive their connections, as a durable subscriber's do; needs -V 5
+    #[arg(long, default_value_t = 0, value_name = "SECS", help_heading = "Session")]
+    session_expiry: u32,
     /// Threads [default: one for each processor]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
@@ -49,6 +52,8 @@ pub(super) struct ClientArguments {
 pub(super) enum OptionsError {
     #[error("MQTT before version 5 allows no password without a user name: give -u, or -V 5")]
     PasswordWithoutUser,
+    #[error("MQTT before version 5 has no session expiry: give -V 5")]
+    ExpiryWithoutVersion5,
     #[error(
         "{needed} file descriptors are needed and this process may have {limit}: raise the hard limit (ulimit -Hn, LimitNOFILE= of a systemd service) or use fewer connections"
     )]
@@ -68,12 +73,16 @@ impl ClientArguments {
         if password.is_some() && username.is_none() && !self.version.is_v5() {
             return Err(OptionsError::PasswordWithoutUser.into());
         }
+        if self.session_expiry > 0 && !self.version.is_v5() {
+            return Err(OptionsError::ExpiryWithoutVersion5.into());
+        }
         Ok(Target {
             endpoint,
             version: self.version,
             username: username.map(ByteString::from),
             password: password.map(|text| Secret::from(Bytes::copy_from_slice(text.expose().as_bytes()))),
             keep_alive_secs: self.keep_alive,
+            session_expiry_secs: self.session_expiry,
         })
     }
 }

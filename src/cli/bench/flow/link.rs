@@ -40,6 +40,8 @@ pub(in crate::cli::bench) struct Target {
     pub username: Option<ByteString>,
     pub password: Option<Secret>,
     pub keep_alive_secs: u16,
+    /// How long sessions outlive their connections.
+    pub session_expiry_secs: u32,
 }
 
 /// A connection whose CONNECT was accepted.
@@ -132,11 +134,12 @@ impl Target {
             unflushed: false,
             ping: None,
         };
+        let expiry = Some(self.session_expiry_secs).filter(|secs| *secs > 0);
         let connect = Connect {
             version: self.version,
             clean_start: true,
             keep_alive_secs: self.keep_alive_secs,
-            properties: ConnectProperties::default(),
+            properties: ConnectProperties { session_expiry_interval: expiry, ..ConnectProperties::default() },
             client_id,
             will: None,
             username: self.username.clone(),

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 
+use shangmq::dev_certs::{CertKey, DevCerts};
+use shangmq::metrics::Failed;
 use testkit::{QoS, Transport};
 
-use crate::broker::{Secured, Setup, certificates};
+use crate::broker::{Secured, Setup, certificates, eventually};
 
 /// Publishes to a broker while this test's runtime serves it.
 async fn publish(address: SocketAddr, arguments: &[&str]) -> Output {
@@ -91,4 +93,59 @@ async fn it_is_said_whose_certificate_is_not_trusted() {
         let wanted = format!("the server does not trust the client certificate (--cert {cert}): ");
         assert!(said.contains(&wanted) && said.contains("alert 48 (unknown_ca)"), "{protocol}: {said}");
     }
+}
+
+/// The row of docs/tls.md that has what a client is told, and the word by which the broker counts it.
+fn documented(told: &str, word: &str) -> bool {
+    let rows = include_str!("../../docs/tls.md").lines().filter(|line| line.starts_with("| "));
+    rows.map(|row| row.replace('`', ""))
+        .any(|row| row.contains(told) && row.split(['|', ',', ';', ' ']).any(|one| one == word))
+}
+
+// An operator reads the one side, and the client's user the other.
+#[tokio::test]
+async fn both_sides_of_a_refusal_are_as_documented() {
+    let certificates = certificates();
+    let expired = tempfile::tempdir().unwrap();
+    // 2015-01-01.
+    let expired = DevCerts::ensure(expired.path(), 1_420_070_400).unwrap();
+    let secured =
+        Secured { other_ca: Some(expired.ca_bundle()), protocols: vec!["tls", "rfc8998"], ..Secured::mutual() };
+    let broker = Setup::new().secured().secured_by(secured).start().await;
+    let address = broker.address(Transport::Tls13);
+    let (ours, theirs) = (certificates.ca_bundle(), expired.ca_bundle());
+    let (ours, theirs) = (["--cafile", ours.to_str().unwrap()], ["--cafile", theirs.to_str().unwrap()]);
+    let shown = |files: &CertKey| [&files.cert, &files.key].map(|path| path.to_str().unwrap().to_owned());
+    let [old_cert, old_key] = shown(&expired.client_ecdsa());
+    let [cert, key] = shown(&certificates.client_ecdsa());
+    let (old, new) = (["--cert", &old_cert, "--key", &old_key], ["--cert", &cert, "--key", &key]);
+    for protocol in ["tls1.2", "tls1.3"] {
+        for (arguments, told, word) in [
+            (&ours[..], "the server asks for a client certificate", "no_certificate"),
+            (&[&ours[..], &new].concat(), "the server does not trust the client certificate", "unknown_ca"),
+            (&[&ours[..], &old].concat(), "has expired", "expired"),
+            (&theirs, "the server's certificate does not lead to any CA in --cafile", "alert_unknown_ca"),
+            (
+                &[&ours[..], &["--sni", "other"]].concat(),
+                "the server's certificate is for another name",
+                "alert_bad_certificate",
+            ),
+        ] {
+            let offered = protocol;
+            let count = || broker.counters("ssl").failed_handshakes(Failed { protocol: "tls", offered, reason: word });
+            let before = count();
+            let mut line = vec!["--protocol", protocol];
+            if !arguments.contains(&"--sni") {
+                line.extend(["--sni", "localhost"]);
+            }
+            let refused = publish(address, &[&line, arguments].concat()).await;
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && said.contains(told), "{protocol} {word}: {said}");
+            eventually(word, || count() == before + 1).await;
+            assert!(documented(told, word), "docs/tls.md has no row of {told} and {word}");
+        }
+    }
+    let said = refusal(address, "tlcp", &ours).await;
+    let told = "the server refuses TLCP, or has none of the offered cipher suites";
+    assert!(said.contains(told), "{said}");
 }

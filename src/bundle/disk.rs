@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -408,11 +408,24 @@ impl Bundles {
     /// Keeps two programs from changing bundles at once, for as long as it is held.
     fn lock(&self) -> Result<File, BundleError> {
         let path = self.root.join("lock");
+        if let Some(data_dir) = self.root.parent()
+            && let Ok(metadata) = data_dir.metadata()
+        {
+            check_user(rustix::process::geteuid().as_raw(), metadata.uid(), data_dir)?;
+        }
         make_directory(&self.root).map_err(failed(&self.root))?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(failed(&path))?;
         file.lock().map_err(failed(&path))?;
         Ok(file)
+    }
+}
+
+/// What root makes in the directory of another user, that user's broker could not read.
+pub(super) fn check_user(user: u32, owner: u32, data_dir: &Path) -> Result<(), BundleError> {
+    match (user, owner) {
+        (0, 1..) => Err(BundleError::OtherUser { path: data_dir.to_owned(), owner }),
+        _ => Ok(()),
     }
 }
 

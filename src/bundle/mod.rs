@@ -149,6 +149,11 @@ pub enum BundleError {
     Damaged { path: PathBuf, reason: String },
     #[error("{}: {reason}", path.display())]
     NodeKey { path: PathBuf, reason: String },
+    #[error(
+        "{}: belongs to user {owner}, whose broker could not read what root puts there; run this as that user, for instance with `sudo -u`",
+        path.display()
+    )]
+    OtherUser { path: PathBuf, owner: u32 },
     #[error("the cryptographic library failed: {0}")]
     Library(String),
 }

@@ -276,3 +276,12 @@ fn names_stay_below_their_directory() {
         assert_eq!(good.parse::<BundleId>().unwrap().to_string(), good);
     }
 }
+
+#[test]
+fn root_puts_nothing_into_the_directory_of_another_user() {
+    let refused = super::disk::check_user(0, 1000, Path::new("data")).unwrap_err().to_string();
+    assert!(refused.contains("data: belongs to user 1000") && refused.contains("sudo -u"), "{refused}");
+    for (user, owner) in [(0, 0), (1000, 1000), (1000, 0)] {
+        super::disk::check_user(user, owner, Path::new("data")).unwrap();
+    }
+}

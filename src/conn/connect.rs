@@ -138,6 +138,7 @@ impl AwaitAuth {
         let AwaitAuth { io, context, input, connect, deadline } = &mut *self;
         let connect = &*connect;
         let config = context.broker.config();
+        let ended = context.auth.stored_users().times_ended();
         let known = Known::of(context)?;
         let chosen = known.client_id.as_ref().unwrap_or(&connect.client_id);
         // [MQTT-3.1.3-8]
@@ -211,6 +212,15 @@ impl AwaitAuth {
             rights,
         };
         let mut opened = broker.open(request).await?;
+        // Whoever was banned or ended since the checks above, while an older connection let go of the session, had none to be ended.
+        let username = access.rights().identity().username.as_ref();
+        let was_ended = username.is_some_and(|name| self.context.auth.stored_users().was_ended(name, ended));
+        let is_banned = broker.is_banned(&client_id, username, self.context.remote.ip());
+        if was_ended || is_banned {
+            opened.lease.forget_will();
+            let reason = if is_banned { ReasonCode::Banned } else { ReasonCode::NotAuthorized };
+            return Err(Close::Refused(reason, "banned, or ended by an operator, while it was let in"));
+        }
         // Rights may have been withdrawn while the client was away, and the identity may have others than the last.
         if opened.present {
             let inherited = opened.lease.is_inherited();

@@ -89,7 +89,7 @@ impl SimulatedBroker {
         &self.broker
     }
 
-    pub fn auth(&self) -> &Auth {
+    pub fn auth(&self) -> &Arc<Auth> {
         &self.auth
     }
 

@@ -1,21 +1,27 @@
 //! Users and rules in the store, as operators change them while the broker runs, over kills and a disk that holds its syncs.
 
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use shangmq::auth::acl::{Permit, RuleAction};
 use shangmq::auth::{RulesFor, WrittenRule};
+use shangmq::broker::{Ban, Subject};
 use shangmq::config::Config;
 use testkit::{
     AckExt, AnyStream, BrokerProcess, Client, ConnectExt, PublishExt, ReasonCode, connect, puback, publish, suback,
     subscribe, will,
 };
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::access::{HASH, PASSWORD, user, with_users};
 use crate::broker::Setup;
-use crate::simulated::SimulatedBroker;
+use crate::simulated::{Pipe, SimulatedBroker};
 use crate::stored::StoredBroker;
 
 /// Another hash, of RFC 7677.
@@ -208,6 +214,59 @@ fn users_and_rules_of_a_store_that_there_is_not_are_a_mistake_in_the_configurati
 
 fn rule(permit: Permit, action: RuleAction, topic: &str) -> WrittenRule {
     WrittenRule { permit, action, topic: topic.to_owned(), qos: None, retain: None }
+}
+
+/// The broker's end of a pipe that does something when the broker sends DISCONNECT.
+struct OnDisconnect<F> {
+    inner: Pipe,
+    act: F,
+}
+
+impl<F: Unpin> AsyncRead for OnDisconnect<F> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+    }
+}
+
+impl<F: FnMut() + Unpin> AsyncWrite for OnDisconnect<F> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if buf.first() == Some(&0xe0) {
+            (this.act)();
+        }
+        Pin::new(&mut this.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+// Its password was checked before, and it had no connection yet that could be ended.
+#[tokio::test]
+async fn a_user_that_is_removed_or_banned_while_a_session_is_taken_over_does_not_get_it() {
+    for ban in [false, true] {
+        let broker = SimulatedBroker::start(Setup::new().auth("[auth.store]\nusers = true"));
+        broker.auth().stored_users().add("ada", HASH.parse().unwrap()).unwrap();
+        let (auth, core) = (Arc::clone(broker.auth()), Arc::clone(broker.broker()));
+        let act = move || {
+            if ban {
+                core.ban(Subject::Username("ada".into()), Ban { until: None, reason: String::new() }).unwrap();
+            } else if auth.stored_users().remove("ada") {
+                auth.stored_users().end("ada");
+                core.disconnect_user("ada");
+            }
+        };
+        let (mut old, _task) = broker.open_through(|inner| OnDisconnect { inner, act });
+        old.connect(user("c", "ada")).await;
+        let reason = if ban { ReasonCode::Banned } else { ReasonCode::NotAuthorized };
+        broker.open().expect_refusal(user("c", "ada"), reason).await;
+        old.expect_disconnect(ReasonCode::SessionTakenOver).await;
+    }
 }
 
 /// A broker without an ACL file whose store has these rules for everyone.

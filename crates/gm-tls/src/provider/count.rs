@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Digest,
+    /// HMAC with SM3.
     Mac,
+    /// The pseudorandom function of TLCP.
+    Prf,
     Gcm,
     Ccm,
     Cbc,

@@ -2,7 +2,7 @@
 //! and the fence that no panic gets over.
 
 use std::{
-    ffi::{c_char, c_int, c_uint, c_void},
+    ffi::{CStr, c_char, c_int, c_uint, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -56,6 +56,9 @@ pub(super) type ProviderInit = unsafe extern "C" fn(
 pub(super) type Fetch =
     unsafe extern "C" fn(library: *mut c_void, name: *const c_char, properties: *const c_char) -> *mut c_void;
 
+/// Whose what this provider does not do is.
+pub(super) const THEIRS: &CStr = c"provider=default";
+
 unsafe extern "C" {
     pub(super) fn OSSL_PROVIDER_add_builtin(library: *mut c_void, name: *const c_char, init: ProviderInit) -> c_int;
     pub(super) fn OSSL_PROVIDER_load(library: *mut c_void, name: *const c_char) -> *mut c_void;
@@ -81,6 +84,32 @@ unsafe extern "C" {
     pub(super) fn EVP_MAC_fetch(library: *mut c_void, name: *const c_char, properties: *const c_char) -> *mut c_void;
     pub(super) fn EVP_MAC_get0_provider(method: *const c_void) -> *const c_void;
     pub(super) fn EVP_MAC_free(method: *mut c_void);
+    pub(super) fn EVP_MAC_CTX_new(method: *mut c_void) -> *mut c_void;
+    pub(super) fn EVP_MAC_CTX_dup(context: *const c_void) -> *mut c_void;
+    pub(super) fn EVP_MAC_CTX_free(context: *mut c_void);
+    pub(super) fn EVP_MAC_CTX_set_params(context: *mut c_void, params: *const super::param::Param) -> c_int;
+    pub(super) fn EVP_MAC_CTX_get_params(context: *mut c_void, params: *mut super::param::Param) -> c_int;
+    pub(super) fn EVP_MAC_init(
+        context: *mut c_void,
+        key: *const u8,
+        length: usize,
+        params: *const super::param::Param,
+    ) -> c_int;
+    pub(super) fn EVP_MAC_update(context: *mut c_void, data: *const u8, length: usize) -> c_int;
+    pub(super) fn EVP_MAC_final(context: *mut c_void, out: *mut u8, length: *mut usize, size: usize) -> c_int;
+    pub(super) fn EVP_KDF_fetch(library: *mut c_void, name: *const c_char, properties: *const c_char) -> *mut c_void;
+    pub(super) fn EVP_KDF_get0_provider(method: *const c_void) -> *const c_void;
+    pub(super) fn EVP_KDF_free(method: *mut c_void);
+    pub(super) fn EVP_KDF_CTX_new(method: *mut c_void) -> *mut c_void;
+    pub(super) fn EVP_KDF_CTX_dup(context: *const c_void) -> *mut c_void;
+    pub(super) fn EVP_KDF_CTX_free(context: *mut c_void);
+    pub(super) fn EVP_KDF_CTX_set_params(context: *mut c_void, params: *const super::param::Param) -> c_int;
+    pub(super) fn EVP_KDF_derive(
+        context: *mut c_void,
+        key: *mut u8,
+        length: usize,
+        params: *const super::param::Param,
+    ) -> c_int;
     pub(super) fn EVP_CIPHER_fetch(library: *mut c_void, name: *const c_char, properties: *const c_char)
     -> *mut c_void;
     pub(super) fn EVP_CIPHER_get0_provider(method: *const c_void) -> *const c_void;

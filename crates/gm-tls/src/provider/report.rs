@@ -26,7 +26,7 @@ struct Kind {
     free: unsafe extern "C" fn(*mut c_void),
 }
 
-static KINDS: [Kind; 7] = [
+static KINDS: [Kind; 8] = [
     Kind {
         operation: "digest",
         algorithms: &[c"SM3"],
@@ -40,6 +40,13 @@ static KINDS: [Kind; 7] = [
         fetch: ffi::EVP_MAC_fetch,
         provider: ffi::EVP_MAC_get0_provider,
         free: ffi::EVP_MAC_free,
+    },
+    Kind {
+        operation: "key derivation",
+        algorithms: &[c"TLS1-PRF"],
+        fetch: ffi::EVP_KDF_fetch,
+        provider: ffi::EVP_KDF_get0_provider,
+        free: ffi::EVP_KDF_free,
     },
     Kind {
         operation: "cipher",

@@ -1,5 +1,7 @@
 //! Known answers and consistency of pairs, asked of the accelerated provider by name before anything else may use it.
 
+use std::{ffi::CStr, ptr};
+
 use openssl::{cipher::Cipher, cipher_ctx::CipherCtx, md::Md, md_ctx::MdCtx};
 use sm_accel::{
     sm2::{
@@ -10,10 +12,11 @@ use sm_accel::{
     sm4::{Backend as Sm4Backend, Cbc, Ctr, Gcm, Key},
 };
 
-use super::ProviderError;
+use super::{ProviderError, ffi, param::Param};
 
 /// Only the provider under test may answer.
 pub(super) const OURS: &str = "provider=shangmq-accel";
+const C_OURS: &CStr = c"provider=shangmq-accel";
 
 /// Falsifies what a self-test compares, to prove that it would be noticed.
 #[doc(hidden)]
@@ -48,6 +51,8 @@ type Test = (&'static str, fn(mask: u8) -> Option<bool>);
 
 static TESTS: &[Test] = &[
     ("SM3", sm3),
+    ("HMAC-SM3", hmac),
+    ("TLS1-PRF", prf),
     ("SM4-ECB", sm4_ecb),
     ("SM4-CBC", sm4_cbc),
     ("SM4-CTR", sm4_ctr),
@@ -107,6 +112,55 @@ fn digest(message: &[u8]) -> Option<[u8; 32]> {
     context.digest_update(message).ok()?;
     context.digest_final(&mut digest).ok()?;
     Some(digest)
+}
+
+/// As OpenSSL gives it.
+fn hmac(mask: u8) -> Option<bool> {
+    let expected: [u8; 32] = hex("220bf579 ded55539 3f0159f6 6c998778 22a3ecf6 10d15521 54b41d44 b94db3ae")?;
+    let key: [u8; 37] = std::array::from_fn(|at| at as u8 + 1);
+    let (mut code, mut length) = ([0; 32], 0);
+    let params = [Param::with_text(c"digest", c"SM3"), Param::END];
+    // SAFETY: all pointers are live for the calls, with the sizes of their buffers; null is the default library context, and a null
+    // method or context is refused or ignored by each function.
+    let done = unsafe {
+        let method = ffi::EVP_MAC_fetch(ptr::null_mut(), c"HMAC".as_ptr(), C_OURS.as_ptr());
+        let context = ffi::EVP_MAC_CTX_new(method);
+        ffi::EVP_MAC_free(method);
+        let done = !context.is_null()
+            && ffi::EVP_MAC_init(context, key.as_ptr(), key.len(), params.as_ptr()) == 1
+            && ffi::EVP_MAC_update(context, [0xcd; 50].as_ptr(), 50) == 1
+            && ffi::EVP_MAC_final(context, code.as_mut_ptr(), &mut length, code.len()) == 1;
+        ffi::EVP_MAC_CTX_free(context);
+        done
+    };
+    Some(done && length == code.len() && same(&code, &expected, mask))
+}
+
+/// A master secret, as OpenSSL's HMAC with SM3 gives it by the definition of RFC 5246, section 5.
+fn prf(mask: u8) -> Option<bool> {
+    let expected: [u8; 48] = hex(
+        "0136afc1 1c90f0ed e6f4de2d 45a7ab36 f02f9e28 3bbb1d9b 561ab13b a8ce25da 3fc6d735 18d06832 2ad99cbf dc7d4847",
+    )?;
+    let (secret, seed): ([u8; 48], [u8; 64]) = (std::array::from_fn(|at| at as u8), std::array::from_fn(|at| at as u8));
+    let mut found = [0; 48];
+    let params = [
+        Param::with_text(c"digest", c"SM3"),
+        Param::with_octets(c"secret", &secret),
+        Param::with_octets(c"seed", b"master secret"),
+        Param::with_octets(c"seed", &seed),
+        Param::END,
+    ];
+    // SAFETY: as for `hmac`.
+    let done = unsafe {
+        let method = ffi::EVP_KDF_fetch(ptr::null_mut(), c"TLS1-PRF".as_ptr(), C_OURS.as_ptr());
+        let context = ffi::EVP_KDF_CTX_new(method);
+        ffi::EVP_KDF_free(method);
+        let done =
+            !context.is_null() && ffi::EVP_KDF_derive(context, found.as_mut_ptr(), found.len(), params.as_ptr()) == 1;
+        ffi::EVP_KDF_CTX_free(context);
+        done
+    };
+    Some(done && same(&found, &expected, mask))
 }
 
 /// The key of GB/T 32907-2016, annex A, and of RFC 8998, annex A.

@@ -105,7 +105,7 @@ impl Context {
     }
 }
 
-fn is_sm3(name: &[u8]) -> bool {
+pub(super) fn is_sm3(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"SM3") || name == b"1.2.156.10197.1.401"
 }
 

@@ -9,7 +9,7 @@ use super::{
     cipher::{block, ccm, ctr, gcm},
     decoder, digest, encryption, exchange,
     ffi::{Algorithm, Dispatch, dispatch, succeeds},
-    key,
+    kdf, key, mac,
     param::{self, Param},
     signature,
 };
@@ -88,6 +88,9 @@ const fn with_properties(
 /// Names as Tongsuo's own provider has them, with their object identifiers.
 static DIGESTS: [Algorithm; 2] = [algorithm(c"SM3:1.2.156.10197.1.401", &digest::SM3), Algorithm::END];
 
+static MACS: [Algorithm; 2] = [algorithm(c"HMAC", &mac::HMAC), Algorithm::END];
+static KDFS: [Algorithm; 2] = [algorithm(c"TLS1-PRF", &kdf::TLS1_PRF), Algorithm::END];
+
 static CIPHERS: [Algorithm; 6] = [
     algorithm(c"SM4-GCM:1.2.156.10197.1.104.8", &gcm::GCM),
     algorithm(c"SM4-CCM:1.2.156.10197.1.104.9", &ccm::CCM),
@@ -134,6 +137,8 @@ unsafe extern "C" fn query(_provider: *mut c_void, operation: c_int, may_not_cac
     match operation {
         1 => DIGESTS.as_ptr(),
         2 => CIPHERS.as_ptr(),
+        3 => MACS.as_ptr(),
+        4 => KDFS.as_ptr(),
         10 => KEYS.as_ptr(),
         11 => EXCHANGES.as_ptr(),
         12 => SIGNATURES.as_ptr(),

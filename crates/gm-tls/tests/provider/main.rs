@@ -19,6 +19,7 @@ mod contexts;
 mod digest;
 mod evp;
 mod lesser;
+mod mac;
 mod refusal;
 mod sm2;
 mod sm4;

@@ -88,6 +88,8 @@ fn the_library_fetches_the_accelerated_provider_without_being_told() {
         served,
         [
             ("digest", "SM3"),
+            ("mac", "HMAC"),
+            ("key derivation", "TLS1-PRF"),
             ("cipher", "SM4-GCM"),
             ("cipher", "SM4-CCM"),
             ("cipher", "SM4-CBC"),

@@ -37,8 +37,7 @@ pub(super) fn compress<'a>(state: &mut State, blocks: &'a [[u8; BLOCK]]) -> &'a 
             }
         }
     }
-    schedule.first.zeroize();
-    schedule.second.zeroize();
+    schedule.erase();
     rest
 }
 

@@ -25,24 +25,30 @@ const fn product(matrix: u64, x: u8) -> u8 {
 /// What a map makes of the sixteen values of a half byte: `shift` 0 for the low half, with the constant, or 4 for the high one.
 pub(super) type Half = [u8; 16];
 
-pub(super) const INTO_LOW: Half = into(0, INTO_PLUS);
-pub(super) const INTO_HIGH: Half = into(4, 0);
-pub(super) const BACK_LOW: Half = back(0, product(BACK, product(UNDO_AES, AES_PLUS)) ^ BACK_PLUS);
-pub(super) const BACK_HIGH: Half = back(4, 0);
+pub(super) const INTO_LOW: Half = half(INTO, 0, INTO_PLUS);
+pub(super) const INTO_HIGH: Half = half(INTO, 4, 0);
+pub(super) const BACK_LOW: Half = half(AES_BACK, 0, product(BACK, AES_ZERO) ^ BACK_PLUS);
+pub(super) const BACK_HIGH: Half = half(AES_BACK, 4, 0);
+/// The way into the field without what it adds, and out of it.
+pub(super) const MOVE_LOW: Half = half(INTO, 0, 0);
+pub(super) const OUT_LOW: Half = half(OUT, 0, 0);
+pub(super) const OUT_HIGH: Half = half(OUT, 4, 0);
+/// As the matrices of these names, after AESENCLAST. What the S-box of AES adds goes one and two bytes up alike, and is gone from the sum.
+pub(super) const STAY_LOW: Half =
+    half(after(STAY, UNDO_AES), 0, product(STAY, AES_ZERO) ^ product(GO_THREE, AES_ZERO) ^ STAY_PLUS);
+pub(super) const STAY_HIGH: Half = half(after(STAY, UNDO_AES), 4, 0);
+pub(super) const GO_ONE_AND_TWO_LOW: Half = half(after(GO_ONE_AND_TWO, UNDO_AES), 0, 0);
+pub(super) const GO_ONE_AND_TWO_HIGH: Half = half(after(GO_ONE_AND_TWO, UNDO_AES), 4, 0);
+pub(super) const GO_THREE_LOW: Half = half(after(GO_THREE, UNDO_AES), 0, 0);
+pub(super) const GO_THREE_HIGH: Half = half(after(GO_THREE, UNDO_AES), 4, 0);
 
-const fn into(shift: u32, plus: u8) -> Half {
+const AES_BACK: u64 = after(BACK, UNDO_AES);
+const AES_ZERO: u8 = product(UNDO_AES, AES_PLUS);
+
+const fn half(matrix: u64, shift: u32, plus: u8) -> Half {
     let (mut table, mut n) = ([0; 16], 0u8);
     while n < 16 {
-        set(&mut table, n, product(INTO, n << shift) ^ plus);
-        n += 1;
-    }
-    table
-}
-
-const fn back(shift: u32, plus: u8) -> Half {
-    let (mut table, mut n) = ([0; 16], 0u8);
-    while n < 16 {
-        set(&mut table, n, product(BACK, product(UNDO_AES, n << shift)) ^ plus);
+        set(&mut table, n, product(matrix, n << shift) ^ plus);
         n += 1;
     }
     table

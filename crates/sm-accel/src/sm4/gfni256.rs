@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 use zeroize::{Zeroize, Zeroizing};
 
 use super::field::{BACK, BACK_PLUS, GO_ONE_AND_TWO, GO_THREE, INTO, INTO_PLUS, OUT, STAY, STAY_PLUS};
-use super::serial::{self, serial_gfni};
+use super::serial::{self, in_field, serial_gfni};
 use super::vector256::{Vector, WIDTH, add, exchange, load, mix, offsets, splat, store, turn, turned, xor, zero};
 use super::wide::{by_sets, modes, padded};
 use super::{BLOCK_LENGTH, RoundKeys};

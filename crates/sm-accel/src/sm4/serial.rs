@@ -3,12 +3,17 @@
 
 use std::arch::x86_64::{
     __m128i, _mm_aesenclast_si128, _mm_and_si128, _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_loadu_si128, _mm_set1_epi8,
-    _mm_set1_epi32, _mm_setr_epi8, _mm_setzero_si128, _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_slli_epi32,
-    _mm_srli_epi16, _mm_srli_epi32, _mm_storeu_si128, _mm_unpacklo_epi32, _mm_unpacklo_epi64, _mm_xor_si128,
+    _mm_set1_epi32, _mm_setr_epi8, _mm_setzero_si128, _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_srli_epi16,
+    _mm_storeu_si128, _mm_unpacklo_epi32, _mm_unpacklo_epi64, _mm_xor_si128,
 };
 
-use super::field::{BACK_HIGH, BACK_LOW, Half, INTO_HIGH, INTO_LOW};
-use super::{BLOCK_LENGTH, RoundKeys};
+use zeroize::Zeroizing;
+
+use super::field::{
+    BACK_HIGH, BACK_LOW, GO_ONE_AND_TWO_HIGH, GO_ONE_AND_TWO_LOW, GO_THREE_HIGH, GO_THREE_LOW, Half, INTO_HIGH,
+    INTO_LOW, MOVE_LOW, OUT_HIGH, OUT_LOW, STAY_HIGH, STAY_LOW,
+};
+use super::{BLOCK_LENGTH, RoundKeys, serial};
 use crate::inout::InOut;
 
 /// A word of the cipher each, in the first place.
@@ -55,9 +60,10 @@ pub(super) fn store(words: __m128i) -> [u8; BLOCK_LENGTH] {
     block
 }
 
-/// With GFNI the words stay in the field of the inversion, so that one instruction inverts, comes back, mixes the bits of a byte and goes
-/// into the field again. Only turning by whole bytes is left.
-macro_rules! serial_gfni {
+/// The words stay in the field of the inversion, so that what comes after it - the way back, the mixing of a word's bits, and the way into
+/// the field again - is one map of each byte, and only turning by whole bytes is left. Where it is used there are `into_field`, the same
+/// for a key with what that way adds, `out_of_field`, and `serial_round`.
+macro_rules! in_field {
     ($features:literal) => {
         /// Whole blocks. `before` is the block of ciphertext before the first, and becomes the last.
         #[target_feature(enable = $features)]
@@ -66,12 +72,8 @@ macro_rules! serial_gfni {
             let mut x = serial::apart(into_field(serial::load(before)));
             let mut last = *before;
             data.map::<BLOCK_LENGTH>(|block| {
-                let plain = serial::apart(into_field(serial::load(block)));
-                for (word, more) in x.iter_mut().zip(plain) {
-                    *word = _mm_xor_si128(*word, more);
-                }
-                x = serial_rounds(&keys, x);
-                last = out_of_field(x);
+                x = chained(&keys, x, block);
+                last = serial::store(out_of_field(serial::together(x)));
                 last
             });
             *before = last;
@@ -83,25 +85,26 @@ macro_rules! serial_gfni {
             let keys = field_keys(keys);
             let mut x = serial::apart(into_field(serial::load(mac)));
             for block in blocks {
-                let plain = serial::apart(into_field(serial::load(block)));
-                for (word, more) in x.iter_mut().zip(plain) {
-                    *word = _mm_xor_si128(*word, more);
-                }
-                x = serial_rounds(&keys, x);
+                x = chained(&keys, x, block);
             }
-            *mac = out_of_field(x);
+            *mac = serial::store(out_of_field(serial::together(x)));
         }
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn out_of_field(words: serial::Words) -> [u8; BLOCK_LENGTH] {
-            serial::store(_mm_gf2p8affine_epi64_epi8::<0>(serial::together(words), _mm_set1_epi64x(OUT as i64)))
-        }
-
-        #[target_feature(enable = $features)]
-        #[inline]
-        fn into_field(words: __m128i) -> __m128i {
-            _mm_gf2p8affine_epi64_epi8::<0>(words, _mm_set1_epi64x(INTO as i64))
+        fn chained(keys: &RoundKeys, mut x: serial::Words, block: &[u8; BLOCK_LENGTH]) -> serial::Words {
+            let plain = serial::apart(into_field(serial::load(block)));
+            for (word, more) in x.iter_mut().zip(plain) {
+                *word = _mm_xor_si128(*word, more);
+            }
+            let [mut x0, mut x1, mut x2, mut x3] = x;
+            for [k0, k1, k2, k3] in keys.as_chunks::<4>().0 {
+                x0 = serial_round(x0, x1, x2, x3, *k0);
+                x1 = serial_round(x1, x2, x3, x0, *k1);
+                x2 = serial_round(x2, x3, x0, x1, *k2);
+                x3 = serial_round(x3, x0, x1, x2, *k3);
+            }
+            [x3, x2, x1, x0]
         }
 
         /// Round keys in the field, with what the way into it adds.
@@ -112,25 +115,35 @@ macro_rules! serial_gfni {
             for four in moved.as_chunks_mut::<4>().0 {
                 let place: *mut __m128i = four.as_mut_ptr().cast();
                 // SAFETY: four words are as long as the vector; no alignment is asked.
-                unsafe {
-                    let keys = _mm_loadu_si128(place);
-                    let matrix = _mm_set1_epi64x(INTO as i64);
-                    _mm_storeu_si128(place, _mm_gf2p8affine_epi64_epi8::<{ INTO_PLUS as i32 }>(keys, matrix));
-                }
+                unsafe { _mm_storeu_si128(place, key_into_field(_mm_loadu_si128(place))) };
             }
             moved
+        }
+    };
+}
+pub(super) use in_field;
+
+/// [`in_field`] with GFNI, where one instruction inverts and maps.
+macro_rules! serial_gfni {
+    ($features:literal) => {
+        in_field!($features);
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn out_of_field(words: __m128i) -> __m128i {
+            _mm_gf2p8affine_epi64_epi8::<0>(words, _mm_set1_epi64x(OUT as i64))
         }
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn serial_rounds(keys: &RoundKeys, [mut x0, mut x1, mut x2, mut x3]: serial::Words) -> serial::Words {
-            for [k0, k1, k2, k3] in keys.as_chunks::<4>().0 {
-                x0 = serial_round(x0, x1, x2, x3, *k0);
-                x1 = serial_round(x1, x2, x3, x0, *k1);
-                x2 = serial_round(x2, x3, x0, x1, *k2);
-                x3 = serial_round(x3, x0, x1, x2, *k3);
-            }
-            [x3, x2, x1, x0]
+        fn into_field(words: __m128i) -> __m128i {
+            _mm_gf2p8affine_epi64_epi8::<0>(words, _mm_set1_epi64x(INTO as i64))
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn key_into_field(keys: __m128i) -> __m128i {
+            _mm_gf2p8affine_epi64_epi8::<{ INTO_PLUS as i32 }>(keys, _mm_set1_epi64x(INTO as i64))
         }
 
         /// `c` is the newest word, and comes last.
@@ -160,59 +173,40 @@ macro_rules! serial_gfni {
 }
 pub(super) use serial_gfni;
 
-/// Whole blocks. `before` is the block of ciphertext before the first, and becomes the last.
-#[target_feature(enable = "avx2,aes")]
-pub(super) fn cbc_encrypt(keys: &RoundKeys, before: &mut [u8; BLOCK_LENGTH], data: InOut<'_>) {
-    let mut x = apart(load(before));
-    let mut last = *before;
-    data.map::<BLOCK_LENGTH>(|block| {
-        x = chained(keys, x, block);
-        last = store(together(x));
-        last
-    });
-    *before = last;
-}
+in_field!("avx2,aes");
 
-/// Encryption of which only the last block is kept.
 #[target_feature(enable = "avx2,aes")]
-pub(super) fn cbc_mac(keys: &RoundKeys, mac: &mut [u8; BLOCK_LENGTH], blocks: &[[u8; BLOCK_LENGTH]]) {
-    let mut x = apart(load(mac));
-    for block in blocks {
-        x = chained(keys, x, block);
-    }
-    *mac = store(together(x));
+#[inline]
+fn out_of_field(words: __m128i) -> __m128i {
+    map(words, &OUT_LOW, &OUT_HIGH)
 }
 
 #[target_feature(enable = "avx2,aes")]
 #[inline]
-fn chained(keys: &RoundKeys, mut x: Words, block: &[u8; BLOCK_LENGTH]) -> Words {
-    for (word, more) in x.iter_mut().zip(apart(load(block))) {
-        *word = _mm_xor_si128(*word, more);
-    }
-    let [mut x0, mut x1, mut x2, mut x3] = x;
-    for [k0, k1, k2, k3] in keys.as_chunks::<4>().0 {
-        x0 = round(x0, x1, x2, x3, *k0);
-        x1 = round(x1, x2, x3, x0, *k1);
-        x2 = round(x2, x3, x0, x1, *k2);
-        x3 = round(x3, x0, x1, x2, *k3);
-    }
-    [x3, x2, x1, x0]
+fn into_field(words: __m128i) -> __m128i {
+    map(words, &MOVE_LOW, &INTO_HIGH)
 }
 
 #[target_feature(enable = "avx2,aes")]
 #[inline]
-fn round(x: __m128i, a: __m128i, b: __m128i, c: __m128i, key: u32) -> __m128i {
+fn key_into_field(keys: __m128i) -> __m128i {
+    map(keys, &INTO_LOW, &INTO_HIGH)
+}
+
+/// `c` is the newest word, and comes last.
+#[target_feature(enable = "avx2,aes")]
+#[inline]
+fn serial_round(x: __m128i, a: __m128i, b: __m128i, c: __m128i, key: u32) -> __m128i {
     let known = _mm_xor_si128(_mm_xor_si128(a, b), _mm_set1_epi32(key as i32));
-    let s = s_box(_mm_xor_si128(known, c));
-    let place = |order: __m128i| _mm_shuffle_epi8(s, order);
-    // Where AESENCLAST has put the bytes of the first word, turned by 0, 8, 16 and 24 bits.
-    let s0 = place(_mm_setr_epi8(0, 13, 10, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
-    let s8 = place(_mm_setr_epi8(7, 0, 13, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
-    let s16 = place(_mm_setr_epi8(10, 7, 0, 13, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
-    let s24 = place(_mm_setr_epi8(13, 10, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
-    let inner = _mm_xor_si128(_mm_xor_si128(s0, s8), s16);
-    let turned = _mm_xor_si128(_mm_slli_epi32::<2>(inner), _mm_srli_epi32::<30>(inner));
-    _mm_xor_si128(_mm_xor_si128(x, _mm_xor_si128(s0, s24)), turned)
+    let aes = _mm_aesenclast_si128(_mm_xor_si128(known, c), _mm_setzero_si128());
+    let (stay, go) = (map(aes, &STAY_LOW, &STAY_HIGH), map(aes, &GO_ONE_AND_TWO_LOW, &GO_ONE_AND_TWO_HIGH));
+    let three = map(aes, &GO_THREE_LOW, &GO_THREE_HIGH);
+    // AESENCLAST has put the bytes of the first word to 0, 13, 10 and 7.
+    let stay = _mm_shuffle_epi8(stay, _mm_setr_epi8(0, 13, 10, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+    let one = _mm_shuffle_epi8(go, _mm_setr_epi8(7, 0, 13, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+    let two = _mm_shuffle_epi8(go, _mm_setr_epi8(10, 7, 0, 13, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+    let three = _mm_shuffle_epi8(three, _mm_setr_epi8(13, 10, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+    _mm_xor_si128(_mm_xor_si128(_mm_xor_si128(x, stay), one), _mm_xor_si128(two, three))
 }
 
 /// The S-box on every byte, its rows shifted as AES does.

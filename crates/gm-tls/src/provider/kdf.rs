@@ -59,15 +59,12 @@ impl Inputs {
     /// To the library, which then goes on.
     fn hand_over(&self) -> Option<Library> {
         let library = Library::new()?;
-        let mut params = [Param::END, Param::END, Param::END];
-        let mut free = params.iter_mut();
         if let Some(secret) = &self.secret {
-            *free.next()? = Param::with_octets(c"secret", secret);
+            library.set(&[Param::with_octets(c"secret", secret)])?;
         }
         if !self.seed.is_empty() {
-            *free.next()? = Param::with_octets(c"seed", &self.seed);
+            library.set(&[Param::with_octets(c"seed", &self.seed)])?;
         }
-        library.set(params.as_ptr())?;
         Some(library)
     }
 
@@ -111,10 +108,16 @@ impl Library {
         (!context.is_null()).then_some(Library(context))
     }
 
-    /// The list ends with a null name.
-    fn set(&self, params: *const Param) -> Option<()> {
-        // SAFETY: the context is live; the list is as the library wants it.
-        (unsafe { ffi::EVP_KDF_CTX_set_params(self.0, params) } == 1).then_some(())
+    /// With a digest goes whose HMAC is to be used with it: the library would fetch that of this provider, which passes it on again.
+    fn set(&self, params: &[Param]) -> Option<()> {
+        let mut list = Vec::with_capacity(params.len() + 2);
+        if param::find(params, c"digest").is_some() && param::find(params, c"properties").is_none() {
+            list.push(Param::with_text(c"properties", ffi::THEIRS));
+        }
+        list.extend(params.iter().map(Param::again));
+        list.push(Param::END);
+        // SAFETY: the context is live; the list ends with a null name, and what it points to is the caller's.
+        (unsafe { ffi::EVP_KDF_CTX_set_params(self.0, list.as_ptr()) } == 1).then_some(())
     }
 
     fn duplicate(&self) -> Option<Library> {
@@ -148,7 +151,7 @@ impl Prf {
         }
         match self {
             Prf::Here { inputs, .. } => inputs.set(list),
-            Prf::Library(library) => library.set(params),
+            Prf::Library(library) => library.set(list),
         }
     }
 }
@@ -201,8 +204,8 @@ unsafe extern "C" fn derive(context: *mut c_void, out: *mut u8, length: usize, p
                 // SAFETY: the caller's buffer.
                 inputs.derive(unsafe { ffi::bytes_mut(out, length) }?)
             }
-            // SAFETY: the context is live; the caller's buffer.
             Prf::Library(library) => {
+                // SAFETY: the context is live; the caller's buffer.
                 (unsafe { ffi::EVP_KDF_derive(library.0, out, length, ptr::null()) } == 1).then_some(())
             }
         }

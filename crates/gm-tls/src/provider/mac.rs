@@ -224,8 +224,8 @@ unsafe extern "C" fn params(context: *mut c_void, params: *mut Param) -> c_int {
         // SAFETY: a context of this file, used by nothing else during the call.
         let (size, block) = match unsafe { ffi::borrow::<Mac>(context) }? {
             Mac::Unset => (0, 0),
-            // SAFETY: the context is live; a list of the library, alive during the call.
             Mac::Library(library) => {
+                // SAFETY: the context is live; a list of the library, alive during the call.
                 return (unsafe { ffi::EVP_MAC_CTX_get_params(library.0, params) } == 1).then_some(());
             }
             Mac::Sm3(_) => (DIGEST_LENGTH, BLOCK_LENGTH),

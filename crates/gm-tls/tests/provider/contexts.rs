@@ -217,6 +217,15 @@ fn another_length_of_iv_asks_for_another_iv() {
 }
 
 #[test]
+fn who_encrypts_gives_no_tag() {
+    let mut context = encrypting(OURS, "SM4-GCM", &[1; 12]);
+    assert!(context.set_tag(&[0; 16]).is_err());
+    context.cipher_update_vec(b"message", &mut Vec::new()).unwrap();
+    assert!(context.tag(&mut [0; 16]).is_err(), "a tag before the end");
+    drop(openssl::error::ErrorStack::get());
+}
+
+#[test]
 fn a_ccm_message_has_the_length_that_was_announced() {
     for (announced, taken) in [(6, false), (7, true), (8, false)] {
         let mut context = CipherCtx::new().unwrap();

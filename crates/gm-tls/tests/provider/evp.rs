@@ -152,8 +152,8 @@ pub fn sign<T: HasPrivate>(properties: &str, key: &PKeyRef<T>, id: Option<&[u8]>
     }
 }
 
-/// Whether an ID is still taken when the message has begun.
-pub fn takes_a_late_id<T: HasPrivate>(properties: &str, key: &PKeyRef<T>) -> bool {
+/// Whether an ID is taken when so much of the message has been signed.
+pub fn takes_id<T: HasPrivate>(properties: &str, key: &PKeyRef<T>, id: &[u8], begun: &[u8]) -> bool {
     let query = CString::new(properties).unwrap();
     // SAFETY: all pointers are live for the calls, and sizes are those of their buffers.
     unsafe {
@@ -168,8 +168,10 @@ pub fn takes_a_late_id<T: HasPrivate>(properties: &str, key: &PKeyRef<T>) -> boo
             ptr::null(),
         );
         assert_eq!(init, 1);
-        assert_eq!(EVP_DigestUpdate(context.0, b"begun".as_ptr(), 5), 1);
-        EVP_PKEY_CTX_set1_id(inner, b"late".as_ptr().cast(), 4) == 1
+        if !begun.is_empty() {
+            assert_eq!(EVP_DigestUpdate(context.0, begun.as_ptr(), begun.len()), 1);
+        }
+        EVP_PKEY_CTX_set1_id(inner, id.as_ptr().cast(), id.len() as c_int) == 1
     }
 }
 

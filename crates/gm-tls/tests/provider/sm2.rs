@@ -9,7 +9,7 @@ use openssl::{
 
 use crate::{
     OURS, THEIRS,
-    evp::{Way, decrypt, encrypt, sign, sign_digest, takes_a_late_id, verify, verify_digest},
+    evp::{Way, decrypt, encrypt, sign, sign_digest, takes_id, verify, verify_digest},
     harness::noise,
     start,
 };
@@ -57,11 +57,15 @@ fn signatures_are_the_librarys_and_the_library_takes_ours() {
     }
 }
 
-/// It would change what was signed already.
+/// It would change what was signed already; and its length in bits has two bytes.
 #[test]
-fn an_id_comes_before_the_message_or_not_at_all() {
+fn an_id_comes_before_the_message_and_is_not_too_long() {
     let key = key();
-    assert_eq!([OURS, THEIRS].map(|properties| takes_a_late_id(properties, &key)), [false, false]);
+    for properties in [OURS, THEIRS] {
+        assert!(takes_id(properties, &key, &[7; 8191], b""), "{properties}");
+        assert!(!takes_id(properties, &key, b"late", b"begun"), "{properties}");
+    }
+    assert!(!takes_id(OURS, &key, &[7; 8192], b""));
 }
 
 #[test]

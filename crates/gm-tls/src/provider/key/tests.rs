@@ -41,3 +41,26 @@ fn a_private_number_of_more_than_32_bytes_is_taken_if_it_is_small() {
     assert_eq!(secret(&[5]).unwrap().to_bytes()[31], 5);
     assert!(secret(&[]).is_none());
 }
+
+#[test]
+fn keys_over_another_group_or_explicit_parameters_stay_with_the_library() {
+    let point = key(1).public.unwrap().point().to_uncompressed();
+    for (group, explicit, taken) in [(CURVE, 0u32, true), (c"sm2", 0, true), (c"P-256", 0, false), (CURVE, 1, false)] {
+        let explicit = explicit.to_ne_bytes();
+        let params = [
+            Param::with_text(c"group", group),
+            Param::with_octets(c"pub", &point),
+            Param::with_number(c"decoded-from-explicit", &explicit),
+        ];
+        assert_eq!(Key::read(&params, DOMAIN | PUBLIC).is_some(), taken, "{group:?}");
+        assert!(Key::read(&params, PUBLIC).is_none());
+    }
+    // A coordinate that is changed, a point at infinity, a hybrid form.
+    let mut off = point;
+    off[40] ^= 1;
+    let hybrid = [&[6 | (point[64] & 1)][..], &point[1..]].concat();
+    for wrong in [&off[..], &[0], &hybrid[..64], &[]] {
+        let params = [Param::with_text(c"group", CURVE), Param::with_octets(c"pub", wrong)];
+        assert!(Key::read(&params, DOMAIN | PUBLIC).is_none(), "{wrong:02x?}");
+    }
+}

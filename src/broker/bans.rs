@@ -167,12 +167,25 @@ impl Bans {
         !self.is_empty() && self.bans.read().get(subject).is_some_and(|ban| ban.holds(now))
     }
 
-    /// Whether a client is banned in any way.
-    pub fn forbid(&self, client_id: &ByteString, username: Option<&ByteString>, address: IpAddr, now: Millis) -> bool {
-        !self.is_empty()
-            && (self.is_banned(&Subject::ClientId(client_id.clone()), now)
-                || username.is_some_and(|name| self.is_banned(&Subject::Username(name.clone()), now))
-                || self.is_banned(&Subject::Address(address.to_canonical()), now))
+    /// By what a client is banned, if it is in any way.
+    pub fn banned_by(
+        &self,
+        client_id: &ByteString,
+        username: Option<&ByteString>,
+        address: IpAddr,
+        now: Millis,
+    ) -> Option<&'static str> {
+        if self.is_empty() {
+            return None;
+        }
+        let is_banned = |subject| self.is_banned(&subject, now);
+        if is_banned(Subject::ClientId(client_id.clone())) {
+            return Some("client id");
+        }
+        if username.is_some_and(|name| is_banned(Subject::Username(name.clone()))) {
+            return Some("user name");
+        }
+        is_banned(Subject::Address(address.to_canonical())).then_some("address")
     }
 
     /// Forgets bans that have ended.
@@ -226,11 +239,11 @@ mod tests {
         let other: IpAddr = "192.0.2.2".parse().unwrap();
         let (id, user) = (ByteString::from_static("c"), ByteString::from_static("u"));
         bans.add(Subject::Address(plain), ban(None), 0).unwrap();
-        assert!(bans.forbid(&id, None, mapped, 0));
-        assert!(!bans.forbid(&id, Some(&user), other, 0));
+        assert_eq!(bans.banned_by(&id, None, mapped, 0), Some("address"));
+        assert_eq!(bans.banned_by(&id, Some(&user), other, 0), None);
         bans.add(Subject::Username(user.clone()), ban(None), 0).unwrap();
-        assert!(bans.forbid(&id, Some(&user), other, 0));
-        assert!(!bans.forbid(&id, None, other, 0));
+        assert_eq!(bans.banned_by(&id, Some(&user), other, 0), Some("user name"));
+        assert_eq!(bans.banned_by(&id, None, other, 0), None);
     }
 
     #[test]

@@ -177,9 +177,14 @@ impl Broker {
         &self.bans
     }
 
-    /// Whether a client may not connect.
-    pub fn is_banned(&self, client_id: &ByteString, username: Option<&ByteString>, address: IpAddr) -> bool {
-        !self.bans.is_empty() && self.bans.forbid(client_id, username, address, self.now())
+    /// By what a client is banned, if it may not connect.
+    pub fn banned_by(
+        &self,
+        client_id: &ByteString,
+        username: Option<&ByteString>,
+        address: IpAddr,
+    ) -> Option<&'static str> {
+        if self.bans.is_empty() { None } else { self.bans.banned_by(client_id, username, address, self.now()) }
     }
 
     /// Bans somebody, and ends the connections of clients that are banned by their identifier or verified user name.
@@ -224,7 +229,12 @@ impl Broker {
         if flapping.disconnected(client_id, self.now()) {
             let until = self.now().saturating_add(millis(self.features.flapping_detect.ban_time));
             self.metrics.limit_hit("flapping_detect.max_count");
-            tracing::warn!(client_id = &**client_id, "client is banned: it connects and disconnects too often");
+            let seconds = self.features.flapping_detect.ban_time.as_secs();
+            tracing::warn!(
+                client_id = &**client_id,
+                seconds,
+                "client is banned: it connects and disconnects too often"
+            );
             let ban = Ban { until: Some(until), reason: "flapping".to_owned() };
             if self.ban(Subject::ClientId(client_id.clone()), ban).is_err() {
                 tracing::error!("banned.max_entries is reached: a flapping client could not be banned");

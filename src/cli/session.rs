@@ -428,7 +428,11 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_by_the_exit_code() {
-        let refused = ClientError::Refused { reason: mqtt_codec::ReasonCode::NotAuthorized, text: None };
+        let refused = ClientError::Refused {
+            version: ProtocolVersion::V5,
+            reason: mqtt_codec::ReasonCode::NotAuthorized,
+            text: None,
+        };
         let code = exit_code(SessionError::Client(refused).into()).unwrap();
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(0x87)));
         assert!(exit_code(ClientError::ClosedBeforeConnAck.into()).is_err());

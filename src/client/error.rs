@@ -20,8 +20,8 @@ pub enum ClientError {
     #[error("the packet cannot be sent")]
     Encode(#[from] EncodeError),
     /// The server's CONNACK.
-    #[error("the server refused the connection: {}{}", words(*reason), said(text.as_ref()))]
-    Refused { reason: ReasonCode, text: Option<ByteString> },
+    #[error("the server refused the connection: {}{}{}", words(*reason), said(text.as_ref()), coarse(*version))]
+    Refused { version: ProtocolVersion, reason: ReasonCode, text: Option<ByteString> },
     /// The server's DISCONNECT.
     #[error("the server ended the connection: {}{}", words(*reason), said(text.as_ref()))]
     Disconnected { reason: ReasonCode, text: Option<ByteString> },
@@ -69,6 +69,11 @@ impl From<io::Error> for ClientError {
 /// What a version that has no DISCONNECT of the server leaves open.
 fn mute(version: ProtocolVersion) -> &'static str {
     if version.is_v5() { "" } else { ": before MQTT 5 it has none for why; its log says it, or connect with -V 5" }
+}
+
+/// What a version leaves open whose CONNACK has six codes.
+fn coarse(version: ProtocolVersion) -> &'static str {
+    if version.is_v5() { "" } else { "; before MQTT 5 a server can say no more, but its log does" }
 }
 
 /// The reason string as an addition to a sentence.

@@ -118,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         debug!(reason = ?connack.reason, session_present = connack.session_present, "received CONNACK");
         if connack.reason != ReasonCode::Success {
             let text = connack.properties.reason_string.clone();
-            return Err(ClientError::Refused { reason: connack.reason, text });
+            return Err(ClientError::Refused { version, reason: connack.reason, text });
         }
         if let Some(scram) = scram {
             scram.check(connack.properties.authentication_data.as_ref().map(Secret::as_bytes))?;

@@ -25,6 +25,9 @@ pub enum Close {
     Denied(DenyReason),
     #[error("{1}")]
     Refused(ReasonCode, &'static str),
+    /// By what of it the client is banned, which it is not told.
+    #[error("banned by its {0}; shangmq ctl ban list says for how long")]
+    Banned(&'static str),
     /// A limit of the configuration, by its key.
     #[error("limit reached: {1}")]
     OverLimit(ReasonCode, &'static str),
@@ -79,6 +82,7 @@ impl Close {
             | Close::OverLimit(reason, _)
             | Close::Redirected(reason, _)
             | Close::Kicked(reason) => Some(*reason),
+            Close::Banned(_) => Some(ReasonCode::Banned),
             Close::AnswerTooLarge => Some(ReasonCode::PacketTooLarge),
             Close::ConnectTimeout => None,
             Close::AuthTimeout => Some(ReasonCode::ServerBusy),

@@ -149,8 +149,8 @@ impl AwaitAuth {
         let assign = || known.client_id.clone().map_or_else(assigned_client_id, Ok);
         let assigned = connect.client_id.is_empty().then(assign).transpose()?;
         let client_id = assigned.clone().unwrap_or_else(|| chosen.clone());
-        if context.broker.is_banned(&client_id, connect.username.as_ref(), context.remote.ip()) {
-            return Err(Close::Refused(ReasonCode::Banned, "banned"));
+        if let Some(by) = context.broker.banned_by(&client_id, connect.username.as_ref(), context.remote.ip()) {
+            return Err(Close::Banned(by));
         }
         let request = AuthRequest {
             client_id: &client_id,
@@ -179,8 +179,8 @@ impl AwaitAuth {
         let connect = &self.connect;
         let config = broker.config();
         // The name may have come with a token or in an exchange, and not with CONNECT.
-        if broker.is_banned(&client_id, rights.identity().username.as_ref(), self.context.remote.ip()) {
-            return Err(Close::Refused(ReasonCode::Banned, "banned"));
+        if let Some(by) = broker.banned_by(&client_id, rights.identity().username.as_ref(), self.context.remote.ip()) {
+            return Err(Close::Banned(by));
         }
         // Only who may connect here learns where else to go.
         if let (Some(reason), Some(server)) = (redirection(config.redirect_clients), &config.server_reference) {
@@ -215,7 +215,7 @@ impl AwaitAuth {
         // Whoever was banned or ended since the checks above, while an older connection let go of the session, had none to be ended.
         let username = access.rights().identity().username.as_ref();
         let was_ended = username.is_some_and(|name| self.context.auth.stored_users().was_ended(name, ended));
-        let is_banned = broker.is_banned(&client_id, username, self.context.remote.ip());
+        let is_banned = broker.banned_by(&client_id, username, self.context.remote.ip()).is_some();
         if was_ended || is_banned {
             opened.lease.forget_will();
             let reason = if is_banned { ReasonCode::Banned } else { ReasonCode::NotAuthorized };

@@ -62,7 +62,7 @@ impl ClientNames {
         self.expand(template).map_err(|Unfit| {
             Close::Refused(
                 ReasonCode::NotAuthorized,
-                "the client's verified names do not fit the listener's mountpoint",
+                "the client has no value for a placeholder of the listener's mountpoint, or one with `+`, `#`, `/` or `$` in it",
             )
         })
     }

@@ -107,11 +107,11 @@ async fn connections_end_when_a_responder_revokes_their_certificate() {
         let mut kept = bad.enter(&keeping, transport).await.unwrap();
         // Over TLCP the encryption certificate.
         world.service.set(OCSP, responder(&world, vec![bad.leaves.last().unwrap().clone()], 600));
+        let closed = || closing.sample("shangmq_revocation_events_total{event=\"connection_closed\"}");
+        eventually("it is asked for anew", || closed() == 1).await;
         goes.expect_closed().await;
         stays.ping().await;
         kept.ping().await;
-        let closed = || closing.sample("shangmq_revocation_events_total{event=\"connection_closed\"}");
-        eventually("it is counted", || closed() == 1).await;
         refused(&bad, &closing, transport, "revoked").await;
     }
 }

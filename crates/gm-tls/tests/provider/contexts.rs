@@ -238,3 +238,27 @@ fn a_ccm_message_has_the_length_that_was_announced() {
     }
     drop(openssl::error::ErrorStack::get());
 }
+
+#[test]
+fn there_is_no_iv_to_tell_before_one_was_given() {
+    use openssl::foreign_types::ForeignType;
+    unsafe extern "C" {
+        fn EVP_CIPHER_CTX_get_original_iv(
+            context: *mut openssl_sys::EVP_CIPHER_CTX,
+            out: *mut std::ffi::c_void,
+            length: usize,
+        ) -> std::ffi::c_int;
+    }
+    let mut context = CipherCtx::new().unwrap();
+    context.encrypt_init(Some(&fetch(OURS, "SM4-GCM")), Some(KEY), None).unwrap();
+    let ask = |context: &CipherCtx| {
+        let mut iv = [0u8; 12];
+        // SAFETY: the context is live, and the buffer as long as is said.
+        let told = unsafe { EVP_CIPHER_CTX_get_original_iv(context.as_ptr(), iv.as_mut_ptr().cast(), iv.len()) };
+        (told == 1).then_some(iv)
+    };
+    assert_eq!(ask(&context), None);
+    context.encrypt_init(None, None, Some(&[5; 12])).unwrap();
+    assert_eq!(ask(&context), Some([5; 12]));
+    drop(openssl::error::ErrorStack::get());
+}

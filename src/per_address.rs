@@ -13,7 +13,8 @@ use tokio::time::Instant;
 /// Addresses whose rate is remembered. Whoever has more does not need to be fast with any of them.
 const MAX_REMEMBERED: usize = 65_536;
 
-fn key(address: IpAddr) -> IpAddr {
+/// What counts as one address.
+pub fn key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         v4 => v4,

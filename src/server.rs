@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -67,6 +68,8 @@ pub struct Prepared {
     listeners: Vec<PreparedListener>,
     /// Instead of the data directory.
     medium: Option<Arc<dyn Medium>>,
+    /// Instead of the runtime that everything runs in.
+    handshakes: Option<Handle>,
     /// Where a reload finds the configuration.
     source: Source,
 }
@@ -123,12 +126,18 @@ impl Prepared {
             }
         }
         ConfigErrors::check(errors)?;
-        Ok(Prepared { config, auth: Arc::new(auth?), revocation, listeners, medium: None, source })
+        Ok(Prepared { config, auth: Arc::new(auth?), revocation, listeners, medium: None, handshakes: None, source })
     }
 
     /// Keeps durable state somewhere else than in the data directory.
     pub fn store_on(self, medium: Arc<dyn Medium>) -> Prepared {
         Prepared { medium: Some(medium), ..self }
+    }
+
+    /// Accepts and secures connections in a runtime of their own, such as that of [`net::handshake_runtime`](crate::net::handshake_runtime),
+    /// so that established ones do not wait in a queue with them.
+    pub fn handshakes_in(self, runtime: &Handle) -> Prepared {
+        Prepared { handshakes: Some(runtime.clone()), ..self }
     }
 
     /// The configuration without its listeners.
@@ -207,14 +216,15 @@ impl Server {
     /// # Errors
     /// Every address that the system does not give.
     pub async fn run(prepared: Prepared) -> Result<Server, StartError> {
-        let Prepared { config, auth, revocation, listeners, medium, source } = prepared;
+        let Prepared { config, auth, revocation, listeners, medium, handshakes, source } = prepared;
+        let handshakes = handshakes.unwrap_or_else(Handle::current);
         let metrics = Arc::new(Metrics::new());
         metrics.show_revocation(Arc::clone(revocation.counters()));
         let broker = open_broker(&config, &auth, medium, Arc::clone(&metrics)).await?;
         let mut opened = Vec::new();
         let mut errors = Vec::new();
         for listener in listeners {
-            match listener.bind(Arc::clone(&broker), Arc::clone(&auth), &config.log) {
+            match listener.bind(Arc::clone(&broker), Arc::clone(&auth), &config.log, &handshakes) {
                 Ok(listener) => opened.push(listener),
                 Err(error) => errors.push(error),
             }
@@ -246,7 +256,8 @@ impl Server {
         for (listener, socket, address) in opened {
             info!(listener = &**listener.id(), %address, "listening");
             addresses.push((Arc::clone(listener.id()), address));
-            listeners.spawn(listener.run(socket, stopped.clone()));
+            let runtime = listener.runtime().clone();
+            listeners.spawn_on(listener.run(socket, stopped.clone()), &runtime);
         }
         Ok(Server { broker, operator, addresses, metrics_address, stop, listeners, helpers })
     }

@@ -3,7 +3,7 @@
 use super::{ConfigArguments, Outcome};
 use crate::config::ListenerKind;
 use crate::dev_certs::{self, DEFAULT_DIR};
-use crate::net::PreparedListener;
+use crate::net::{PreparedListener, handshake_runtime};
 use crate::operator::Trigger;
 use crate::server::{Prepared, Server};
 use crate::telemetry;
@@ -57,8 +57,12 @@ impl Arguments {
             warn!("{warning}");
         }
         raise_descriptor_limit(prepared.listeners());
+        let handshakes = handshake_runtime()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(serve(prepared, made.is_some()))
+        let outcome = runtime.block_on(serve(prepared.handshakes_in(handshakes.handle()), made.is_some()));
+        // Not waited for: what is not established yet ends with the process.
+        handshakes.shutdown_background();
+        outcome
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Only paths and options are here. Certificates and keys are opened by `gm-tls` when the listener starts.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +17,6 @@ use super::value::{Choice, Secret};
 use crate::bundle::Part;
 
 const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-const DEFAULT_CONCURRENT_HANDSHAKES: usize = 256;
 const DEFAULT_HANDSHAKES_PER_ADDRESS: usize = 1024;
 const MAX_ALPN: usize = 16;
 /// 192 bits.
@@ -244,8 +244,7 @@ impl TlsConfig {
             section.error("ssl_options", reason, Some(suggestion));
         }
         let (alpn, alpn_required) = alpn(section);
-        let max_concurrent_handshakes =
-            section.within("max_concurrent_handshakes", DEFAULT_CONCURRENT_HANDSHAKES, 1, 100_000);
+        let max_concurrent_handshakes = section.within("max_concurrent_handshakes", cores(), 1, 100_000);
         let max_handshakes_per_address =
             section.within("max_handshakes_per_address", DEFAULT_HANDSHAKES_PER_ADDRESS, 1, 1_000_000);
         let own_timeout = section.has("handshake_timeout");
@@ -286,6 +285,11 @@ impl TlsConfig {
 }
 
 /// The protocols of a listener: those it lists, or else those it has options for.
+/// More handshakes than this would wait for each other in an order that is fair to nobody.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
 fn read_protocols(section: &mut Section<'_>) -> Vec<Protocol> {
     let written = section.optional::<Vec<super::value::Word<Protocol>>>("protocols");
     let with_options = || Protocol::ALL.into_iter().filter(|protocol| section.has(protocol.options_key()));

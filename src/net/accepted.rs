@@ -7,7 +7,7 @@
 
 use super::counted::Counted;
 use super::detect::{Detected, Port, detect};
-use super::listener::Listener;
+use super::listener::{Listener, Open};
 use super::prefixed::Prefixed;
 use super::proxy::{self, ProxyParse};
 use super::security::Security;
@@ -24,16 +24,16 @@ use bytestring::ByteString;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use gm_tls::hello::{self, Parse};
-use gm_tls::revocation::{Admission, NotAdmitted, Reason};
+use gm_tls::revocation::{Admission, NotAdmitted};
 use gm_tls::server::Refusal;
 use gm_tls::{HandshakeError, PeerIdentity, TlsStream};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 
@@ -145,72 +145,96 @@ struct Peer {
     offered: &'static str,
 }
 
-/// Runs the connection to its end.
-pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<Listener>) {
+/// Takes a connection in and runs it to its end. `open` is its place among those of the listener.
+///
+/// Until it is secured a connection is a task of the listener's runtime; then it moves to that of established ones.
+pub(super) fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<Listener>, open: Open) {
+    let peer = Peer { remote, protocol: "unknown", offered: "unknown" };
+    let runtime = listener.runtime().clone();
+    if listener.is_secured() {
+        runtime.spawn(secured(Counted::new(stream), peer, listener, open));
+    } else {
+        runtime.spawn(open.during(plain(Counted::new(stream), peer, listener)));
+    }
+}
+
+async fn plain(stream: Socket, peer: Peer, listener: Arc<Listener>) {
     // In a box of its own, so that an idle connection does not keep the state of what came before.
-    if let Some((_place, established)) = Box::pin(establish(stream, remote, listener)).await {
+    let begun = Box::pin(async move {
+        let (mut peer, taken) = (peer, stream.written());
+        match enter(stream, &mut peer, &listener).await {
+            Ok(entered) => establish(entered, taken, peer, listener).await,
+            Err(refused) => {
+                report(&refused, &peer, &listener);
+                None
+            }
+        }
+    });
+    if let Some((_place, established)) = begun.await {
         established.await;
     }
 }
 
-/// Takes the connection up to a session; what is left of it then, and its place among those of its address.
-async fn establish(
-    stream: TcpStream,
-    remote: SocketAddr,
-    listener: Arc<Listener>,
-) -> Option<(Place, BoxFuture<'static, ()>)> {
-    let mut peer = Peer { remote, protocol: "unknown", offered: "unknown" };
-    let stream = Counted::new(stream);
+async fn secured(stream: Socket, mut peer: Peer, listener: Arc<Listener>, open: Open) {
     let taken = stream.written();
-    let prepared = Box::pin(prepare(stream, &mut peer, &listener)).await;
-    let Peer { remote, protocol, offered } = peer;
-    match prepared {
-        Ok(Prepared { io, identity, proxied, place, revoked }) => {
-            let context = conn::Context {
-                broker: Arc::clone(&listener.broker),
-                auth: Arc::clone(&listener.auth),
-                metrics: Arc::clone(&listener.metrics),
-                reports: Arc::clone(&listener.reports),
-                listener: Arc::clone(&listener.id),
-                remote,
-                peer: identity,
-                proxied,
-                taken,
-                connect_timeout: listener.config.connect_timeout,
-                policy: Arc::clone(&listener.policy),
-            };
-            let established = match revoked {
-                None => conn::establish(io, context).await?.run().boxed(),
-                Some(revoked) => status::serve(io, context, revoked).boxed(),
-            };
-            Some((place, established))
-        }
-        Err(refused) => {
-            listener.metrics.refused(refused.label(), protocol);
-            if let Some(limit) = refused.limit() {
-                listener.broker.metrics().limit_hit(limit);
+    let entered = Box::pin(enter(stream, &mut peer, &listener)).await;
+    let Entered { entrance, proxied, place } = match entered {
+        Ok(entered) => entered,
+        Err(refused) => return report(&refused, &peer, &listener),
+    };
+    let Entrance::Secured(stream, identity, admission) = entrance else { return };
+    let moving = match stream.try_map(|socket| socket.try_map(TcpStream::into_std)) {
+        Ok(moving) => moving,
+        Err(cause) => return report(&Refused::Io(cause), &peer, &listener),
+    };
+    let established = listener.established.clone();
+    let rest = async move {
+        let begun = Box::pin(async move {
+            match moving.try_map(|socket| socket.try_map(TcpStream::from_std)) {
+                Ok(stream) => {
+                    let entrance = Entrance::Secured(stream, identity, admission);
+                    establish(Entered { entrance, proxied, place }, taken, peer, listener).await
+                }
+                Err(cause) => {
+                    report(&Refused::Io(cause), &peer, &listener);
+                    None
+                }
             }
-            if refused.is_notable() && listener.reports.may_say(refused.label()) {
-                info!(listener = &*listener.id, %remote, protocol, offered, reason = refused.label(), cause = %refused, "connection refused");
-            } else {
-                debug!(listener = &*listener.id, %remote, protocol, offered, cause = %refused, "connection ended before MQTT");
-            }
-            None
+        });
+        if let Some((_place, established)) = begun.await {
+            established.await;
         }
+    };
+    established.spawn(open.during(rest));
+}
+
+/// Counts a refusal and logs it.
+fn report(refused: &Refused, peer: &Peer, listener: &Listener) {
+    let Peer { remote, protocol, offered } = *peer;
+    listener.metrics.refused(refused.label(), protocol);
+    if let Some(limit) = refused.limit() {
+        listener.broker.metrics().limit_hit(limit);
+    }
+    if refused.is_notable() && listener.reports.may_say(refused.label()) {
+        info!(listener = &*listener.id, %remote, protocol, offered, reason = refused.label(), cause = %refused, "connection refused");
+    } else {
+        debug!(listener = &*listener.id, %remote, protocol, offered, cause = %refused, "connection ended before MQTT");
     }
 }
 
-/// A connection that MQTT can begin on.
-struct Prepared {
-    io: Box<dyn Io>,
-    identity: Option<Arc<PeerIdentity>>,
+/// A connection that is as secure as it will be.
+struct Entered {
+    entrance: Entrance,
     proxied: Option<Box<Proxied>>,
     place: Place,
-    /// Tells that a certificate of the client was revoked.
-    revoked: Option<oneshot::Receiver<Reason>>,
 }
 
-async fn prepare(stream: Socket, peer: &mut Peer, listener: &Listener) -> Result<Prepared, Refused> {
+enum Entrance {
+    Plain(Stream),
+    Secured(TlsStream<Socket>, Arc<PeerIdentity>, Admission),
+}
+
+async fn enter(stream: Socket, peer: &mut Peer, listener: &Listener) -> Result<Entered, Refused> {
     let mut stream = Prefixed::new(stream, Bytes::new());
     let mut proxied = None;
     if let Some(config) = &listener.config.proxy_protocol {
@@ -220,37 +244,61 @@ async fn prepare(stream: Socket, peer: &mut Peer, listener: &Listener) -> Result
         return Err(Refused::Banned);
     }
     let place = listener.admit(peer.remote.ip()).map_err(Refused::PerAddress)?;
-    let websocket = listener.config.kind.websocket();
-    match listener.security() {
-        Some(security) => {
-            let started = Instant::now();
-            let outcome = secure(stream, peer, listener, &security).await;
-            if let Err(refused) = &outcome {
-                let failed = Failed { protocol: peer.protocol, offered: peer.offered, reason: refused.label() };
-                listener.metrics.handshake_failed(failed, started.elapsed());
-            }
-            let (stream, identity, admission) = outcome?;
-            let io: Box<dyn Io> = match websocket {
-                Some(config) => upgrade(stream, listener, config).await?,
-                None => Box::new(stream),
-            };
-            Ok(Prepared { io, identity: Some(identity), proxied, place, revoked: admission.revoked })
-        }
-        None => match websocket {
-            Some(config) => Ok(Prepared {
-                io: upgrade(stream, listener, config).await?,
-                identity: None,
-                proxied,
-                place,
-                revoked: None,
-            }),
-            None => Ok(Prepared { io: plain(stream), identity: None, proxied, place, revoked: None }),
-        },
+    let Some(security) = listener.security() else {
+        return Ok(Entered { entrance: Entrance::Plain(stream), proxied, place });
+    };
+    let started = Instant::now();
+    let outcome = secure(stream, peer, listener, &security).await;
+    if let Err(refused) = &outcome {
+        let failed = Failed { protocol: peer.protocol, offered: peer.offered, reason: refused.label() };
+        listener.metrics.handshake_failed(failed, started.elapsed());
     }
+    let (stream, identity, admission) = outcome?;
+    Ok(Entered { entrance: Entrance::Secured(stream, identity, admission), proxied, place })
+}
+
+/// Takes the connection up to a session; what is left of it then, and its place among those of its address.
+async fn establish(
+    entered: Entered,
+    taken: Arc<AtomicU64>,
+    peer: Peer,
+    listener: Arc<Listener>,
+) -> Option<(Place, BoxFuture<'static, ()>)> {
+    let Entered { entrance, proxied, place } = entered;
+    let websocket = listener.config.kind.websocket();
+    let (io, identity, revoked) = match entrance {
+        Entrance::Plain(stream) => match websocket {
+            Some(config) => (upgrade(stream, &listener, config).await, None, None),
+            None => (Ok(unwrapped(stream)), None, None),
+        },
+        Entrance::Secured(stream, identity, admission) => match websocket {
+            Some(config) => (upgrade(stream, &listener, config).await, Some(identity), admission.revoked),
+            None => (Ok(Box::new(stream) as Box<dyn Io>), Some(identity), admission.revoked),
+        },
+    };
+    let io = io.map_err(|refused| report(&refused, &peer, &listener)).ok()?;
+    let context = conn::Context {
+        broker: Arc::clone(&listener.broker),
+        auth: Arc::clone(&listener.auth),
+        metrics: Arc::clone(&listener.metrics),
+        reports: Arc::clone(&listener.reports),
+        listener: Arc::clone(&listener.id),
+        remote: peer.remote,
+        peer: identity,
+        proxied,
+        taken,
+        connect_timeout: listener.config.connect_timeout,
+        policy: Arc::clone(&listener.policy),
+    };
+    let established = match revoked {
+        None => conn::establish(io, context).await?.run().boxed(),
+        Some(revoked) => status::serve(io, context, revoked).boxed(),
+    };
+    Some((place, established))
 }
 
 /// Without a PROXY header nothing was read yet and the stream needs no wrapping.
-fn plain(stream: Stream) -> Box<dyn Io> {
+fn unwrapped(stream: Stream) -> Box<dyn Io> {
     match stream.into_parts() {
         (inner, prefix) if prefix.is_empty() => Box::new(inner),
         (inner, prefix) => Box::new(Prefixed::new(inner, prefix)),
@@ -328,7 +376,8 @@ async fn secure(stream: Stream, peer: &mut Peer, listener: &Listener, security: 
         }
     };
     peer.protocol = context.kind().name();
-    let handshake = Box::pin(context.accept_in_turn(inner, read.freeze(), &listener.handshakes));
+    let turns = listener.handshakes.of(peer.remote.ip());
+    let handshake = Box::pin(context.accept_in_turn(inner, read.freeze(), &turns));
     let outcome = timeout_at(deadline, handshake).await.map_err(|_| Refused::HandshakeTimeout)?;
     let mut stream = match outcome {
         Ok(stream) => stream,

@@ -20,6 +20,12 @@ impl<S> Counted<S> {
         Counted { inner, written: Arc::default() }
     }
 
+    /// The same socket as something else, which goes on counting.
+    pub fn try_map<T>(self, change: impl FnOnce(S) -> io::Result<T>) -> io::Result<Counted<T>> {
+        let Counted { inner, written } = self;
+        Ok(Counted { inner: change(inner)?, written })
+    }
+
     /// Grows with what is written.
     pub fn written(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.written)

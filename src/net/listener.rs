@@ -2,6 +2,7 @@
 
 use super::accepted;
 use super::security::Security;
+use super::turns::Turns;
 use crate::auth::Auth;
 use crate::broker::Broker;
 use crate::bundle::Candidate;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{error, warn};
 
@@ -75,7 +77,8 @@ impl PreparedListener {
         &self.config
     }
 
-    /// Binds the socket and says where. Nothing is accepted before [`Listener::run`].
+    /// Binds the socket and says where. Nothing is accepted before [`Listener::run`]. Connections that have to be secured belong to
+    /// `handshakes` until they are; all others, and the secured ones from there, to the runtime of the caller.
     ///
     /// # Errors
     /// The system does not give the address.
@@ -84,15 +87,21 @@ impl PreparedListener {
         broker: Arc<Broker>,
         auth: Arc<Auth>,
         log: &LogConfig,
+        handshakes: &Handle,
     ) -> Result<(Arc<Listener>, TcpListener, SocketAddr), BindError> {
         let PreparedListener { config, security, tickets } = self;
         let id = config.id();
+        let established = Handle::current();
+        let runtime = if security.is_some() { handshakes.clone() } else { established.clone() };
+        // The socket, and those of its connections, are the runtime's in which they are made.
+        let in_runtime = runtime.enter();
         let bound = bind(&config).and_then(|socket| socket.local_addr().map(|address| (socket, address)));
         let (socket, address) = bound.map_err(|cause| BindError { id: id.clone(), bind: config.bind, cause })?;
+        drop(in_runtime);
         let metrics = broker.metrics().listener(&id);
         metrics.certificates.set(security.as_ref().map(Security::expiries).unwrap_or_default());
         let reports = Arc::new(Reports::new(Arc::clone(&metrics), log.max_peer_lines_per_minute));
-        let handshakes = Semaphore::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
+        let handshakes = Turns::new(config.kind.tls().map_or(0, |tls| tls.max_concurrent_handshakes));
         let handshakes_by_address = Lines::new(config.kind.tls().map_or(0, |tls| tls.max_handshakes_per_address));
         let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
         let policy = Arc::new(Policy {
@@ -113,6 +122,8 @@ impl PreparedListener {
             reports,
             security: security.map(|security| RwLock::new(Arc::new(security))),
             tickets,
+            runtime,
+            established,
             handshakes,
             handshakes_by_address,
             connections,
@@ -138,8 +149,12 @@ pub struct Listener {
     security: Option<RwLock<Arc<Security>>>,
     /// Those of the whole process.
     tickets: TicketKeys,
-    /// Handshakes that may be computed at once; waiting is fair and within each handshake's deadline.
-    pub(super) handshakes: Semaphore,
+    /// Where it accepts, and where its connections are until they are secured.
+    runtime: Handle,
+    /// Where connections are from there.
+    pub(super) established: Handle,
+    /// Handshakes that may be computed at once; waiting is fair to addresses and within each handshake's deadline.
+    pub(super) handshakes: Turns,
     /// Handshakes of one address that may be under way at once, for the most part waiting for their peers.
     pub(super) handshakes_by_address: Lines,
     connections: Arc<Semaphore>,
@@ -164,6 +179,10 @@ impl Listener {
     /// The address that it was started with.
     pub fn bound_to(&self) -> IpAddr {
         self.config.bind.ip()
+    }
+
+    pub(super) fn is_secured(&self) -> bool {
+        self.security.is_some()
     }
 
     /// How its connections are secured, if they are.
@@ -207,6 +226,11 @@ impl Listener {
         changed
     }
 
+    /// Where it has to [`run`](Self::run).
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// Accepts until `stop` says so. Connections go on after that.
     pub async fn run(self: Arc<Self>, socket: TcpListener, mut stop: watch::Receiver<bool>) {
         loop {
@@ -248,7 +272,7 @@ impl Listener {
         };
         let open = Open::new(Arc::clone(&self.metrics), remote, permit);
         let listener = Arc::clone(self);
-        tokio::spawn(open.during(accepted::serve(stream, remote, listener)));
+        accepted::serve(stream, remote, listener, open);
     }
 
     /// A place for a connection of this address, known only after the PROXY header; the key of the limit that says no otherwise.
@@ -313,9 +337,9 @@ fn alpn(config: &ListenerConfig) -> &'static [&'static [u8]] {
     if config.kind.websocket().is_some() { &[b"http/1.1"] } else { &[b"mqtt"] }
 }
 
-/// A connection's place among `max_connections`. It is counted as closed and the place is free again whatever ends its task,
-/// a panic too.
-struct Open {
+/// A connection's place among `max_connections`. It is counted as closed and the place is free again whatever ends the task that has
+/// this, a panic too.
+pub(super) struct Open {
     metrics: Arc<ListenerMetrics>,
     remote: SocketAddr,
     _permit: OwnedSemaphorePermit,
@@ -328,7 +352,7 @@ impl Open {
     }
 
     /// In a box, since an `async fn` keeps room for a future it was given and again for the same future while it awaits it.
-    fn during(
+    pub(super) fn during(
         self,
         connection: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {

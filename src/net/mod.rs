@@ -5,6 +5,7 @@
 mod accepted;
 mod counted;
 pub mod detect;
+mod handshakes;
 mod listener;
 mod prefixed;
 pub mod proxy;
@@ -13,9 +14,11 @@ mod security;
 mod sites;
 mod stamp;
 mod status;
+mod turns;
 pub mod websocket;
 
 pub use counted::Counted;
+pub use handshakes::handshake_runtime;
 pub use listener::{BindError, Listener, PreparedListener, mistakes_of_listeners};
 pub use prefixed::Prefixed;
 pub use security::{Security, Served, Usage};

@@ -8,9 +8,10 @@ use shangmq::config::Config;
 use shangmq::dev_certs::{self, DevCerts};
 use shangmq::metrics::ListenerMetrics;
 use shangmq::net::websocket;
-use shangmq::server::Server;
+use shangmq::server::{Prepared, Server};
 use tempfile::TempDir;
 use testkit::{AnyStream, Client, Connect, ConnectExt, ProtocolVersion, Transport, connect};
+use tokio::runtime::Handle;
 
 /// Longest WebSocket message that a test's client takes.
 const MAX_MESSAGE_LEN: usize = 64 << 20;
@@ -150,6 +151,12 @@ impl Setup {
     pub async fn start(self) -> TestBroker {
         let server = Server::start(self.config()).await.unwrap();
         TestBroker { server, _dir: self.dir }
+    }
+
+    /// As [`start`](Self::start), with a runtime of their own for connections that are not secured yet.
+    pub async fn start_with(self, handshakes: &Handle) -> TestBroker {
+        let prepared = Prepared::new(self.config()).unwrap().handshakes_in(handshakes);
+        TestBroker { server: Server::run(prepared).await.unwrap(), _dir: self.dir }
     }
 }
 

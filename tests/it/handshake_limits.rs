@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shangmq::net::handshake_runtime;
 use testkit::{Client, Transport, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -59,4 +60,22 @@ async fn handshakes_of_one_address_wait_for_each_other_and_no_other_for_them() {
         drop(first);
     };
     tokio::join!(open(crowded), goes);
+}
+
+// Messages of established clients waited behind handshakes, in one queue for all.
+#[tokio::test]
+async fn an_established_connection_needs_nothing_of_the_threads_of_handshakes() {
+    let handshakes = handshake_runtime().unwrap();
+    let broker = Setup::new().every_transport().start_with(handshakes.handle()).await;
+    let mut clients = Vec::new();
+    for transport in Transport::ALL {
+        clients.push(broker.connect_over(transport, connect(transport.name())).await);
+    }
+    // Whatever is left there ends now.
+    handshakes.shutdown_background();
+    for client in &mut clients {
+        client.ping().await;
+    }
+    let mut plain = broker.client("another").await;
+    plain.ping().await;
 }

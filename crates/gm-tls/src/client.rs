@@ -200,7 +200,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        stream::establish(io, self.engine(session)?, None).await.map_err(|failed| failed.error)
+        stream::establish(io, self.engine(session)?, &stream::AtOnce).await.map_err(|failed| failed.error)
     }
 
     fn ssl(&self, session: Option<&Session>) -> Result<Ssl, ErrorStack> {

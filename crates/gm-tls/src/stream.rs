@@ -14,10 +14,7 @@ use std::{
     task::{Context, Poll, Wake, Waker, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Semaphore,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     client::Session,
@@ -83,6 +80,16 @@ impl<S> TlsStream<S> {
     pub fn get_ref(&self) -> &S {
         &self.io
     }
+
+    /// The same connection over what `change` makes of its transport, such as the same socket in another runtime. Tasks that waited
+    /// for the transport are not woken by the new one.
+    ///
+    /// # Errors
+    /// Those of `change`; the connection is lost then.
+    pub fn try_map<T>(self, change: impl FnOnce(S) -> io::Result<T>) -> io::Result<TlsStream<T>> {
+        let TlsStream { io, engine, identity, reader: _, writer: _, failed, owed, closing } = self;
+        Ok(TlsStream { io: change(io)?, engine, identity, reader: None, writer: None, failed, owed, closing })
+    }
 }
 
 impl<S> fmt::Debug for TlsStream<S> {
@@ -99,23 +106,38 @@ pub struct Failed<S> {
     pub io: S,
 }
 
+/// Who may compute now, of all that would.
+pub trait Turns {
+    /// A turn, which ends when it is dropped.
+    type Turn<'a>
+    where
+        Self: 'a;
+
+    /// Waits for the next turn. Dropping the future gives the place in the line up.
+    fn turn(&self) -> impl Future<Output = Self::Turn<'_>> + Send;
+}
+
+/// Everybody, at once.
+pub(crate) struct AtOnce;
+
+impl Turns for AtOnce {
+    type Turn<'a> = ();
+
+    async fn turn(&self) {}
+}
+
 /// Runs the handshake of `engine` over `io`. Each of its steps is computed on the task itself, since none takes a millisecond, that of
-/// mutual SM2 included: less than a move to another thread is worth. With `turns` a step waits for a permit, in order of arrival, and
-/// holds it no longer than it computes: a peer that lets others wait must not be waited for with a permit in hand.
-pub(crate) async fn establish<S>(io: S, engine: Engine, turns: Option<&Semaphore>) -> Result<TlsStream<S>, Failed<S>>
+/// mutual SM2 included: less than a move to another thread is worth. A step waits for a turn and holds it no longer than it computes: a
+/// peer that lets others wait must not be waited for with a turn in hand.
+pub(crate) async fn establish<S>(io: S, engine: Engine, turns: &impl Turns) -> Result<TlsStream<S>, Failed<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut transport = Transport { io, engine };
     loop {
-        let step = match turns {
-            Some(turns) => match turns.acquire().await {
-                Ok(_turn) => transport.engine.handshake(),
-                Err(closed) => {
-                    return Err(Failed { error: HandshakeError::io(io::Error::other(closed)), io: transport.io });
-                }
-            },
-            None => transport.engine.handshake(),
+        let step = {
+            let _turn = turns.turn().await;
+            transport.engine.handshake()
         };
         match step {
             Ok(progress) => {

@@ -12,10 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openssl::ssl::{Ssl, SslContext};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::check::{
     check_ciphers, check_gm, check_groups, check_identity, check_pair, check_rfc8998_groups, check_signature_algorithms,
@@ -31,7 +28,7 @@ use crate::{
     policy::KeyPurpose,
     psk::PskLookup,
     revocation::{Inspector, StapleSource},
-    stream::{self, Failed, TlsStream},
+    stream::{self, AtOnce, Failed, TlsStream, Turns},
     tickets::TicketKeys,
 };
 
@@ -344,21 +341,21 @@ impl ServerContext {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        stream::establish(io, self.engine(prefix)?, None).await.map_err(|failed| failed.error)
+        stream::establish(io, self.engine(prefix)?, &AtOnce).await.map_err(|failed| failed.error)
     }
 
-    /// As [`accept`](Self::accept), computing only with a permit of `turns`, which is not held while the client is waited for, and for a
+    /// As [`accept`](Self::accept), computing only in turn, which is not held while the client is waited for, and for a
     /// caller that takes leave of the client in its own way.
     ///
     /// # Errors
-    /// [`Failed`] with the transport, shut down for writing where the client was sent an alert; also when `turns` is closed. A socket
-    /// that is closed while bytes of the peer are unread resets the connection, which can destroy the alert on its way.
-    pub async fn accept_in_turn<S>(&self, io: S, prefix: Bytes, turns: &Semaphore) -> Result<TlsStream<S>, Failed<S>>
+    /// [`Failed`] with the transport, shut down for writing where the client was sent an alert. A socket that is closed while
+    /// bytes of the peer are unread resets the connection, which can destroy the alert on its way.
+    pub async fn accept_in_turn<S>(&self, io: S, prefix: Bytes, turns: &impl Turns) -> Result<TlsStream<S>, Failed<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         match self.engine(prefix) {
-            Ok(engine) => stream::establish(io, engine, Some(turns)).await,
+            Ok(engine) => stream::establish(io, engine, turns).await,
             Err(error) => Err(Failed { error, io }),
         }
     }

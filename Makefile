@@ -1,7 +1,7 @@
 # Thin wrappers: each target is one command that works without make too.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build install test soak bench bench-recipe bench-brokers ci conformance e2e lint
+.PHONY: help run build install test soak bench bench-storm bench-recipe bench-brokers ci conformance e2e lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +57,10 @@ bench-brokers: ## compare with an installed mosquitto and write benches/results 
 	@scripts/preflight build brokers
 	cargo build --locked --release --bin shangmq
 	@scripts/bench-brokers $(ARGS)
+
+bench-storm: ## measure established and new clients under 5,000 abusive handshakes at once (ARGS="--seconds 30")
+	@scripts/preflight build
+	cargo bench --locked --bench storm -- $(ARGS)
 
 bench-recipe: ## compare TLCP handshakes with those over Tongsuo as its published recipe builds it (ROUNDS=15)
 	@scripts/preflight build

@@ -93,6 +93,16 @@ impl BrokerProcess {
         self.kib("status", "VmHWM:")
     }
 
+    /// Time that all threads of the process have spent on processors.
+    pub fn processor_time(&self) -> Duration {
+        let text = std::fs::read_to_string(self.proc("stat")).expect("the process runs");
+        // Behind the name, which may have blanks: user and system time are the 14th and the 15th field of all.
+        let (_, fields) = text.rsplit_once(") ").expect("a name in parentheses");
+        let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        // USER_HZ is 100 on every architecture that Rust runs on.
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Open file descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(self.proc("fd")).expect("the process runs").count()

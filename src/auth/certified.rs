@@ -10,12 +10,12 @@ use unicode_normalization::is_nfc;
 use super::{Peer, VerifiedCertificate};
 use crate::config::PeerCertAs;
 
-/// Why a certificate gives no name.
+/// Why what a client has proved gives it no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameFault {
     #[error("the client has no certificate")]
     NoCertificate,
-    #[error("the client has not shown a pre-shared key")]
+    #[error("it has proved no pre-shared key: it offered none, or one whose identity is not known here")]
     NoKey,
     #[error("the certificate has no such name")]
     Missing,

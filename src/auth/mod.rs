@@ -105,7 +105,7 @@ pub enum DenyReason {
     AnonymousNotAllowed,
     #[error("the client identifier is not the one that auth.clientid_binding asks of this client")]
     ClientId,
-    #[error("the certificate gives the client no name for {0}: {1}")]
+    #[error("{0} gives the client no name: {1}")]
     PeerName(&'static str, NameFault),
     #[error("the client is held to other protocols or suites by a [[pins]] of the ACL file")]
     Pinned,

@@ -8,6 +8,7 @@ mod auth;
 mod cidr;
 mod client_auth;
 mod crypto;
+mod emqx;
 mod error;
 mod features;
 mod identity;

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
+use super::emqx;
 use super::error::{ConfigError, Origin};
 use super::tree::{Node, Table, Value};
 use super::value::{FromValue, Problem, Secret};
@@ -281,8 +282,10 @@ impl<'a> Section<'a> {
             if self.asked.contains(&name.as_str()) {
                 continue;
             }
-            let mut error = ConfigError::new(node.key.clone(), self.key(name), "unknown key");
+            let foreign = emqx::without_counterpart(name);
+            let mut error = ConfigError::new(node.key.clone(), self.key(name), foreign.unwrap_or("unknown key"));
             error.suggestion = Some(match closest(name, &self.asked) {
+                _ if foreign.is_some() => "remove the key".to_owned(),
                 Some(known) => format!("did you mean `{known}`?"),
                 None => format!("known keys here: {}", self.asked.join(", ")),
             });

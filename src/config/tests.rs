@@ -466,6 +466,11 @@ fn options_about_clients_and_versions_must_make_sense() {
             "ciphers = ['ECDHE+AESGCM:!MD5']",
             "6:1: KEY.ciphers: `ECDHE+AESGCM:!MD5` is not a name; write one name per item, without operators",
         ),
+        (
+            "dhfile = 'dh.pem'",
+            "6:1: KEY.dhfile: keys are exchanged over elliptic curves alone, never over finite fields (DHE), so that there are no \
+             parameters to choose; remove the key",
+        ),
         ("groups = ['P-256', 'P-256']", "6:1: KEY.groups: `P-256` is listed twice"),
         ("cacertfile = ''", "6:1: KEY.cacertfile: an empty path; remove the key, or name a file"),
         (

@@ -129,7 +129,13 @@ impl Alarms {
             let Condition { kind, subject, step, urgent, message, details, mut causes } = condition;
             let name = if subject.is_empty() { kind.name().to_owned() } else { format!("{}/{subject}", kind.name()) };
             causes.truncate(MAX_CAUSES);
-            let causes = causes.iter().map(|cause| cause.chars().take(MAX_CAUSE).collect()).collect();
+            let causes: Vec<String> = causes.iter().map(|cause| cause.chars().take(MAX_CAUSE).collect()).collect();
+            if let Some((_, alarm)) = self.active.get_mut(&name) {
+                // As two lists of one file: one alarm, with the causes of both.
+                let room = MAX_CAUSES.saturating_sub(alarm.causes.len());
+                alarm.causes.extend(causes.into_iter().take(room));
+                continue;
+            }
             let earlier = before.remove(&name);
             let goes_on = earlier.as_ref().filter(|(earlier, _)| *earlier >= step).map(|(_, alarm)| alarm.activate_at);
             if earlier.is_none() && self.active.len() >= MAX_ACTIVE {
@@ -211,6 +217,20 @@ mod tests {
         let over = alarms.settle(vec![], 11);
         let payload: Value = serde_json::from_str(&over.changed[0].payload()).unwrap();
         assert_eq!((&payload["deactivate_at"], &payload["activated"]), (&json!(11_000_000), &json!(false)));
+    }
+
+    // Two lists of one file, or of files of one name, were one alarm that was raised anew at every look.
+    #[test]
+    fn conditions_of_one_name_are_one_alarm_that_is_told_once() {
+        let mut alarms = Alarms::default();
+        let other = Condition { causes: vec!["another".to_owned()], ..condition("a", 1) };
+        let both = vec![condition("a", 1), other];
+        assert_eq!(told(&alarms.settle(both.clone(), 10)), [("step 1", 10, None)]);
+        assert_eq!(told(&alarms.settle(both, 20)), []);
+        let active = alarms.list().active;
+        assert_eq!((active.len(), &active[0].causes[..]), (1, &["secret of operators".into(), "another".into()][..]));
+        assert_eq!(told(&alarms.settle(vec![condition("a", 1)], 30)), []);
+        assert_eq!(told(&alarms.settle(vec![], 40)).len(), 1);
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Identity {
 
     /// To whom a session that this client opens below a mount point belongs.
     pub fn owner(&self, mount: &str) -> Owner {
-        match (&self.username, &self.peer.certificate, self.peer.proxied_name.as_ref(), &self.peer.psk) {
+        let owner = match (&self.username, &self.peer.certificate, self.peer.proxied_name.as_ref(), &self.peer.psk) {
             (Some(username), ..) => Owner::new(mount, &format!("user {username}")),
             // Not the fingerprint: a renewed certificate is the same owner.
             (None, Some(certificate), ..) => {
@@ -121,14 +121,11 @@ impl Identity {
                 Owner::new(mount, &format!("certificate {name} of {}", certificate.issuer))
             }
             (None, None, Some(name), _) => Owner::new(mount, &format!("certificate {name} seen by a proxy")),
-            (None, None, None, Some(identity)) => Owner::new(mount, &key_of(identity)),
+            (None, None, None, Some(identity)) => Owner::new(mount, &format!("pre-shared key of {identity}")),
             (None, None, None, None) => Owner::new(mount, ""),
-        }
+        };
+        Owner { key: self.peer.psk.clone(), ..owner }
     }
-}
-
-fn key_of(identity: &str) -> String {
-    format!("pre-shared key of {identity}")
 }
 
 /// A digest of the alternative names in one order, or of the certificate if there are none.
@@ -149,16 +146,21 @@ fn names_without_subject(decoded: &Certificate) -> String {
 /// To whom a session belongs: a verified user name, a verified certificate's subject and issuer, or nobody; and the mount point that its
 /// topics are below. One text, in which a NUL ends the mount point, as no topic has one.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Owner(ByteString);
+pub struct Owner {
+    text: ByteString,
+    /// The identity of the pre-shared key that it was let in by, also where it is a user besides. Not stored: whoever comes back shows it.
+    key: Option<ByteString>,
+}
 
 impl Owner {
     fn new(mount: &str, who: &str) -> Owner {
         let nothing = mount.is_empty() && who.is_empty();
-        Owner(if nothing { ByteString::new() } else { format!("{mount}\0{who}").into() })
+        let text = if nothing { ByteString::new() } else { format!("{mount}\0{who}").into() };
+        Owner { text, key: None }
     }
 
     fn parts(&self) -> (&str, &str) {
-        self.0.split_once('\0').unwrap_or_default()
+        self.text.split_once('\0').unwrap_or_default()
     }
 
     /// Whether its topics are below the same mount point.
@@ -176,9 +178,9 @@ impl Owner {
         self.parts().1.strip_prefix("user ") == Some(username)
     }
 
-    /// Whether it is the holder of this pre-shared key.
+    /// Whether it was let in by the pre-shared key of this identity.
     pub fn is_key(&self, identity: &str) -> bool {
-        self.parts().1 == key_of(identity)
+        self.key.as_deref() == Some(identity)
     }
 
     /// Whether something vouched for it.
@@ -188,12 +190,12 @@ impl Owner {
 
     /// The text that a store keeps; empty is nobody without a mount point.
     pub fn as_text(&self) -> &ByteString {
-        &self.0
+        &self.text
     }
 
     /// From the text that a store kept.
     pub fn from_text(text: ByteString) -> Owner {
-        Owner(text)
+        Owner { text, key: None }
     }
 }
 
@@ -246,6 +248,11 @@ pub(crate) mod tests {
         assert_eq!(owner("a", None, ""), Owner::default());
         assert!(!owner("a", None, "m/").is_verified());
         assert!(owner("a", Some("u"), "m/").is_user("u") && !owner("a", None, "m/").is_user(""));
+        let peer = Peer { psk: Some("k".into()), ..Peer::default() };
+        for username in [None, Some("u")] {
+            let owner = Identity { peer: peer.clone(), ..identity("a", username) }.owner("m/");
+            assert!(owner.is_key("k") && !owner.is_key("u") && owner.is_user("u") == username.is_some());
+        }
         for (username, mount) in [(Some("u"), ""), (Some("u"), "m/"), (None, "m/"), (Some("x\0y"), "")] {
             let owner = owner("a", username, mount);
             let read = Owner::from_text(owner.as_text().clone());

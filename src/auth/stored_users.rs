@@ -14,7 +14,7 @@ use super::passwords::Accounts;
 use super::shards::Shards;
 use crate::store::{Key, Row, UserRow};
 
-/// Users whose connections were ended last, which are remembered by name.
+/// Users and holders of pre-shared keys whose connections were ended last, which are remembered by name.
 const REMEMBERED: usize = 256;
 
 /// Why a user is not taken.
@@ -51,7 +51,7 @@ pub struct StoredUsers {
     ended: RwLock<Ended>,
 }
 
-/// Users whose connections operators have ended: how many, and the names of the last.
+/// Users and holders of pre-shared keys whose connections operators have ended: how many, and the names of the last.
 #[derive(Debug, Default)]
 struct Ended {
     count: u64,
@@ -137,7 +137,7 @@ impl StoredUsers {
         Ok(())
     }
 
-    /// To be called before the connections of a user are ended, so that one that is being let in is ended as well: see
+    /// To be called before the connections of a user, or of the holder of a pre-shared key, are ended, so that one that is being let in is ended as well: see
     /// [`was_ended`](Self::was_ended).
     pub fn end(&self, name: &str) {
         let mut ended = self.ended.write();

@@ -213,7 +213,7 @@ impl Broker {
         });
     }
 
-    /// Ends the connections of sessions that belong to a pre-shared key, or to the user of that name.
+    /// Ends the connections that were let in by a pre-shared key, and those of the user of that name.
     pub fn disconnect_key(&self, identity: &str) {
         self.sessions.for_each_connected(|subscriber| {
             let owner = subscriber.owner();

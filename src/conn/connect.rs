@@ -138,7 +138,6 @@ impl AwaitAuth {
         let AwaitAuth { io, context, input, connect, deadline } = &mut *self;
         let connect = &*connect;
         let config = context.broker.config();
-        let ended = context.auth.stored_users().times_ended();
         let known = Known::of(context)?;
         let chosen = known.client_id.as_ref().unwrap_or(&connect.client_id);
         // [MQTT-3.1.3-8]
@@ -212,9 +211,12 @@ impl AwaitAuth {
             rights,
         };
         let mut opened = broker.open(request).await?;
-        // Whoever was banned or ended since the checks above, while an older connection let go of the session, had none to be ended.
-        let username = access.rights().identity().username.as_ref();
-        let was_ended = username.is_some_and(|name| self.context.auth.stored_users().was_ended(name, ended));
+        // Whoever was banned or ended since the checks above, while an older connection let go of the session, had none to be ended; nor
+        // had the holder of a key that was removed since the handshake.
+        let identity = access.rights().identity();
+        let username = identity.username.as_ref();
+        let mut proved = username.into_iter().chain(&identity.peer.psk);
+        let was_ended = proved.any(|name| self.context.auth.stored_users().was_ended(name, self.context.ended));
         let is_banned = broker.banned_by(&client_id, username, self.context.remote.ip()).is_some();
         if was_ended || is_banned {
             opened.lease.forget_will();

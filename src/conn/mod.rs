@@ -63,6 +63,8 @@ pub struct Context {
     /// Bytes that the peer's socket took, below all layers that gather some before they write.
     pub taken: Arc<AtomicU64>,
     pub peer: Option<Arc<PeerIdentity>>,
+    /// How often operators had ended connections before the peer showed anything: [`times_ended`](crate::auth::StoredUsers::times_ended).
+    pub ended: u64,
     /// The TLS that a trusted proxy ended, where the listener believes it.
     pub proxied: Option<Box<Proxied>>,
     /// Time from here to a complete CONNECT.

@@ -178,7 +178,7 @@ async fn plain(stream: Socket, peer: Peer, listener: Arc<Listener>) {
 async fn secured(stream: Socket, mut peer: Peer, listener: Arc<Listener>, open: Open) {
     let taken = stream.written();
     let entered = Box::pin(enter(stream, &mut peer, &listener)).await;
-    let Entered { entrance, proxied, place } = match entered {
+    let Entered { entrance, proxied, place, ended } = match entered {
         Ok(entered) => entered,
         Err(refused) => return report(&refused, &peer, &listener),
     };
@@ -193,7 +193,7 @@ async fn secured(stream: Socket, mut peer: Peer, listener: Arc<Listener>, open: 
             match moving.try_map(|socket| socket.try_map(TcpStream::from_std)) {
                 Ok(stream) => {
                     let entrance = Entrance::Secured(stream, identity, admission);
-                    establish(Entered { entrance, proxied, place }, taken, peer, listener).await
+                    establish(Entered { entrance, proxied, place, ended }, taken, peer, listener).await
                 }
                 Err(cause) => {
                     report(&Refused::Io(cause), &peer, &listener);
@@ -227,6 +227,8 @@ struct Entered {
     entrance: Entrance,
     proxied: Option<Box<Proxied>>,
     place: Place,
+    /// How often operators had ended connections before.
+    ended: u64,
 }
 
 enum Entrance {
@@ -235,6 +237,7 @@ enum Entrance {
 }
 
 async fn enter(stream: Socket, peer: &mut Peer, listener: &Listener) -> Result<Entered, Refused> {
+    let ended = listener.auth.stored_users().times_ended();
     let mut stream = Prefixed::new(stream, Bytes::new());
     let mut proxied = None;
     if let Some(config) = &listener.config.proxy_protocol {
@@ -245,7 +248,7 @@ async fn enter(stream: Socket, peer: &mut Peer, listener: &Listener) -> Result<E
     }
     let place = listener.admit(peer.remote.ip()).map_err(Refused::PerAddress)?;
     let Some(security) = listener.security() else {
-        return Ok(Entered { entrance: Entrance::Plain(stream), proxied, place });
+        return Ok(Entered { entrance: Entrance::Plain(stream), proxied, place, ended });
     };
     let started = Instant::now();
     let outcome = secure(stream, peer, listener, &security).await;
@@ -254,7 +257,7 @@ async fn enter(stream: Socket, peer: &mut Peer, listener: &Listener) -> Result<E
         listener.metrics.handshake_failed(failed, started.elapsed());
     }
     let (stream, identity, admission) = outcome?;
-    Ok(Entered { entrance: Entrance::Secured(stream, identity, admission), proxied, place })
+    Ok(Entered { entrance: Entrance::Secured(stream, identity, admission), proxied, place, ended })
 }
 
 /// Takes the connection up to a session; what is left of it then, and its place among those of its address.
@@ -264,7 +267,7 @@ async fn establish(
     peer: Peer,
     listener: Arc<Listener>,
 ) -> Option<(Place, BoxFuture<'static, ()>)> {
-    let Entered { entrance, proxied, place } = entered;
+    let Entered { entrance, proxied, place, ended } = entered;
     let websocket = listener.config.kind.websocket();
     let (io, identity, revoked) = match entrance {
         Entrance::Plain(stream) => match websocket {
@@ -285,6 +288,7 @@ async fn establish(
         listener: Arc::clone(&listener.id),
         remote: peer.remote,
         peer: identity,
+        ended,
         proxied,
         taken,
         connect_timeout: listener.config.connect_timeout,

@@ -111,34 +111,38 @@ impl Operator {
         identity: &str,
         disconnect: bool,
     ) -> Result<PskChange, PskRefused> {
-        let target = self.psk_target(listener)?;
-        {
-            // A reload that has read the file before would bring it back.
+        let (target, removed) = {
+            // A reload that has read the file before would bring it back, and another file could be meant after it.
             let _only = self.reloading.lock();
-            let changed = remove_key(&target.path, identity)?;
+            let target = self.psk_target(listener)?;
+            let mut removed = remove_key(&target.path, identity)?.removed != 0;
             for security in target.listeners.iter().filter_map(|listener| listener.security()) {
-                security.keys().iter().for_each(|keys| _ = keys.remove(identity));
+                // Somebody may have taken it out of the file already.
+                security.keys().iter().for_each(|keys| removed |= keys.remove(identity));
             }
-            if changed.removed == 0 {
-                return Ok(target.changed(changed));
-            }
-        }
-        info!(identity, file = %target.path.display(), disconnect, "an operator removed a pre-shared key");
+            (target, removed)
+        };
         if disconnect {
+            // Whoever is between the handshake and a session has nothing to be disconnected yet.
+            self.auth.stored_users().end(identity);
             self.broker.disconnect_key(identity);
         }
+        if !removed {
+            return Ok(target.changed(PskChanged::default()));
+        }
+        info!(identity, file = %target.path.display(), disconnect, "an operator removed a pre-shared key");
         Ok(target.changed(PskChanged { removed: 1, ..PskChanged::default() }))
     }
 
     fn psk_put(&self, listener: Option<&str>, new: &NewKeys) -> Result<PskChange, PskRefused> {
-        let target = self.psk_target(listener)?;
-        let changed = {
+        let (target, changed) = {
             let _only = self.reloading.lock();
+            let target = self.psk_target(listener)?;
             let changed = add_keys(&target.path, new)?;
             for security in target.listeners.iter().filter_map(|listener| listener.security()) {
                 security.keys().iter().for_each(|keys| keys.put(new));
             }
-            changed
+            (target, changed)
         };
         let PskChanged { added, replaced, .. } = changed;
         info!(added, replaced, file = %target.path.display(), "an operator added pre-shared keys");

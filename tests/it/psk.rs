@@ -7,9 +7,11 @@ use std::path::Path;
 
 use shangmq::operator::Trigger;
 use shangmq::server::{Prepared, Server};
-use testkit::BrokerProcess;
+use testkit::{BrokerProcess, ConnectExt, ReasonCode, connect};
 
-use crate::broker::certificates;
+use crate::access::{HASH, PASSWORD};
+use crate::broker::{Setup, certificates};
+use crate::simulated::SimulatedBroker;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f";
 const OTHER: &str = "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff";
@@ -106,4 +108,25 @@ async fn a_change_is_for_every_listener_of_the_file_and_no_reload_undoes_it() {
         }
     }
     server.shutdown().await;
+}
+
+// A client that showed a password besides belonged to its user alone, and kept its connection when the key was removed; and one that had
+// proved the key, and not sent CONNECT yet, was let in.
+#[tokio::test(start_paused = true)]
+async fn ending_the_connections_of_a_key_reaches_users_who_hold_it_and_whoever_is_not_let_in_yet() {
+    let broker = SimulatedBroker::start(Setup::new().auth("[auth.store]\nusers = true"));
+    let users = broker.auth().stored_users();
+    users.add("ada", HASH.parse().unwrap()).unwrap();
+    let named = |id| connect(id).credentials("ada", PASSWORD);
+    let (mut plain, mut user) = (broker.open_with_key("meter"), broker.open_with_key("meter"));
+    plain.connect(connect("plain")).await;
+    user.connect(named("user")).await;
+    let (mut late, mut other) = (broker.open_with_key("meter"), broker.open_with_key("other"));
+    users.end("meter");
+    broker.broker().disconnect_key("meter");
+    plain.expect_disconnect(ReasonCode::AdministrativeAction).await;
+    user.expect_disconnect(ReasonCode::AdministrativeAction).await;
+    late.expect_refusal(named("late"), ReasonCode::NotAuthorized).await;
+    other.connect(connect("other")).await;
+    broker.open_with_key("meter").connect(connect("again")).await;
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
 
+use gm_tls::identity::{PeerIdentity, Protocol};
 use shangmq::auth::Auth;
 use shangmq::broker::Broker;
 use shangmq::conn::{self, Context, Io, Policy};
@@ -106,7 +107,22 @@ impl SimulatedBroker {
     /// As [`open`](Self::open), at a listener with another mount point.
     pub fn open_below(&self, mountpoint: &str) -> Client<DuplexStream> {
         let policy = Arc::new(Policy { mountpoint: mountpoint.into(), ..(*self.policy).clone() });
-        self.open_under(policy, |stream| stream).0
+        self.open_under(policy, None, |stream| stream).0
+    }
+
+    /// As [`open`](Self::open), for a client that has proved a pre-shared key.
+    pub fn open_with_key(&self, identity: &str) -> Client<DuplexStream> {
+        let peer = PeerIdentity {
+            protocol: Protocol::Tls13,
+            suite: "TLS_AES_128_GCM_SHA256",
+            sni: None,
+            alpn: None,
+            signing: None,
+            encryption: None,
+            psk: Some(identity.into()),
+            resumed: false,
+        };
+        self.open_under(Arc::clone(&self.policy), Some(Arc::new(peer)), |stream| stream).0
     }
 
     /// As [`open`](Self::open), where the broker sees its end of the pipe through a wrapper. The task is the connection's.
@@ -114,12 +130,13 @@ impl SimulatedBroker {
         &self,
         wrap: impl FnOnce(Pipe) -> S,
     ) -> (Client<DuplexStream>, JoinHandle<()>) {
-        self.open_under(Arc::clone(&self.policy), wrap)
+        self.open_under(Arc::clone(&self.policy), None, wrap)
     }
 
     fn open_under<S: Io + 'static>(
         &self,
         policy: Arc<Policy>,
+        peer: Option<Arc<PeerIdentity>>,
         wrap: impl FnOnce(Pipe) -> S,
     ) -> (Client<DuplexStream>, JoinHandle<()>) {
         let (here, there) = tokio::io::duplex(PIPE_LEN);
@@ -131,7 +148,8 @@ impl SimulatedBroker {
             reports: Arc::new(Reports::new(Arc::clone(&self.metrics), 60)),
             listener: "tcp:default".into(),
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
-            peer: None,
+            peer,
+            ended: self.auth.stored_users().times_ended(),
             proxied: None,
             taken: there.written(),
             connect_timeout: self.connect_timeout,

@@ -117,7 +117,7 @@ impl AwaitAuth {
     fn report(&self, close: &Close) {
         let about = match close {
             Close::Denied(_) | Close::AuthTimeout => "denied",
-            Close::Refused(..) | Close::OverLimit(..) | Close::Session(_) => "refused",
+            Close::Refused(..) | Close::Banned(_) | Close::OverLimit(..) | Close::Session(_) => "refused",
             _ => return,
         };
         if self.context.reports.may_say(about) {

@@ -29,6 +29,15 @@ async fn a_ban_by_hand_ends_the_connection_and_holds_after_a_kill_until_it_is_li
     broker.kill();
     broker.restart().await;
     open(&broker).await.expect_refusal(connect("c"), ReasonCode::Banned).await;
+    // The log is written by a thread of its own.
+    let said = async {
+        while !broker.log().contains("banned by its client id; shangmq ctl ban list says for how long") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), said)
+        .await
+        .expect("who is refused by a ban is in the log");
     let listed = ban(&broker, &["list"]);
     assert!(listed.contains("client id \"c\", until it is lifted: \"loud\\u{1b}\"\n"), "{listed}");
     assert!(listed.contains("client id \"soon\", "), "{listed}");

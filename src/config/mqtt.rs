@@ -277,13 +277,10 @@ fn mqueue_priorities(section: &mut Section<'_>, durability: Durability) -> Vec<(
     }
     let pairs: Vec<(String, u8)> = section.pairs(KEY);
     if !pairs.is_empty() && durability != Durability::Off {
-        section.error(
+        section.warn(
             KEY,
-            "queues that are kept on disk have no priorities: they keep the order in which messages came",
-            Some(
-                "leave it out, or set store.durability = \"off\" and lose the queues of sessions with the process"
-                    .to_owned(),
-            ),
+            "sessions that outlive their connection have none: their queues are on disk, in the order in which messages came",
+            "expect priorities for sessions without an expiry alone, or set store.durability = \"off\"",
         );
     }
     for (topic, priority) in &pairs {

@@ -151,8 +151,18 @@ impl AuthConfig {
         let acl_file = section.file("acl_file");
         let store = StoredAuthConfig::read(section.section("store"));
         let no_match = if acl_file.is_some() || store.acl { Permit::Deny } else { default.no_match };
+        let open = acl_file.is_none() && !store.acl && !section.has("no_match");
+        let allow_anonymous = section.read("allow_anonymous", default.allow_anonymous);
+        // Whoever lets anybody in knows it.
+        if section.exists() && open && !allow_anonymous {
+            section.warn(
+                "acl_file",
+                "there are no rules for topics, so that every client that may connect may use all of them",
+                "name a file, or set no_match = \"allow\" to say that it is meant",
+            );
+        }
         let config = AuthConfig {
-            allow_anonymous: section.read("allow_anonymous", default.allow_anonymous),
+            allow_anonymous,
             password_file: section.file("password_file"),
             max_concurrent_checks: section.within("max_concurrent_checks", default.max_concurrent_checks, 1, 1024),
             max_waiting_checks: section.within("max_waiting_checks", default.max_waiting_checks, 0, 65_536),
@@ -240,4 +250,27 @@ impl Choice for ClientIdBinding {
         ("cert_common_name", ClientIdBinding::CertCommonName),
         ("disabled", ClientIdBinding::Disabled),
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::Config;
+
+    #[test]
+    fn that_topics_have_no_rules_is_said_to_whoever_asks_clients_who_they_are() {
+        for (auth, warned) in [
+            ("password_file = 'users'", true),
+            ("password_file = 'users'\nno_match = 'allow'", false),
+            ("password_file = 'users'\nno_match = 'deny'", false),
+            ("password_file = 'users'\nacl_file = 'rules.toml'", false),
+            ("store = { acl = true }", false),
+            ("allow_anonymous = true", false),
+        ] {
+            let text = format!("[auth]\n{auth}\n[listeners.tcp.default]\nbind = \"127.0.0.1:1883\"\n");
+            let warnings = Config::parse(Path::new("t.toml"), &text, []).unwrap().warnings.join("\n");
+            assert_eq!(warnings.contains("auth.acl_file: there are no rules for topics"), warned, "{auth}: {warnings}");
+        }
+    }
 }

@@ -185,6 +185,11 @@ impl State {
             let from = self.lease.subscriber();
             return match broker.publish_later(from, after, message, DelayOptions { retain, inbound }) {
                 Later::Taken(ticket) => Ok((ReasonCode::Success, ticket)),
+                // It has no answer that says no, and what is acknowledged must not be lost.
+                Later::Full if !v5 && qos != QoS::AtMostOnce => Err(Close::Refused(
+                    ReasonCode::QuotaExceeded,
+                    "no more delayed messages may wait (delayed.max_delayed_messages, delayed.max_bytes)",
+                )),
                 Later::Full => Ok((ReasonCode::QuotaExceeded, 0)),
                 Later::Refused(health) if !v5 => Err(Close::Store(health)),
                 Later::Refused(health) => Ok((refused::by_store(health), 0)),

@@ -39,6 +39,21 @@ async fn a_delayed_message_is_published_after_its_time() {
     assert_eq!(broker.broker().delayed_count(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_mqtt_3_client_is_not_told_that_a_delayed_message_was_taken_which_was_not() {
+    let broker = SimulatedBroker::start(Setup::new().sections(DELAYED));
+    let mut publisher = broker.connect(connect("p").v311()).await;
+    for _ in 0..3 {
+        publisher.publish(publish("$delayed/10/a/b", 1, "m")).await;
+    }
+    // There is no promise to break at QoS 0.
+    publisher.send(publish("$delayed/10/a/b", 0, "dropped")).await;
+    publisher.ping().await;
+    publisher.send(publish("$delayed/10/a/b", 1, "refused")).await;
+    publisher.expect_closed().await;
+    assert_eq!(broker.broker().delayed_count(), 3);
+}
+
 in_both_versions!(a_malformed_delay_is_refused_and_does_not_open_reserved_topics, |version| async move {
     let broker = Setup::new().sections(DELAYED).start().await;
     let mut client = broker.client_of(version, "c").await;

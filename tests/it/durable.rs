@@ -22,6 +22,8 @@ async fn absent_subscriber(broker: &StoredBroker, qos: u8) {
 
 /// Sends to the absent subscriber of `t` until the disk is full: the client whose last message waits for space, and its identifier.
 pub async fn until_full(broker: &StoredBroker) -> (Client<AnyStream>, u16) {
+    // What a client that left wrote would fill the disk otherwise.
+    broker.until_quiet().await;
     broker.disk().limit_space(Some(broker.disk().space_used()));
     let mut waiting = broker.client("w").await;
     let mut id = 0;

@@ -96,8 +96,41 @@ impl Bundles {
         now: i64,
         fits: impl FnOnce() -> Result<(), E>,
     ) -> Result<BundleInfo, E> {
+        // Before the lock, which others may wait for.
         check(parts, now).map_err(BundleError::Faulty)?;
-        let _lock = self.lock()?;
+        self.replace(&self.lock()?, id, parts, now, fits)
+    }
+
+    /// Puts an earlier version in force again, as a new one, if it is good today and whoever uses the bundle can do with it; `fits` looks as
+    /// in [`put_if`](Self::put_if). Nothing changes the bundle between reading the version and putting it in force.
+    ///
+    /// # Errors
+    /// There is none such, or as for [`put_if`](Self::put_if).
+    pub fn restore_if<E: From<BundleError>>(
+        &self,
+        id: &BundleId,
+        version: u32,
+        now: i64,
+        fits: impl FnOnce(&Arc<Candidate>) -> Result<(), E>,
+    ) -> Result<BundleInfo, E> {
+        let lock = self.lock()?;
+        if !self.numbers(id)?.contains(&version) {
+            return Err(BundleError::NoVersion { id: id.clone(), version }.into());
+        }
+        let candidate = Arc::new(Candidate { id: id.clone(), parts: self.read(id, version)?.1 });
+        check(&candidate.parts, now).map_err(BundleError::Faulty)?;
+        self.replace(&lock, id, &candidate.parts, now, || fits(&candidate))
+    }
+
+    /// Puts checked parts in force while the lock is held.
+    fn replace<E: From<BundleError>>(
+        &self,
+        _lock: &File,
+        id: &BundleId,
+        parts: &Parts,
+        now: i64,
+        fits: impl FnOnce() -> Result<(), E>,
+    ) -> Result<BundleInfo, E> {
         let versions = self.numbers(id)?;
         if versions.is_empty() && self.all()?.len() >= MAX_BUNDLES {
             return Err(BundleError::TooMany.into());
@@ -109,26 +142,6 @@ impl Bundles {
         }
         self.commit(id, versions.last().map_or(1, |last| last.saturating_add(1)))?;
         Ok(self.show(id)?)
-    }
-
-    /// The parts of an earlier version, to put them in force again as a new one.
-    ///
-    /// # Errors
-    /// There is none such, or it cannot be read.
-    pub fn version(&self, id: &BundleId, version: u32) -> Result<Parts, BundleError> {
-        let _lock = self.lock()?;
-        if !self.numbers(id)?.contains(&version) {
-            return Err(BundleError::NoVersion { id: id.clone(), version });
-        }
-        Ok(self.read(id, version)?.1)
-    }
-
-    /// Puts an earlier version in force again, as a new one. It must be good today.
-    ///
-    /// # Errors
-    /// There is none such, or as for [`put`](Self::put).
-    pub fn restore(&self, id: &BundleId, version: u32, now: i64) -> Result<BundleInfo, BundleError> {
-        self.put(id, &self.version(id, version)?, now)
     }
 
     /// What somebody is about to put in force.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use gm_tls::cert::{ExtendedKeyUsage, KeyKind, KeyUsage};
 use gm_tls::key::Password;
@@ -209,12 +210,46 @@ fn versions_are_kept_bounded_and_come_back() {
     assert_eq!(versions.first().unwrap().version, 3);
     assert!(versions.last().unwrap().in_force && versions.iter().filter(|version| version.in_force).count() == 1);
     let old = bundles.read_version(&name, 4);
-    let info = bundles.restore(&name, 4, NOW + 20).unwrap();
+    let restore = |version, at| bundles.restore_if::<BundleError>(&name, version, at, |_| Ok(()));
+    let info = restore(4, NOW + 20).unwrap();
     assert_eq!(info.version, 11);
     assert_eq!(bundles.part(&name, Part::Chain).unwrap().as_slice(), old.get(Part::Chain).unwrap());
-    assert!(matches!(bundles.restore(&name, 1, NOW), Err(BundleError::NoVersion { version: 1, .. })));
+    assert!(matches!(restore(1, NOW), Err(BundleError::NoVersion { version: 1, .. })));
     // What has expired since is not put in force again.
-    assert!(matches!(bundles.restore(&name, 5, NOW + 200 * DAY), Err(BundleError::Faulty(_))));
+    assert!(matches!(restore(5, NOW + 200 * DAY), Err(BundleError::Faulty(_))));
+}
+
+// The version was read under one lock and put in force under another: a bundle that was deleted in between came back.
+#[test]
+fn a_version_that_is_being_restored_does_not_bring_back_a_deleted_bundle() {
+    let (_dir, bundles) = service();
+    let (name, parts) = (id("a"), standard());
+    let (over, restored) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        let restorer = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                match bundles.restore_if::<BundleError>(&name, 1, NOW, |_| Ok(())) {
+                    Ok(_) => _ = restored.fetch_add(1, Ordering::Relaxed),
+                    Err(BundleError::NoVersion { .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        });
+        let mut found = Vec::new();
+        for _ in 0..20 {
+            let before = restored.load(Ordering::Relaxed);
+            found.push(bundles.put(&name, &parts, NOW).unwrap().version);
+            // The two meet; a restorer that panicked is not waited for.
+            while restored.load(Ordering::Relaxed) == before && !restorer.is_finished() {
+                std::thread::yield_now();
+            }
+            bundles.delete(&name, Vec::new()).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+        restorer.join().unwrap();
+        assert_eq!(found, [1; 20]);
+    });
+    assert!(bundles.all().unwrap().is_empty());
 }
 
 #[test]

@@ -112,7 +112,11 @@ impl Arguments {
         match self.command {
             Command::Put(put) => {
                 let parts = put.parts()?;
-                put.one.put_in_force(&put.one.common.open()?, parts, out)
+                let (one, node) = (&put.one, put.one.common.open()?);
+                let candidate = Arc::new(Candidate { id: one.bundle.clone(), parts });
+                let fits = || one.fits(&node, &candidate);
+                let info = node.bundles.put_if::<CertsError>(&one.bundle, &candidate.parts, now(), fits)?;
+                one.common.confirm(out, &info)
             }
             Command::List(common) => {
                 let Node { bundles, .. } = common.open()?;
@@ -159,8 +163,9 @@ impl Arguments {
             }
             Command::Restore(Restore { one, version }) => {
                 let node = one.common.open()?;
-                let parts = node.bundles.version(&one.bundle, version)?;
-                one.put_in_force(&node, parts, out)
+                let fits = |candidate: &Arc<Candidate>| one.fits(&node, candidate);
+                let info = node.bundles.restore_if::<CertsError>(&one.bundle, version, now(), fits)?;
+                one.common.confirm(out, &info)
             }
         }
     }
@@ -174,27 +179,22 @@ struct Node {
 }
 
 impl One {
-    /// Puts a version in force that every listener can do with: those of the configuration, which a start would open, and those that run,
-    /// which may be others.
-    fn put_in_force(&self, node: &Node, parts: Parts, out: &mut impl Write) -> Result<(), CertsError> {
-        let candidate = Arc::new(Candidate { id: self.bundle.clone(), parts });
+    /// Whether every listener can do with a version: those of the configuration, which a start would open, and those that run, which may be
+    /// others.
+    fn fits(&self, node: &Node, candidate: &Arc<Candidate>) -> Result<(), CertsError> {
         let unfit = |mistakes| BundleError::Unfit { id: self.bundle.clone(), mistakes };
-        let fits = || {
-            let mistakes = mistakes_of_listeners(&node.config, &candidate);
-            if !mistakes.is_empty() {
-                return Err(unfit(mistakes.iter().map(ToString::to_string).collect()).into());
+        let mistakes = mistakes_of_listeners(&node.config, candidate);
+        if !mistakes.is_empty() {
+            return Err(unfit(mistakes.iter().map(ToString::to_string).collect()).into());
+        }
+        let request = Request::BundleTry { bundle: self.bundle.to_string() };
+        match node.broker.ask_if_running::<Vec<String>>(request)? {
+            Some(mistakes) if !mistakes.is_empty() => {
+                let running = mistakes.iter().map(|mistake| format!("the running broker: {mistake}"));
+                Err(unfit(running.collect()).into())
             }
-            let request = Request::BundleTry { bundle: self.bundle.to_string() };
-            match node.broker.ask_if_running::<Vec<String>>(request)? {
-                Some(mistakes) if !mistakes.is_empty() => {
-                    let running = mistakes.iter().map(|mistake| format!("the running broker: {mistake}"));
-                    Err(unfit(running.collect()).into())
-                }
-                _ => Ok(()),
-            }
-        };
-        let info = node.bundles.put_if::<CertsError>(&self.bundle, &candidate.parts, now(), fits)?;
-        self.common.confirm(out, &info)
+            _ => Ok(()),
+        }
     }
 }
 

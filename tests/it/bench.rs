@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testkit::{Transport, over_every_transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -13,10 +15,14 @@ use crate::broker::{Secured, Setup, TestBroker, certificates};
 /// Longer than any of these runs takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
+fn to_port(port: u16) -> Vec<String> {
+    let port = port.to_string();
+    ["--json", "--threads", "1", "-h", "localhost", "-p", &port].map(str::to_owned).to_vec()
+}
+
 fn command(broker: &TestBroker, transport: Transport, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shangmq"));
-    let port = broker.address(transport).port().to_string();
-    command.arg("bench").args(arguments).args(["--json", "--threads", "1", "-h", "localhost", "-p", &port]);
+    command.arg("bench").args(arguments).args(to_port(broker.address(transport).port()));
     if transport.is_websocket() {
         command.arg("--ws");
     }
@@ -169,6 +175,29 @@ async fn handshakes_that_the_server_takes_count() {
         let report = bench(&broker, transport, &["handshake", "-c", "2", "--count", "5"]).await;
         assert_eq!(numbers(&report, ["handshakes", "failed"]), [5, 0], "{transport:?}: {report:#}");
     }
+}
+
+// A script that looked at the exit code took a server for good that had refused half of its clients.
+#[tokio::test]
+async fn a_handshake_that_failed_among_others_makes_the_run_fail() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = to_port(listener.local_addr().unwrap().port());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shangmq"));
+    command.args(["bench", "handshake", "--mqtt", "-c", "1", "--count", "2"]).args(to).kill_on_drop(true);
+    let bench = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let serve = async {
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        // The CONNACK of MQTT 5 that accepts, without properties.
+        accepted.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+        let mut said = Vec::new();
+        accepted.read_to_end(&mut said).await.unwrap();
+        drop(accepted);
+        drop(listener.accept().await.unwrap());
+    };
+    let (output, ()) = tokio::join!(finish(bench), serve);
+    let report = report(&output);
+    assert_eq!(numbers(&report, ["handshakes", "failed"]), [1, 1], "{report:#}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 // A server that gives no session was waited for a second in every connection, and the rate that came of it was told as if it were one.

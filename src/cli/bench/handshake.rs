@@ -191,7 +191,7 @@ impl Arguments {
         }
         let report = tally.into_report(run);
         write_report(&report, self.json)?;
-        Ok(if report.handshakes > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if report.handshakes > 0 && report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     fn plan(&self, endpoint: Endpoint, start: Instant) -> Plan {

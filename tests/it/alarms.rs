@@ -9,10 +9,15 @@ use serde_json::Value;
 use shangmq::bundle::{Bundles, Part, Parts};
 use shangmq::operator::{AlarmKind, Trigger};
 use shangmq::server::{Prepared, Server};
-use testkit::{AnyStream, Client, connect};
+use shangmq::store::Health;
+use testkit::{AnyStream, Behaviour, Client, PublishExt, Transport, connect, puback, publish};
 use tokio::net::TcpStream;
 
+use crate::broker::eventually;
 use crate::bundles::now;
+use crate::durable::{absent_subscriber, until_full};
+use crate::revocation::{CRL, World, refused};
+use crate::stored::StoredBroker;
 
 /// A bundle with a TLCP pair for so many days.
 fn bundle(days: u32) -> Parts {
@@ -86,6 +91,17 @@ impl Watched {
     }
 }
 
+/// Waits until the alarms of a kind are told to be these.
+pub async fn until_raised(server: &Server, kind: AlarmKind, names: &[&str]) {
+    let raised = || {
+        server.operator().look_for_alarms(now());
+        let active = server.operator().alarms().active;
+        let active: Vec<String> = active.into_iter().filter(|one| one.kind == kind).map(|one| one.name).collect();
+        active == names
+    };
+    eventually(&format!("the alarms {names:?}"), raised).await;
+}
+
 /// The next alarm: the last level of its topic, and what it says.
 async fn heard(client: &mut Client<AnyStream>) -> (String, Value) {
     let got = client.recv_publish().await;
@@ -151,4 +167,48 @@ async fn a_refused_reload_is_an_alarm_until_one_succeeds() {
     assert!(watched.reload().await);
     assert_eq!(heard(&mut client).await.0, "deactivate");
     assert_eq!(watched.active(), []);
+}
+
+#[tokio::test]
+async fn a_store_without_space_is_an_alarm_until_there_is_some() {
+    let broker = StoredBroker::start().await;
+    until_raised(broker.server(), AlarmKind::Store, &[]).await;
+    absent_subscriber(&broker, 1).await;
+    let (mut waiting, id) = until_full(&broker).await;
+    until_raised(broker.server(), AlarmKind::Store, &["store"]).await;
+    let listed = broker.server().operator().alarms();
+    assert!(listed.active[0].message.contains("no space is left"), "{listed:?}");
+    broker.disk().limit_space(None);
+    waiting.expect(puback(id)).await;
+    until_raised(broker.server(), AlarmKind::Store, &[]).await;
+}
+
+#[tokio::test]
+async fn a_store_that_failed_is_an_alarm() {
+    let broker = StoredBroker::start().await;
+    absent_subscriber(&broker, 1).await;
+    let mut publisher = broker.client("p").await;
+    broker.disk().fail_syncs(true);
+    publisher.send(publish("t", 1, "m").id(1)).await;
+    broker.until_health(Health::Failed).await;
+    until_raised(broker.server(), AlarmKind::Store, &["store"]).await;
+    let listed = broker.server().operator().alarms();
+    assert!(listed.active[0].message.contains("the store failed"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_used_is_an_alarm_where_it_refuses_clients() {
+    let transport = Transport::Tls13;
+    let world = World::new(transport).await;
+    let client = world.client(transport);
+    world.service.set(CRL, Behaviour::Status(500));
+    let soft = world.broker("crl = { mode = \"soft-fail\" }").await;
+    client.enter(&soft, transport).await.unwrap();
+    until_raised(&soft.server, AlarmKind::CrlUnusable, &[]).await;
+    let hard = world.broker("crl = {}").await;
+    refused(&client, &hard, transport, "revocation_unknown").await;
+    let name = format!("crl_unusable/{}", world.service.url(CRL));
+    until_raised(&hard.server, AlarmKind::CrlUnusable, &[&name]).await;
+    world.service.set(CRL, Behaviour::Serve(world.list(&[])));
+    until_raised(&hard.server, AlarmKind::CrlUnusable, &[]).await;
 }

@@ -13,7 +13,7 @@ use crate::broker::Setup;
 use crate::stored::{StoredBroker, until};
 
 /// A durable subscriber of `t` that is away.
-async fn absent_subscriber(broker: &StoredBroker, qos: u8) {
+pub async fn absent_subscriber(broker: &StoredBroker, qos: u8) {
     let (mut client, _) = broker.persistent("subscriber").await;
     client.subscribe("t", qos).await;
     client.disconnect().await;

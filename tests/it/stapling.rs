@@ -7,13 +7,14 @@ use bytes::Bytes;
 use gm_tls::cert::{Certificate, KeyKind};
 use gm_tls::client::{ClientOptions, Connector};
 use gm_tls::pki::{AlternativeNames, Issued, Profile, StatusServices, Subject};
-use gm_tls::revocation::{CertIdHash, OcspAnswer, OcspState};
+use gm_tls::revocation::{CertIdHash, OcspAnswer, OcspState, fingerprint};
 use shangmq::bundle::{Bundles, Part, Parts};
-use shangmq::operator::Trigger;
+use shangmq::operator::{AlarmKind, Trigger};
 use shangmq::server::Server;
 use testkit::{Behaviour, Transport};
 use tokio::net::TcpStream;
 
+use crate::alarms::until_raised;
 use crate::broker::{Setup, TestBroker, eventually};
 use crate::ocsp::responder;
 use crate::revocation::{World, enter, now};
@@ -203,9 +204,13 @@ async fn a_must_staple_certificate_without_an_answer_refuses_those_who_ask() {
         scene.reaches(&broker, "failing").await;
         scene.ask(&broker).await.expect_err("a handshake without the answer that was promised");
         assert_eq!(broker.sample("shangmq_ocsp_staples_total{outcome=\"refused\"}"), 1);
+        let fingerprint: String = fingerprint(&scene.leaf).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let alarm = format!("staple_missing/{fingerprint}");
+        until_raised(&broker.server, AlarmKind::StapleMissing, &[&alarm]).await;
         scene.world.service.set(OCSP, scene.good());
         scene.reaches(&broker, "current").await;
         assert!(scene.ask(&broker).await.unwrap().is_some());
+        until_raised(&broker.server, AlarmKind::StapleMissing, &[]).await;
     }
 }
 

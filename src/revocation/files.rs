@@ -37,6 +37,8 @@ pub enum UploadError {
     List(#[from] gm_tls::revocation::CrlFileError),
     #[error("{0}")]
     Stale(String),
+    #[error("{0}; to go back to it, remove the lists of that name first")]
+    Older(String),
     #[error("there is no list `{0}`")]
     Unknown(String),
     #[error("{}: {reason}", path.display())]
@@ -109,14 +111,19 @@ impl Files {
     /// Opens a file that a listener names. One that was opened before is shared, as it was read last.
     ///
     /// # Errors
-    /// It cannot be read, or holds no good list.
+    /// It cannot be read, or holds no good list, or one that is older than the one read before.
     pub(super) fn open(&self, path: &Path) -> Result<Arc<File>, String> {
         let contents = self.read(path)?;
         let mut files = self.files.lock();
         let file = files
             .entry(path.to_owned())
             .or_insert_with(|| Arc::new(File { path: path.to_owned(), state: Mutex::default() }));
-        *file.state.lock() = contents;
+        let mut state = file.state.lock();
+        match older(&contents.lists, &state.lists) {
+            Some(cause) => return Err(format!("{cause}; to go back to it, start the broker again")),
+            None => *state = contents,
+        }
+        drop(state);
         Ok(Arc::clone(file))
     }
 
@@ -133,7 +140,11 @@ impl Files {
                 continue;
             }
             let path = file.path.display();
-            match self.read(&file.path) {
+            let read = self.read(&file.path).and_then(|contents| {
+                let cause = older(&contents.lists, &file.state.lock().lists);
+                cause.map_or(Ok(contents), |cause| Err(format!("{cause}; to go back to it, start the broker again")))
+            });
+            match read {
                 Ok(contents) => {
                     info!(%path, lists = contents.lists.len(), "revocation lists read again");
                     *file.state.lock() = contents;
@@ -199,7 +210,7 @@ impl Files {
     /// Takes a file of lists under a name, in place of those that had it.
     ///
     /// # Errors
-    /// Nothing changes if a list is bad or stale, or if it cannot be kept.
+    /// Nothing changes if a list is bad or stale, or older than the one in its place, or if it cannot be kept.
     pub(super) fn upload(&self, name: &str, contents: Bytes) -> Result<(), UploadError> {
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -215,10 +226,14 @@ impl Files {
         if uploads.len() >= MAX_UPLOADS && !uploads.contains_key(name) {
             return Err(UploadError::TooMany);
         }
+        let lists: Vec<Arc<Held>> = lists.into_iter().map(|crl| Arc::new(Held::new(crl))).collect();
+        if let Some(cause) = uploads.get(name).and_then(|held| older(&lists, held)) {
+            return Err(UploadError::Older(cause));
+        }
         if let Some(directory) = &self.directory {
             keep(directory, name, &contents)?;
         }
-        uploads.insert(name.to_owned(), lists.into_iter().map(|crl| Arc::new(Held::new(crl))).collect());
+        uploads.insert(name.to_owned(), lists);
         *self.uploads.lock() = Arc::new(uploads);
         self.renewed.send_modify(|times| *times = times.wrapping_add(1));
         Ok(())
@@ -274,6 +289,24 @@ impl Files {
     }
 }
 
+/// What is wrong with new lists in the place of others: one is older than the one of its series, and what that one revoked would be
+/// forgotten. A list that is left out is given up on purpose.
+fn older(new: &[Arc<Held>], old: &[Arc<Held>]) -> Option<String> {
+    let newest = |lists: &[Arc<Held>], one: &Held| {
+        let series = lists.iter().filter(|held| held.crl.is_in_series_with(&one.crl));
+        series.map(|held| held.crl.this_update()).max()
+    };
+    new.iter().find_map(|one| {
+        let (would_be, is) = (newest(new, one)?, newest(old, one)?);
+        let issuer = one.crl.issuer();
+        (would_be < is).then(|| {
+            format!(
+                "the list of \"{issuer}\" of {would_be} (thisUpdate, unix time) is older than the one at hand, of {is}"
+            )
+        })
+    })
+}
+
 fn stamp(path: &Path) -> io::Result<Stamp> {
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {
@@ -309,18 +342,69 @@ mod tests {
 
     use super::*;
 
-    fn list() -> Bytes {
+    fn authority() -> CertificateAuthority {
+        let (subject, profile) = (Subject::common_name("CA"), AuthorityProfile::new(10, None));
+        CertificateAuthority::create(&subject, KeyKind::Sm2, &profile, crate::dev_certs::now()).unwrap()
+    }
+
+    /// A list of so many seconds ago, with the key identifier of its authority.
+    fn list_of(ca: &CertificateAuthority, key: u8, age: i64) -> Bytes {
         let now = crate::dev_certs::now();
-        let subject = Subject::common_name("CA");
-        let ca = CertificateAuthority::create(&subject, KeyKind::Sm2, &AuthorityProfile::new(10, None), now).unwrap();
         let contents = RevocationList {
-            this_update: now - 60,
+            this_update: now - age,
             next_update: Some(now + 3600),
             number: 1,
             revoked: Vec::new(),
-            extensions: Vec::new(),
+            extensions: vec![("2.5.29.35", false, vec![0x30, 3, 0x80, 1, key])],
         };
         ca.sign_list(&contents).unwrap().into()
+    }
+
+    fn list() -> Bytes {
+        list_of(&authority(), 1, 60)
+    }
+
+    fn pem(lists: &[Bytes]) -> Bytes {
+        use base64ct::{Base64, Encoding};
+        let block =
+            |der: &Bytes| format!("-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n", Base64::encode_string(der));
+        lists.iter().map(block).collect::<String>().into()
+    }
+
+    // A file that came from a mirror that lagged behind took back what a newer list had revoked.
+    #[test]
+    fn an_older_list_of_a_file_or_of_an_upload_replaces_no_newer_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.crl");
+        let counters: Arc<RevocationCounters> = Arc::default();
+        let files = Files::new(1 << 20, None, &counters);
+        // A namesake with another key has a series of its own.
+        let (ca, namesake) = (authority(), authority());
+        let write = |lists: &[Bytes]| std::fs::write(&path, pem(lists)).unwrap();
+        write(&[list_of(&ca, 1, 60), list_of(&namesake, 2, 10)]);
+        let file = files.open(&path).unwrap();
+        let updates = || -> Vec<i64> { file.lists().iter().map(|held| held.crl.this_update()).collect() };
+        let first = updates();
+        // Files that are written within one tick of the clock differ in length.
+        write(&[list_of(&ca, 1, 70), list_of(&namesake, 2, 5), list_of(&namesake, 2, 6)]);
+        files.poll();
+        assert_eq!((updates(), counters.events("file_refused")), (first.clone(), 1));
+        let error = files.report().remove(0).error.unwrap();
+        assert!(error.contains("older than the one at hand") && error.contains("start the broker again"), "{error}");
+        assert!(files.open(&path).unwrap_err().contains("older than the one at hand"));
+        assert_eq!(updates(), first);
+        // One that is newer, and one that is left out.
+        write(&[list_of(&ca, 1, 50)]);
+        files.poll();
+        assert_eq!((updates().len(), counters.events("file_refused")), (1, 1));
+        assert!(updates()[0] > first[0]);
+
+        files.upload("bank", list_of(&ca, 1, 60)).unwrap();
+        let refused = files.upload("bank", list_of(&ca, 1, 61)).unwrap_err();
+        assert!(matches!(&refused, UploadError::Older(cause) if cause.contains("CN=CA")), "{refused}");
+        files.upload("bank", list_of(&ca, 1, 60)).unwrap();
+        files.remove("bank").unwrap();
+        files.upload("bank", list_of(&ca, 1, 61)).unwrap();
     }
 
     // The lock that handshakes take was held while an uploaded list was written: a disk that hung stopped every handshake.

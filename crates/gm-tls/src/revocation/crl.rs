@@ -124,6 +124,8 @@ pub struct Crl {
     scope: Scope,
     /// Names of the distribution point that the list is confined to, encoded. Empty: it is not confined.
     points: Vec<Vec<u8>>,
+    /// Its authorityKeyIdentifier, encoded.
+    authority_key: Option<Box<[u8]>>,
     /// Ordered by serial number.
     entries: Box<[Entry]>,
 }
@@ -152,8 +154,21 @@ impl Crl {
         }
         let body = Body::read(&der, tbs, algorithm)?;
         let (tbs, algorithm, signature) = (range(&der, tbs), range(&der, algorithm), range(&der, signature));
-        let Body { issuer, this_update, next_update, number, scope, points, entries } = body;
-        Ok(Crl { der, tbs, algorithm, signature, issuer, this_update, next_update, number, scope, points, entries })
+        let Body { issuer, this_update, next_update, number, scope, points, authority_key, entries } = body;
+        Ok(Crl {
+            der,
+            tbs,
+            algorithm,
+            signature,
+            issuer,
+            this_update,
+            next_update,
+            number,
+            scope,
+            points,
+            authority_key,
+            entries,
+        })
     }
 
     /// Why the certificate with this serial number, the contents of its INTEGER, was revoked; `None` if the list does not name it.
@@ -172,6 +187,14 @@ impl Crl {
             Scope::Authorities => is_authority,
         };
         kind && (self.points.is_empty() || self.points.iter().any(|point| names.contains(point)))
+    }
+
+    /// Whether it is of the same authority, by name and key identifier, and about the same certificates, so that the newer of both holds.
+    pub fn is_in_series_with(&self, other: &Crl) -> bool {
+        self.issuer_der() == other.issuer_der()
+            && self.authority_key == other.authority_key
+            && self.scope == other.scope
+            && self.points == other.points
     }
 
     pub fn scope(&self) -> Scope {
@@ -272,6 +295,7 @@ struct Body {
     number: Option<String>,
     scope: Scope,
     points: Vec<Vec<u8>>,
+    authority_key: Option<Box<[u8]>>,
     entries: Box<[Entry]>,
 }
 
@@ -312,7 +336,7 @@ impl Body {
         entries.sort_unstable_by(|one, other| order(serial(one)).cmp(&order(serial(other))));
         let extensions = TagNumber(0);
         let tag = Tag::ContextSpecific { constructed: true, number: extensions };
-        let (mut number, mut scope, mut points) = (None, Scope::All, Vec::new());
+        let (mut number, mut scope, mut points, mut authority_key) = (None, Scope::All, Vec::new(), None);
         if let Some((list, after)) = value(rest, tag) {
             rest = after;
             if version2.is_none() {
@@ -327,7 +351,7 @@ impl Body {
                     }
                     DELTA_CRL_INDICATOR => return Err(CrlError::Delta),
                     ISSUING_DISTRIBUTION_POINT => (scope, points) = read_point(contents)?,
-                    AUTHORITY_KEY_IDENTIFIER => {}
+                    AUTHORITY_KEY_IDENTIFIER => authority_key = Some(contents.into()),
                     other if extension.critical => return Err(CrlError::UnknownExtension(other.to_string())),
                     _ => {}
                 }
@@ -337,7 +361,7 @@ impl Body {
             return Err(malformed("what follows the extensions"));
         }
         let (issuer, entries) = (range(der, issuer), entries.into_boxed_slice());
-        Ok(Body { issuer, this_update, next_update, number, scope, points, entries })
+        Ok(Body { issuer, this_update, next_update, number, scope, points, authority_key, entries })
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Revocation;
-use super::answers::Asked;
+use super::answers::{Asked, Entry};
 use super::files::File;
 use super::held::{Held, Issuer, Subject};
 use super::points::not_current;
@@ -61,10 +61,16 @@ impl Link<'_> {
         }
     }
 
-    /// What is asked of a responder: the one that the operator names, or else the certificate.
-    fn asked<'a>(&'a self, check: &'a OcspCheck) -> Option<Asked<'a>> {
-        let responder = check.responder_url.as_ref().or(self.facts.ocsp_urls.first())?;
-        Some(Asked { certificate: self.certificate, serial: &self.facts.serial, issuer: &self.issuer, responder })
+    /// What is asked, and whom: the responder that the operator names, or else those that the certificate does, one after the other.
+    fn asked<'a>(&'a self, check: &'a OcspCheck) -> impl Iterator<Item = Asked<'a>> {
+        let named = check.responder_url.as_slice();
+        let responders = if named.is_empty() { self.facts.ocsp_urls.as_slice() } else { named };
+        responders.iter().take(MAX_URLS).map(|responder| Asked {
+            certificate: self.certificate,
+            serial: &self.facts.serial,
+            issuer: &self.issuer,
+            responder,
+        })
     }
 }
 
@@ -127,8 +133,8 @@ impl Policy {
         let subject = link.subject();
         let revoked = lists.filter(|held| held.verify(&link.issuer).is_ok()).find_map(|held| held.revokes(&subject));
         revoked.or_else(|| {
-            let asked = link.asked(self.ocsp.as_ref()?)?;
-            self.service.answers.at_hand(&asked.issuer.fingerprint, asked.serial, asked.responder)
+            let mut asked = link.asked(self.ocsp.as_ref()?);
+            asked.find_map(|one| self.service.answers.at_hand(&one.issuer.fingerprint, one.serial, one.responder))
         })
     }
 
@@ -174,18 +180,25 @@ impl Policy {
         Verdict::Unknown(why.unwrap_or_default())
     }
 
-    async fn by_ocsp(&self, check: &OcspCheck, link: &Link<'_>, deadline: Instant) -> Verdict {
-        let Some(asked) = link.asked(check) else {
-            return Verdict::Unknown("it names no OCSP responder, and none is configured".to_owned());
-        };
-        let responder = asked.responder;
-        match timeout_at(deadline, self.service.answers.state(asked)).await {
-            Ok(Ok(OcspState::Good)) => Verdict::Good,
-            Ok(Ok(OcspState::Revoked(reason))) => Verdict::Revoked(reason),
-            Ok(Ok(OcspState::Unknown)) => Verdict::Unknown(format!("{responder}: the responder does not know it")),
-            Ok(Err(cause)) => Verdict::Unknown(format!("{responder}: {cause}")),
-            Err(_) => Verdict::Unknown(format!("{responder}: no answer in time for this handshake")),
+    /// What the first responder says that knows something, and that responder's number.
+    async fn by_ocsp(&self, check: &OcspCheck, link: &Link<'_>, deadline: Instant) -> (Verdict, usize) {
+        let mut why = "it names no OCSP responder, and none is configured".to_owned();
+        let mut left = u32::try_from(link.asked(check).count()).unwrap_or(u32::MAX);
+        for (number, asked) in link.asked(check).enumerate() {
+            // Each has its share of the time, so that one that is silent leaves some for the next.
+            let now = Instant::now();
+            let until = now + deadline.saturating_duration_since(now) / left.max(1);
+            left = left.saturating_sub(1);
+            let responder = asked.responder;
+            why = match timeout_at(until, self.service.answers.state(asked)).await {
+                Ok(Ok(OcspState::Good)) => return (Verdict::Good, number),
+                Ok(Ok(OcspState::Revoked(reason))) => return (Verdict::Revoked(reason), number),
+                Ok(Ok(OcspState::Unknown)) => format!("{responder}: the responder does not know it"),
+                Ok(Err(cause)) => format!("{responder}: {cause}"),
+                Err(_) => format!("{responder}: no answer in time for this handshake"),
+            };
         }
+        (Verdict::Unknown(why), 0)
     }
 
     /// What follows from a verdict.
@@ -218,8 +231,15 @@ impl Policy {
         Ok(())
     }
 
-    async fn judge(&self, chain: &[Certificate], links: &[Link<'_>], deadline: Instant) -> Result<(), NotAdmitted> {
+    /// The answers, besides those of the first responders, that let the client in and are to be watched.
+    async fn judge(
+        &self,
+        chain: &[Certificate],
+        links: &[Link<'_>],
+        deadline: Instant,
+    ) -> Result<Vec<Arc<Entry>>, NotAdmitted> {
         let (crl, ocsp) = (self.crl.as_ref().map(|(check, _)| check), self.ocsp.as_ref());
+        let mut further = Vec::new();
         if let [alone] = chain {
             let why = "its issuer is not known here; have the authorities above it in cacertfile";
             let verdict = || Verdict::Unknown(why.to_owned());
@@ -232,11 +252,13 @@ impl Policy {
                 self.conclude("crl", check.mode, verdict, link.certificate)?;
             }
             if let Some(check) = ocsp.filter(|check| at < Policy::checked(check.depth, chain.len())) {
-                let verdict = self.by_ocsp(check, link, deadline).await;
+                let (verdict, number) = self.by_ocsp(check, link, deadline).await;
                 self.conclude("ocsp", check.mode, verdict, link.certificate)?;
+                let asked = link.asked(check).nth(number).filter(|_| check.close_revoked && number > 0);
+                further.extend(asked.and_then(|asked| self.service.answers.entry(asked).ok()));
             }
         }
-        Ok(())
+        Ok(further)
     }
 
     /// What is watched of a chain while its client is connected.
@@ -250,7 +272,7 @@ impl Policy {
             }
             let check = ocsp.filter(|check| at < Policy::checked(check.depth, chain.len()));
             // Without a place for its answer the client is not let in, or is by soft-fail, and counted.
-            let entry = check.and_then(|check| self.service.answers.entry(link.asked(check)?).ok());
+            let entry = check.and_then(|check| self.service.answers.entry(link.asked(check).next()?).ok());
             watched.extend(entry.map(Watched::Answer));
         }
         watched
@@ -303,11 +325,25 @@ impl Policy {
             links.push(self.links(chain)?);
         }
         // Before anything is asked, so that nothing that comes meanwhile is missed.
-        let watched: Vec<Watched> =
-            chains.iter().zip(&links).flat_map(|(chain, links)| self.watched(chain, links)).collect();
-        let revoked = (!watched.is_empty()).then(|| self.service.watches.add(watched));
+        let watched = || -> Vec<Watched> {
+            chains.iter().zip(&links).flat_map(|(chain, links)| self.watched(chain, links)).collect()
+        };
+        let watch = |watched: Vec<Watched>| (!watched.is_empty()).then(|| self.service.watches.add(watched));
+        let mut revoked = watch(watched());
+        let mut further = Vec::new();
         for (chain, links) in chains.iter().zip(&links) {
-            self.judge(chain, links, deadline).await?;
+            further.extend(self.judge(chain, links, deadline).await?);
+        }
+        if !further.is_empty() {
+            let mut all = watched();
+            all.extend(further.iter().map(|entry| Watched::Answer(Arc::clone(entry))));
+            let before = std::mem::replace(&mut revoked, watch(all));
+            // What came until now was told to the first watch, or nobody.
+            let told = before.and_then(|mut before| before.try_recv().ok());
+            if let Some(reason) = told.or_else(|| further.iter().find_map(|entry| entry.revoked())) {
+                let detail = format!("a certificate of the client was just revoked ({reason})");
+                return Err(NotAdmitted { label: "revoked", detail });
+            }
         }
         Ok(Admission { revoked })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gm_tls::cert::Certificate;
-use gm_tls::pki::{AnswerTimes, CertificateAuthority, Responder, Status, serial_bytes};
+use gm_tls::pki::{AnswerTimes, CertificateAuthority, Responder, Status, StatusServices, serial_bytes};
 use testkit::{Behaviour, Transport};
 
 use crate::broker::eventually;
@@ -81,6 +81,37 @@ async fn an_answer_that_cannot_be_had_refuses_or_lets_in_as_configured() {
         let soft = world.broker_with("ocsp_check = { mode = \"soft-fail\" }", &bounds).await;
         client.enter(&soft, transport).await.unwrap();
     }
+}
+
+const OTHER: &str = "/other-ocsp";
+
+// Only the first was asked, and while it was down the client was refused.
+#[tokio::test]
+async fn the_next_responder_of_a_certificate_is_asked_when_one_does_not_say() {
+    let transport = Transport::Tls13;
+    let world = World::new(transport).await;
+    let ocsp_urls = vec![world.service.url(OCSP), world.service.url(OTHER)];
+    let client = world.client_with(transport, StatusServices { ocsp_urls, ..StatusServices::default() });
+    let silent = Behaviour::After(Duration::from_secs(60), Box::new(Behaviour::Down));
+    let first = [Behaviour::Down, Behaviour::Status(500), Behaviour::Serve(Bytes::new()), silent];
+    // No fetch ends before the handshake has to.
+    let bounds = "http_timeout = \"60s\"\nallowed_hosts = [\"127.0.0.1\"]";
+    world.service.set(OTHER, responder(&world, Vec::new(), 14));
+    for behaviour in first {
+        world.service.set(OCSP, behaviour);
+        let broker = world.broker_with("ocsp_check = {}", bounds).await;
+        client.enter(&broker, transport).await.unwrap();
+    }
+    // Connections are watched by the answer that let them in.
+    world.service.set(OCSP, Behaviour::Down);
+    let broker = world.broker("ocsp_check = { on_revoked = \"close\" }").await;
+    let mut goes = client.enter(&broker, transport).await.unwrap();
+    world.service.set(OTHER, responder(&world, client.leaves.clone(), 600));
+    goes.expect_closed().await;
+    refused(&client, &broker, transport, "revoked").await;
+    world.service.set(OTHER, Behaviour::Down);
+    let broker = world.broker("ocsp_check = {}").await;
+    refused(&client, &broker, transport, "revocation_unknown").await;
 }
 
 /// A responder whose answers, so many seconds old, do not say how long they hold.

@@ -261,7 +261,7 @@ fn rfc8998(options: &ClientOptions) -> Result<SslContextBuilder, ContextError> {
 }
 
 fn tlcp(options: &ClientOptions) -> Result<SslContextBuilder, ContextError> {
-    let mut builder = context::builder(SslMethod::ntls_client())?;
+    let mut builder = context::tlcp_builder(SslMethod::ntls_client(), &options.ciphers)?;
     context::make_tlcp(&mut builder);
     builder.set_options(SslOptions::NO_TICKET);
     verify::install(&mut builder, Verifier::TlcpClient, Policy::default())?;

@@ -50,16 +50,32 @@ pub(crate) fn builder(method: SslMethod) -> Result<SslContextBuilder, ErrorStack
 }
 
 /// A context for RFC 8998 with these groups, and with what every context needs. Where all groups lie on the curve of SM2, the
-/// accelerated provider serves the key exchange too.
+/// accelerated provider serves the key exchange and HMAC too.
 pub(crate) fn rfc8998_builder(method: SslMethod, groups: Option<&str>) -> Result<SslContextBuilder, ErrorStack> {
     crate::init();
     let on_the_curve = |group: &str| matches!(group, "curveSM2" | "curveSM2MLKEM768");
     if !groups.unwrap_or(RFC8998_GROUPS).split(':').all(on_the_curve) {
         return builder(method);
     }
+    gm_builder(method)
+}
+
+/// A context for TLCP with these suites, or those that are usual, and with what every context needs. Where SM3 is the digest of all,
+/// the accelerated provider serves their MAC and pseudorandom function too.
+pub(crate) fn tlcp_builder(method: SslMethod, suites: &[String]) -> Result<SslContextBuilder, ErrorStack> {
+    crate::init();
+    let of_sm3 = |name: &String| suites::by_name(name).is_some_and(|suite| suite.name.ends_with("_SM3"));
+    if !suites.iter().all(of_sm3) {
+        return builder(method);
+    }
+    gm_builder(method)
+}
+
+/// A context of national algorithms alone.
+fn gm_builder(method: SslMethod) -> Result<SslContextBuilder, ErrorStack> {
     // SAFETY: null is the default library context; the string and the method are static.
     let context =
-        unsafe { ffi::SSL_CTX_new_ex(std::ptr::null_mut(), provider::CURVE_PREFERENCE.as_ptr(), method.as_ptr()) };
+        unsafe { ffi::SSL_CTX_new_ex(std::ptr::null_mut(), provider::GM_PREFERENCE.as_ptr(), method.as_ptr()) };
     if context.is_null() {
         return Err(ErrorStack::get());
     }

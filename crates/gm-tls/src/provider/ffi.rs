@@ -101,9 +101,7 @@ unsafe extern "C" {
     pub(super) fn EVP_KDF_get0_provider(method: *const c_void) -> *const c_void;
     pub(super) fn EVP_KDF_free(method: *mut c_void);
     pub(super) fn EVP_KDF_CTX_new(method: *mut c_void) -> *mut c_void;
-    pub(super) fn EVP_KDF_CTX_dup(context: *const c_void) -> *mut c_void;
     pub(super) fn EVP_KDF_CTX_free(context: *mut c_void);
-    pub(super) fn EVP_KDF_CTX_set_params(context: *mut c_void, params: *const super::param::Param) -> c_int;
     pub(super) fn EVP_KDF_derive(
         context: *mut c_void,
         key: *mut u8,

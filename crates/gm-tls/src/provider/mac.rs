@@ -1,5 +1,5 @@
-//! HMAC. With SM3 it is computed here; with any other digest, and where a record of TLS hides how long it is, each call is passed on to
-//! the library's own. The library chooses a provider for HMAC before it says for which digest.
+//! HMAC for contexts of national algorithms alone. With SM3 it is computed here; with SHA-256, as the library wants it for tickets, and
+//! where a record hides how long it is, each call is passed on to the library's own.
 
 use std::{
     ffi::{c_int, c_void},

@@ -27,7 +27,7 @@ pub use count::served;
 pub use report::{Service, cpu_features, services};
 pub use self_test::{Sabotage, names as self_test_names};
 #[doc(hidden)]
-pub(crate) use table::CURVE_PREFERENCE;
+pub(crate) use table::GM_PREFERENCE;
 
 /// The name under which libcrypto knows the accelerated provider.
 pub const NAME: &str = "shangmq-accel";

@@ -81,11 +81,6 @@ impl Param {
         Param::new(key.as_ptr(), OCTETS_POINTER, std::ptr::from_mut(place).cast(), 0)
     }
 
-    /// The same value, for another list that lives no longer.
-    pub(super) fn again(&self) -> Param {
-        Param::new(self.key, self.kind, self.data, self.size)
-    }
-
     /// Whether it has this name.
     pub(super) fn is(&self, key: &CStr) -> bool {
         // SAFETY: the names of a list in hand are strings that end with a zero byte.

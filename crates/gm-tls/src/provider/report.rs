@@ -5,7 +5,7 @@ use std::{
     ptr,
 };
 
-use super::ffi;
+use super::{ffi, table::GM_PREFERENCE};
 
 /// One algorithm and the provider that the library fetches for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Service {
 struct Kind {
     operation: &'static str,
     algorithms: &'static [&'static CStr],
+    /// What is preferred besides the defaults by contexts that use them for this family.
+    preference: Option<&'static CStr>,
     fetch: ffi::Fetch,
     provider: unsafe extern "C" fn(*const c_void) -> *const c_void,
     free: unsafe extern "C" fn(*mut c_void),
@@ -30,6 +32,7 @@ static KINDS: [Kind; 8] = [
     Kind {
         operation: "digest",
         algorithms: &[c"SM3"],
+        preference: None,
         fetch: ffi::EVP_MD_fetch,
         provider: ffi::EVP_MD_get0_provider,
         free: ffi::EVP_MD_free,
@@ -37,6 +40,7 @@ static KINDS: [Kind; 8] = [
     Kind {
         operation: "mac",
         algorithms: &[c"HMAC"],
+        preference: Some(GM_PREFERENCE),
         fetch: ffi::EVP_MAC_fetch,
         provider: ffi::EVP_MAC_get0_provider,
         free: ffi::EVP_MAC_free,
@@ -44,6 +48,7 @@ static KINDS: [Kind; 8] = [
     Kind {
         operation: "key derivation",
         algorithms: &[c"TLS1-PRF"],
+        preference: Some(GM_PREFERENCE),
         fetch: ffi::EVP_KDF_fetch,
         provider: ffi::EVP_KDF_get0_provider,
         free: ffi::EVP_KDF_free,
@@ -51,6 +56,7 @@ static KINDS: [Kind; 8] = [
     Kind {
         operation: "cipher",
         algorithms: &[c"SM4-GCM", c"SM4-CCM", c"SM4-CBC", c"SM4-CTR", c"SM4-ECB"],
+        preference: None,
         fetch: ffi::EVP_CIPHER_fetch,
         provider: ffi::EVP_CIPHER_get0_provider,
         free: ffi::EVP_CIPHER_free,
@@ -58,6 +64,7 @@ static KINDS: [Kind; 8] = [
     Kind {
         operation: "keys",
         algorithms: &[c"SM2"],
+        preference: None,
         fetch: ffi::EVP_KEYMGMT_fetch,
         provider: ffi::EVP_KEYMGMT_get0_provider,
         free: ffi::EVP_KEYMGMT_free,
@@ -65,6 +72,7 @@ static KINDS: [Kind; 8] = [
     Kind {
         operation: "signature",
         algorithms: &[c"SM2"],
+        preference: None,
         fetch: ffi::EVP_SIGNATURE_fetch,
         provider: ffi::EVP_SIGNATURE_get0_provider,
         free: ffi::EVP_SIGNATURE_free,
@@ -72,6 +80,7 @@ static KINDS: [Kind; 8] = [
     Kind {
         operation: "encryption",
         algorithms: &[c"SM2"],
+        preference: None,
         fetch: ffi::EVP_ASYM_CIPHER_fetch,
         provider: ffi::EVP_ASYM_CIPHER_get0_provider,
         free: ffi::EVP_ASYM_CIPHER_free,
@@ -79,6 +88,7 @@ static KINDS: [Kind; 8] = [
     Kind {
         operation: "key exchange",
         algorithms: &[c"SM2DH"],
+        preference: None,
         fetch: ffi::EVP_KEYEXCH_fetch,
         provider: ffi::EVP_KEYEXCH_get0_provider,
         free: ffi::EVP_KEYEXCH_free,
@@ -102,8 +112,9 @@ pub fn services() -> Vec<Service> {
 }
 
 fn ask(kind: &Kind, algorithm: &CStr) -> Option<String> {
-    // SAFETY: null is the default library context and means no properties besides the defaults; the name is static.
-    let method = unsafe { (kind.fetch)(ptr::null_mut(), algorithm.as_ptr(), ptr::null::<c_char>()) };
+    let preference = kind.preference.map_or(ptr::null::<c_char>(), CStr::as_ptr);
+    // SAFETY: null is the default library context and means no properties besides the defaults; the strings are static.
+    let method = unsafe { (kind.fetch)(ptr::null_mut(), algorithm.as_ptr(), preference) };
     if method.is_null() {
         // Nobody offers it; the library's note of that is nobody's error.
         drop(openssl::error::ErrorStack::get());

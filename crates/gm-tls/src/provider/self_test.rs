@@ -1,6 +1,6 @@
-//! Known answers and consistency of pairs, asked of the accelerated provider by name before anything else may use it.
+//! Known answers and consistency of pairs, asked of the accelerated provider by its name or its property before anything else may use it.
 
-use std::{ffi::CStr, ptr};
+use std::ptr;
 
 use openssl::{cipher::Cipher, cipher_ctx::CipherCtx, md::Md, md_ctx::MdCtx};
 use sm_accel::{
@@ -12,11 +12,10 @@ use sm_accel::{
     sm4::{Backend as Sm4Backend, Cbc, Ctr, Gcm, Key},
 };
 
-use super::{ProviderError, ffi, param::Param};
+use super::{ProviderError, ffi, param::Param, table::GM_PROPERTIES};
 
 /// Only the provider under test may answer.
 pub(super) const OURS: &str = "provider=shangmq-accel";
-const C_OURS: &CStr = c"provider=shangmq-accel";
 
 /// Falsifies what a self-test compares, to prove that it would be noticed.
 #[doc(hidden)]
@@ -123,7 +122,7 @@ fn hmac(mask: u8) -> Option<bool> {
     // SAFETY: all pointers are live for the calls, with the sizes of their buffers; null is the default library context, and a null
     // method or context is refused or ignored by each function.
     let done = unsafe {
-        let method = ffi::EVP_MAC_fetch(ptr::null_mut(), c"HMAC".as_ptr(), C_OURS.as_ptr());
+        let method = ffi::EVP_MAC_fetch(ptr::null_mut(), c"HMAC".as_ptr(), GM_PROPERTIES.as_ptr());
         let context = ffi::EVP_MAC_CTX_new(method);
         ffi::EVP_MAC_free(method);
         let done = !context.is_null()
@@ -152,7 +151,7 @@ fn prf(mask: u8) -> Option<bool> {
     ];
     // SAFETY: as for `hmac`.
     let done = unsafe {
-        let method = ffi::EVP_KDF_fetch(ptr::null_mut(), c"TLS1-PRF".as_ptr(), C_OURS.as_ptr());
+        let method = ffi::EVP_KDF_fetch(ptr::null_mut(), c"TLS1-PRF".as_ptr(), GM_PROPERTIES.as_ptr());
         let context = ffi::EVP_KDF_CTX_new(method);
         ffi::EVP_KDF_free(method);
         let done =

@@ -88,8 +88,8 @@ const fn with_properties(
 /// Names as Tongsuo's own provider has them, with their object identifiers.
 static DIGESTS: [Algorithm; 2] = [algorithm(c"SM3:1.2.156.10197.1.401", &digest::SM3), Algorithm::END];
 
-static MACS: [Algorithm; 2] = [algorithm(c"HMAC", &mac::HMAC), Algorithm::END];
-static KDFS: [Algorithm; 2] = [algorithm(c"TLS1-PRF", &kdf::TLS1_PRF), Algorithm::END];
+static MACS: [Algorithm; 2] = [with_properties(c"HMAC", GM_PROPERTIES, &mac::HMAC), Algorithm::END];
+static KDFS: [Algorithm; 2] = [with_properties(c"TLS1-PRF", GM_PROPERTIES, &kdf::TLS1_PRF), Algorithm::END];
 
 static CIPHERS: [Algorithm; 6] = [
     algorithm(c"SM4-GCM:1.2.156.10197.1.104.8", &gcm::GCM),
@@ -104,22 +104,23 @@ const SM2_NAMES: &CStr = c"SM2:1.2.156.10197.1.301";
 static SIGNATURES: [Algorithm; 2] = [algorithm(SM2_NAMES, &signature::SM2), Algorithm::END];
 static ENCRYPTION: [Algorithm; 2] = [algorithm(SM2_NAMES, &encryption::SM2), Algorithm::END];
 
-/// What every process prefers: this provider, but not its keys of another name for one curve. The question mark makes each a
-/// preference: what the provider lacks is fetched elsewhere.
-pub(super) const PREFERENCE: &CStr = c"?provider=shangmq-accel,?shangmq.curve!=sm2";
-/// What contexts prefer besides whose only curve is that of SM2. The library names its keys EC in a handshake of TLS 1.3, as those of
-/// every other curve, which this provider does not know.
-pub(crate) const CURVE_PREFERENCE: &CStr = c"?shangmq.curve=sm2";
+/// What every process prefers: this provider, but not what of it is for contexts of national algorithms alone. The question mark makes
+/// each a preference: what the provider lacks is fetched elsewhere.
+pub(super) const PREFERENCE: &CStr = c"?provider=shangmq-accel,?shangmq.gm!=yes";
+/// What contexts prefer besides whose only curve is that of SM2 and whose only digest is SM3. The library names keys of every curve EC in a
+/// handshake of TLS 1.3, and fetches HMAC and the pseudorandom function before it says for which digest; the provider does not know the
+/// other curves and digests. The library hashes the text at each fetch, so that it is short.
+pub(crate) const GM_PREFERENCE: &CStr = c"?shangmq.gm";
 /// A name with a point in it, as the library wants of those that it does not define.
-const CURVE_PROPERTIES: &CStr = c"shangmq.curve=sm2";
+pub(super) const GM_PROPERTIES: &CStr = c"shangmq.gm=yes";
 static KEYS: [Algorithm; 3] = [
     algorithm(SM2_NAMES, &key::SM2),
-    with_properties(c"EC:id-ecPublicKey:1.2.840.10045.2.1", CURVE_PROPERTIES, &key::CURVE_KEYS),
+    with_properties(c"EC:id-ecPublicKey:1.2.840.10045.2.1", GM_PROPERTIES, &key::CURVE_KEYS),
     Algorithm::END,
 ];
 static EXCHANGES: [Algorithm; 3] = [
     algorithm(c"SM2DH", &exchange::SM2DH),
-    with_properties(c"ECDH", CURVE_PROPERTIES, &exchange::CURVE_DH),
+    with_properties(c"ECDH", GM_PROPERTIES, &exchange::CURVE_DH),
     Algorithm::END,
 ];
 

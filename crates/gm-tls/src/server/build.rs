@@ -100,7 +100,7 @@ pub(super) fn rfc8998(options: &Rfc8998Options, common: &ServerOptions) -> Resul
 
 pub(super) fn tlcp(options: &TlcpOptions, common: &ServerOptions) -> Result<ServerContext, ContextError> {
     let protocol = "tlcp";
-    let mut builder = context::builder(SslMethod::ntls_server())?;
+    let mut builder = context::tlcp_builder(SslMethod::ntls_server(), &options.ciphers)?;
     context::make_tlcp(&mut builder);
     builder.set_security_level(options.security_level);
     if common.gm_only {

@@ -153,6 +153,26 @@ fn a_handshake_of_rfc_8998_is_served_with_its_key_exchange() {
     }
 }
 
+/// In TLCP each side derives the master secret, the keys and both messages that finish the handshake. Records of CBC suites have a MAC, keyed for
+/// each direction of each side, and again for each record.
+#[test]
+fn codes_and_secrets_of_handshakes_with_national_algorithms_are_served() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let kinds = [Operation::Prf, Operation::Mac];
+    for (suite, mutual) in [("ECC_SM4_GCM_SM3", false), ("ECDHE_SM4_GCM_SM3", true)] {
+        let (_, counts) = counted(kinds, || connect(ClientProtocol::Tlcp, suite, mutual));
+        assert_eq!(counts, [8, 0], "{suite}");
+    }
+    for (suite, mutual) in [("ECC_SM4_CBC_SM3", false), ("ECDHE_SM4_CBC_SM3", true)] {
+        let (_, [prf, mac]) = counted(kinds, || connect(ClientProtocol::Tlcp, suite, mutual));
+        assert_eq!(prf, 8, "{suite}");
+        assert!(mac >= 4, "{suite}: {mac}");
+    }
+    // Two messages that finish the handshake, of which each side makes the codes.
+    let (_, counts) = counted(kinds, || connect(ClientProtocol::Rfc8998, "TLS_SM4_GCM_SM3", false));
+    assert_eq!(counts, [0, 4]);
+}
+
 #[test]
 fn a_handshake_with_other_algorithms_is_the_librarys() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

@@ -33,7 +33,6 @@ pub use retained::{Held, RetainedIndex, RetainedScan, Scanned, retained_index};
 pub use shared::Publisher;
 pub use subscribe::{SubscribeOutcome, SubscribeRequest};
 pub use subscriber::{Awaited, Drained, Subscriber, SubscriberId};
-pub use withdraw::brought;
 
 use crate::config::{DefaultPriority, Features, MqttConfig, RetainerConfig};
 use crate::metrics::Metrics;

@@ -230,25 +230,25 @@ impl Subscriber {
     }
 
     /// Takes over rows that were read; see [`Backlog::loaded`].
-    pub fn loaded(
+    pub(super) fn loaded(
         &self,
         rows: Vec<(u64, LoadedRow)>,
         through: Option<u64>,
         keep: impl FnMut(&Delivery) -> bool,
+        changes: &mut Changes<'_>,
     ) -> usize {
-        let mut outbox = self.outbox.lock();
-        match (&mut outbox.backlog, &self.store) {
-            (Some(backlog), Some(store)) => backlog.loaded(rows, through, keep, &mut OneByOne { id: self.id, store }),
-            _ => 0,
+        match &mut self.outbox.lock().backlog {
+            Some(backlog) => backlog.loaded(rows, through, keep, &mut InBatch { id: self.id, changes }),
+            None => 0,
         }
     }
 
     /// Drops what waits and is not to be kept; returns how many messages that were.
-    pub(super) fn retain(&self, keep: impl FnMut(&Delivery) -> bool) -> usize {
-        let mut outbox = self.outbox.lock();
-        match (&mut outbox.backlog, &self.store) {
-            (Some(backlog), Some(store)) => backlog.retain(keep, &mut OneByOne { id: self.id, store }),
-            _ => outbox.queue.retain(keep),
+    pub(super) fn retain(&self, keep: impl FnMut(&Delivery) -> bool, changes: &mut Changes<'_>) -> usize {
+        let outbox = &mut *self.outbox.lock();
+        match &mut outbox.backlog {
+            Some(backlog) => backlog.retain(keep, &mut InBatch { id: self.id, changes }),
+            None => outbox.queue.retain(keep),
         }
     }
 

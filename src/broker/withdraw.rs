@@ -1,16 +1,18 @@
 //! Takes back what a client may no longer have: subscriptions that the rules in force refuse, and what they brought.
 
+use super::durable::Changes;
 use super::{Broker, Subscriber};
 use crate::auth::Access;
-use crate::session::{Delivery, Session};
+use crate::session::{Delivery, LoadedRow, Session};
 use bytestring::ByteString;
+use mqtt_codec::QoS;
 use mqtt_codec::topic::{SharedFilter, matches};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Broker {
     /// Ends each subscription that is refused now and returns their filters. Messages that wait in the outbox and that no subscription
-    /// left would bring are dropped and counted.
+    /// left would bring are given up.
     pub fn withdraw(&self, subscriber: &Arc<Subscriber>, session: &mut Session, access: &Access) -> Vec<ByteString> {
         let refused: Vec<ByteString> = session
             .subscriptions
@@ -24,9 +26,43 @@ impl Broker {
         for filter in &refused {
             self.unsubscribe(subscriber, session, filter);
         }
-        let dropped = subscriber.retain(|delivery| brought(session, delivery));
-        self.metrics.dropped_unauthorized.fetch_add(dropped as u64, Ordering::Relaxed);
+        self.give_up(session, |keep, changes| subscriber.retain(keep, changes));
         refused
+    }
+
+    /// Takes over rows of a session's queue, and gives up what no subscription left would bring, if rows are judged.
+    pub fn take_rows(
+        &self,
+        subscriber: &Subscriber,
+        session: &Session,
+        rows: Vec<(u64, LoadedRow)>,
+        through: Option<u64>,
+    ) {
+        self.give_up(session, |keep, changes| subscriber.loaded(rows, through, keep, changes));
+    }
+
+    /// Of the messages that `refuse` finds not to be kept, other members get those that came by shared subscriptions, MQTT 5 section 4.8.2,
+    /// in one transaction with what becomes of their rows. The others are dropped and counted.
+    fn give_up(
+        &self,
+        session: &Session,
+        refuse: impl FnOnce(&mut dyn FnMut(&Delivery) -> bool, &mut Changes<'_>) -> usize,
+    ) {
+        let mut changes = Changes::new(self.store.as_deref());
+        changes.begin();
+        let mut shared = Vec::new();
+        let mut keep = |delivery: &Delivery| {
+            let kept = brought(session, delivery);
+            // With QoS 2 only what was never sent, as of an ended session.
+            let was_begun = delivery.qos == QoS::ExactlyOnce && delivery.stored.again;
+            if !kept && delivery.share.is_some() && !was_begun {
+                shared.push(delivery.clone());
+            }
+            kept
+        };
+        let refused = refuse(&mut keep, &mut changes);
+        let given = shared.iter().filter(|delivery| self.redispatch(delivery, &mut changes)).count();
+        self.metrics.dropped_unauthorized.fetch_add(refused.saturating_sub(given) as u64, Ordering::Relaxed);
     }
 
     /// As [`withdraw`](Self::withdraw), for a session that a client takes up again: what was sent and not received is dropped too. What
@@ -40,8 +76,7 @@ impl Broker {
     ) -> Vec<ByteString> {
         let refused = self.withdraw(subscriber, session, access);
         if inherited && refused.is_empty() {
-            let dropped = subscriber.retain(|delivery| brought(session, delivery));
-            self.metrics.dropped_unauthorized.fetch_add(dropped as u64, Ordering::Relaxed);
+            self.give_up(session, |keep, changes| subscriber.retain(keep, changes));
         }
         if inherited || !refused.is_empty() {
             let mut inflight = std::mem::take(&mut session.inflight);
@@ -54,7 +89,7 @@ impl Broker {
 }
 
 /// Whether a subscription of the session brings this message.
-pub fn brought(session: &Session, delivery: &Delivery) -> bool {
+fn brought(session: &Session, delivery: &Delivery) -> bool {
     session.subscriptions.keys().any(|filter| matches(real(filter), &delivery.message.topic))
 }
 

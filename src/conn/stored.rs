@@ -3,13 +3,11 @@
 use super::Close;
 use super::established::State;
 use super::replies::Reply;
-use crate::broker::brought;
 use crate::session::{IN_MEMORY_BYTES, IN_MEMORY_MESSAGES, Ticket};
 use crate::store::{Fault, Health, Key, QueueRows, Reading, Row};
 use std::future::Future;
 use std::num::NonZeroU16;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 /// A read of the session's queue.
@@ -172,8 +170,7 @@ impl State {
             self.stored.read_after = last_ticket;
         }
         let (broker, subscriber, session) = self.lease.parts();
-        let refused = subscriber.loaded(rows, through, |delivery| brought(session, delivery));
-        broker.metrics().dropped_unauthorized.fetch_add(refused as u64, Ordering::Relaxed);
+        broker.take_rows(subscriber, session, rows, through);
         Ok(())
     }
 }

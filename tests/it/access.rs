@@ -31,7 +31,7 @@ fn acl(lines: &str) -> String {
     text
 }
 
-fn write_acl(dir: &Path, lines: &str) {
+pub fn write_acl(dir: &Path, lines: &str) {
     std::fs::write(dir.join("acl.toml"), acl(lines)).unwrap();
 }
 
@@ -44,7 +44,7 @@ fn write_users(dir: &Path, users: &[&str]) {
 }
 
 /// A setup for anonymous clients with these rules.
-fn with_rules(lines: &str) -> Setup {
+pub fn with_rules(lines: &str) -> Setup {
     with_rules_and(lines, "")
 }
 
@@ -197,6 +197,28 @@ async fn attack_29_what_waits_for_a_client_is_dropped_with_its_right() {
     client.send(subscribe(9, &[("secret/a", 1), ("#", 1)])).await;
     client.expect(suback(9, &[ReasonCode::NotAuthorized, ReasonCode::NotAuthorized])).await;
     client.expect_nothing().await;
+}
+
+// It was dropped, though another member of the group could have had it.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_member_of_a_group_goes_to_another_when_its_right_is_withdrawn() {
+    let broker = SimulatedBroker::start(with_rules("allow all all #"));
+    let mut first = broker.connect(connect("first").persistent()).await;
+    first.subscribe("$share/g/t", 1).await;
+    first.subscribe("own", 1).await;
+    first.disconnect().await;
+    let mut publisher = broker.connect(connect("watcher")).await;
+    for (topic, text) in [("t", "one"), ("own", "alone"), ("t", "two")] {
+        publisher.publish(publish(topic, 1, text)).await;
+    }
+    let mut second = broker.connect(connect("second")).await;
+    second.subscribe("$share/g/t", 1).await;
+    change_rules(&broker, "allow second subscribe t\nallow watcher all #");
+    let mut first = broker.connect(connect("first").persistent()).await;
+    second.expect_message("t", "one").await;
+    second.expect_message("t", "two").await;
+    first.expect_nothing().await;
+    second.expect_nothing().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use testkit::{PublishExt, QoS, connect, publish};
 
+use crate::access::{with_rules, write_acl};
 use crate::stored::{StoredBroker, until};
 
 /// More than is read at once.
@@ -61,6 +62,27 @@ async fn a_power_loss_on_the_way_to_another_member_neither_loses_nor_doubles() {
     second.expect_nothing().await;
     let (_, present) = broker.persistent("first").await;
     assert!(!present, "an ended session does not come back");
+}
+
+#[tokio::test]
+async fn what_is_only_on_disk_goes_to_another_member_when_the_right_to_it_is_withdrawn() {
+    let setup = with_rules("allow all all #");
+    let dir = setup.dir().to_owned();
+    let mut broker = StoredBroker::start_with(setup).await;
+    absent_member(&broker, 1).await;
+    let (mut second, _) = broker.persistent("second").await;
+    second.subscribe("$share/g/t", 1).await;
+    second.disconnect().await;
+    write_acl(&dir, "allow second all t\nallow p all t");
+    broker.restart().await;
+    let (mut second, _) = broker.persistent("second").await;
+    let (mut first, _) = broker.persistent("first").await;
+    for n in 0..MESSAGES {
+        second.expect_message("t", format!("{n}")).await;
+    }
+    second.expect_nothing().await;
+    first.expect_nothing().await;
+    until_no_rows(&broker).await;
 }
 
 #[tokio::test]

@@ -278,12 +278,12 @@ impl Backlog {
                 LoadedRow::Publish(mut delivery) => {
                     let cost = delivery.cost();
                     self.disk_bytes = self.disk_bytes.saturating_sub(cost as u64);
+                    delivery.stored = StoredAs { seq, again: seq < self.again_below, ..StoredAs::default() };
                     if self.judged && !keep(&delivery) {
                         self.last_ticket = rows.delete(seq);
                         refused += 1;
                         continue;
                     }
-                    delivery.stored = StoredAs { seq, again: seq < self.again_below, ..StoredAs::default() };
                     self.bytes += cost;
                     self.stored.push_back(delivery);
                 }

@@ -34,7 +34,7 @@ struct Report<'a> {
 impl Arguments {
     /// Exits with 1 when there is a mistake.
     pub(super) fn run(self) -> Outcome {
-        let checked = check(&self.config);
+        let checked = check(&self.config).map(|good| Good { development: development(&self.config), ..good });
         report(&checked, self.json, &mut io::stdout().lock())?;
         Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -49,6 +49,20 @@ struct Good {
     warnings: Vec<String>,
     /// False for the development configuration before its first start, which makes its certificates.
     certificates: bool,
+    /// That no file was asked for.
+    development: Option<&'static str>,
+}
+
+/// A file of this name may be taken for one that is read by itself.
+const USUAL_FILE: &str = "shangmq.toml";
+const DEVELOPMENT: &str = "no --config: this is the development configuration";
+const DEVELOPMENT_BESIDE_FILE: &str =
+    "no --config: this is the development configuration; ./shangmq.toml is not read, --config shangmq.toml reads it";
+
+/// What to say of the configuration that is checked where no file was given.
+fn development(arguments: &ConfigArguments) -> Option<&'static str> {
+    let beside = Path::new(USUAL_FILE).exists();
+    arguments.config.is_none().then_some(if beside { DEVELOPMENT_BESIDE_FILE } else { DEVELOPMENT })
 }
 
 impl Good {
@@ -59,7 +73,7 @@ impl Good {
     ) -> Good {
         let written = config.warnings.iter().cloned();
         let warnings = written.chain(listeners.clone().flat_map(ListenerConfig::warnings)).collect();
-        Good { listeners: listeners.map(listener).collect(), warnings, certificates }
+        Good { listeners: listeners.map(listener).collect(), warnings, certificates, development: None }
     }
 }
 
@@ -80,7 +94,10 @@ fn listener(config: &ListenerConfig) -> String {
 fn report(checked: &Result<Good, ConfigErrors>, json: bool, out: &mut impl Write) -> io::Result<()> {
     let errors = checked.as_ref().err().map(ConfigErrors::as_slice).unwrap_or_default();
     let warnings = checked.as_ref().map(|good| good.warnings.as_slice()).unwrap_or_default();
-    let note = checked.as_ref().err().and_then(ConfigErrors::note);
+    let note = match checked {
+        Ok(good) => good.development,
+        Err(errors) => errors.note(),
+    };
     if json {
         serde_json::to_writer_pretty(&mut *out, &Report { valid: checked.is_ok(), errors, warnings, note })?;
         return writeln!(out);
@@ -88,6 +105,9 @@ fn report(checked: &Result<Good, ConfigErrors>, json: bool, out: &mut impl Write
     match checked {
         Err(errors) => writeln!(out, "{errors}\n{} found", mistakes(errors.as_slice().len())),
         Ok(good) => {
+            if let Some(said) = good.development {
+                writeln!(out, "{said}")?;
+            }
             for listener in &good.listeners {
                 writeln!(out, "{listener}")?;
             }
@@ -109,6 +129,18 @@ fn mistakes(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_configuration_for_development_is_told_from_a_file() {
+        for said in [DEVELOPMENT, DEVELOPMENT_BESIDE_FILE] {
+            let mut out = Vec::new();
+            let good = Good { development: Some(said), certificates: true, ..Good::default() };
+            report(&Ok(good), false, &mut out).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{said}\nthe configuration is valid\n"));
+        }
+        assert_eq!(development(&ConfigArguments { config: None }), Some(DEVELOPMENT));
+        assert_eq!(development(&ConfigArguments { config: Some("t.toml".into()) }), None);
+    }
 
     fn printed(text: &str, json: bool) -> String {
         let mut out = Vec::new();

@@ -172,8 +172,8 @@ fn refusal(message: &str, mistakes: &[Value], json: bool, out: &mut impl Write) 
     for mistake in mistakes {
         let text = |field: &str| mistake.get(field).and_then(Value::as_str);
         let number = |field: &str| mistake.get(field).and_then(Value::as_u64);
-        match (text("file"), number("line"), text("variable")) {
-            (Some(file), Some(line), _) => write!(out, "{file}:{line}: ")?,
+        match (text("file"), number("line").zip(number("column")), text("variable")) {
+            (Some(file), Some((line, column)), _) => write!(out, "{file}:{line}:{column}: ")?,
             (_, _, Some(variable)) => write!(out, "environment variable {variable}: ")?,
             _ => {}
         }

@@ -108,8 +108,7 @@ impl Arguments {
         let scram = self.session.scram(&mut connect)?;
         let payloads = self.payload.open()?;
         let io = endpoint.connect().await?;
-        let limit = self.transport.timeout();
-        let (client, _) = establish(io, connect, scram, self.session.max_packet_size(), limit).await?;
+        let (client, _) = establish(&endpoint, io, connect, scram, self.session.max_packet_size()).await?;
         publish_all(client, template, payloads, Interrupt::install()?).await
     }
 

@@ -6,7 +6,6 @@ use std::io::{self, IsTerminal, Read};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -21,7 +20,7 @@ use zeroize::Zeroizing;
 use super::Outcome;
 use super::transport::{TransportArguments, hidden};
 use super::url::Hidden;
-use crate::client::{Client, ClientError, Scram, ScramError, Stream};
+use crate::client::{Client, ClientError, Endpoint, Scram, ScramError, Stream};
 
 /// The environment variable that a password may come from.
 const PASSWORD_VARIABLE: &str = "SHANGMQ_PASSWORD";
@@ -243,14 +242,15 @@ impl SessionArguments {
 /// # Errors
 /// [`SessionError`]
 pub(super) async fn establish(
+    endpoint: &Endpoint,
     io: Box<dyn Stream>,
     connect: Connect,
     scram: Option<Scram>,
     max_packet_size: u32,
-    limit: Duration,
 ) -> Result<(Client<Box<dyn Stream>>, ConnAck), SessionError> {
+    let limit = endpoint.timeout;
     match timeout(limit, Client::authenticate(io, connect, scram, max_packet_size)).await {
-        Ok(established) => Ok(established?),
+        Ok(established) => Ok(established.map_err(|error| error.before_connack(|| endpoint.authority()))?),
         Err(_elapsed) => Err(SessionError::NoConnAck(limit.as_secs())),
     }
 }
@@ -424,6 +424,20 @@ mod tests {
         let (one, other) = (random_id().unwrap(), random_id().unwrap());
         assert_ne!(one, other);
         assert!(one.len() <= 23 && one.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    }
+
+    // A server that refuses a client after the handshake of TLS 1.3 ends the connection, and "unexpected end of file" was all that was said.
+    #[test]
+    fn an_end_before_connack_says_whose_it_was_and_what_may_be_the_cause() {
+        let at = || "broker:8883".to_owned();
+        for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset] {
+            let said = ClientError::Io(kind.into()).before_connack(at).to_string();
+            assert!(said.starts_with("broker:8883 closed") && said.contains("its log says why"), "{said}");
+        }
+        let said = ClientError::ClosedBeforeConnAck.before_connack(at).to_string();
+        assert!(said.starts_with("broker:8883 closed"), "{said}");
+        let other = ClientError::Io(io::ErrorKind::OutOfMemory.into()).before_connack(at);
+        assert!(matches!(other, ClientError::Io(_)), "{other}");
     }
 
     #[test]

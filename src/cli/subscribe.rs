@@ -108,7 +108,7 @@ impl Arguments {
             self.session.connect(&self.transport, self.disable_clean_session, UserProperties::default())?;
         let scram = self.session.scram(&mut connect)?;
         let io = endpoint.connect().await?;
-        let (mut client, _) = establish(io, connect, scram, max_packet_size, self.transport.timeout()).await?;
+        let (mut client, _) = establish(&endpoint, io, connect, scram, max_packet_size).await?;
         let mut interrupt = Interrupt::install()?;
         client.subscribe(subscriptions.clone())?;
         // Every branch is cancel-safe or ends the program.

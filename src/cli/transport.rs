@@ -175,11 +175,6 @@ impl TransportArguments {
         })
     }
 
-    /// How long each step of connecting may take.
-    pub(super) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.connect_timeout)
-    }
-
     /// What the user gave, for errors of the handshake.
     fn advice(&self) -> Advice {
         let shown = [("--cert", &self.cert), ("--sign-cert", &self.sign_cert)];

@@ -62,6 +62,11 @@ pub enum ConnectError {
     Timeout { at: String, secs: u64, step: &'static str },
     #[error("{name} handshake with {at} failed{}{}", if advice.is_some() { ": " } else { "" }, advice.as_deref().unwrap_or_default())]
     Handshake { name: &'static str, at: String, advice: Option<String>, source: HandshakeError },
+    #[error(
+        "{at} closed the connection instead of answering CONNECT; is another protocol spoken there (--protocol, --ws)? Or it refuses this \
+         client, and its log says why"
+    )]
+    Unanswered { at: String },
     #[error("WebSocket handshake with {at} failed")]
     WebSocket { at: String, source: WsError },
 }

@@ -29,10 +29,7 @@ pub enum ClientError {
     Scram(#[from] ScramError),
     #[error("the server closed the connection without a word{}", mute(*.0))]
     Closed(ProtocolVersion),
-    #[error(
-        "the server closed the connection instead of answering CONNECT; is another protocol spoken there (--protocol, --ws)? Or it refuses \
-         this client, and its log says why"
-    )]
+    #[error("the server closed the connection instead of answering CONNECT")]
     ClosedBeforeConnAck,
     #[error("the server sent {0:?} where MQTT does not allow it")]
     Unexpected(PacketType),
@@ -51,6 +48,18 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// The same error before CONNACK, where one that is only an end says whose end it was, and what may have been the cause.
+    #[must_use]
+    pub fn before_connack(self, at: impl FnOnce() -> String) -> ClientError {
+        match self {
+            ClientError::Io(error) if !is_end(&error) => ClientError::Io(error),
+            ClientError::Io(_) | ClientError::ClosedBeforeConnAck => {
+                ClientError::Connect(ConnectError::Unanswered { at: at() })
+            }
+            other => other,
+        }
+    }
+
     /// The server's reason code, if it gave one.
     pub fn reason(&self) -> Option<ReasonCode> {
         match self {
@@ -58,6 +67,12 @@ impl ClientError {
             _ => None,
         }
     }
+}
+
+/// Whether the peer has ended the connection, in whatever way.
+pub fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 impl From<io::Error> for ClientError {

@@ -16,7 +16,7 @@ mod unconfirmed;
 pub use advice::Advice;
 pub use connection::Connection;
 pub use endpoint::{ConnectError, Endpoint, Security, Stream};
-pub use error::ClientError;
+pub use error::{ClientError, is_end};
 pub use event_loop::{Client, Event};
 pub use reason::words;
 pub use scram::{Scram, ScramError};

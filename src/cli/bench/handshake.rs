@@ -304,7 +304,7 @@ impl Plan {
         };
         let limit = self.endpoint.timeout;
         match timeout(limit, Client::connect(io, connect, MAX_PACKET_SIZE)).await {
-            Ok(established) => Ok(established?.0),
+            Ok(established) => Ok(established.map_err(|error| error.before_connack(|| self.endpoint.authority()))?.0),
             Err(_elapsed) => Err(AttemptError::NoConnAck(limit.as_secs())),
         }
     }
@@ -329,6 +329,10 @@ impl AttemptError {
             AttemptError::Connect(ConnectError::WebSocket { .. }) => "websocket".to_owned(),
             AttemptError::Client(ClientError::Connect(ConnectError::Handshake { source, .. })) => {
                 format!("handshake: {}", source.reason().label())
+            }
+            AttemptError::Connect(ConnectError::Unanswered { .. })
+            | AttemptError::Client(ClientError::Connect(ConnectError::Unanswered { .. })) => {
+                "closed before CONNACK".to_owned()
             }
             AttemptError::Client(error) => match error.reason() {
                 Some(reason) => format!("mqtt: {}", words(reason)),

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::wire::{Incoming, read};
-use crate::client::{ConnectError, Endpoint, Stream, words};
+use crate::client::{ConnectError, Endpoint, Stream, is_end, words};
 
 /// Largest packet taken from a server.
 pub(in crate::cli::bench) const MAX_PACKET_SIZE: u32 = 16 << 20;
@@ -103,6 +103,7 @@ impl LinkError {
                 format!("handshake: {}", source.reason().label())
             }
             LinkError::Connect(ConnectError::Resolve { .. } | ConnectError::NoAddress { .. }) => "name".to_owned(),
+            LinkError::Connect(ConnectError::Unanswered { .. }) => "closed before CONNACK".to_owned(),
             LinkError::Connect(ConnectError::WebSocket { .. }) => "websocket".to_owned(),
             LinkError::Io(error) => format!("connection: {}", error.kind()),
             other => other.to_string(),
@@ -153,7 +154,11 @@ impl Target {
                 }
             }
         });
-        let ack = answer.await?;
+        let ack = answer.await.map_err(|error| match error {
+            LinkError::Io(error) if !is_end(&error) => LinkError::Io(error),
+            LinkError::Io(_) | LinkError::Closed => ConnectError::Unanswered { at: self.endpoint.authority() }.into(),
+            other => other,
+        })?;
         if ack.reason != ReasonCode::Success {
             return Err(LinkError::Refused(ack.reason));
         }

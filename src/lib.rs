@@ -16,6 +16,7 @@ pub mod admin;
 pub mod auth;
 pub mod broker;
 pub mod bundle;
+pub mod calendar;
 pub mod causes;
 pub mod cli;
 pub mod client;

@@ -13,6 +13,7 @@ use super::fetch::{Fetcher, Question};
 use super::held::{Held, Issuer};
 use super::report::{ListReport, SourceKind};
 use super::schedule;
+use crate::calendar::rfc3339;
 use crate::causes::Causes;
 use crate::config::RevocationConfig;
 use crate::dev_certs::now;
@@ -245,7 +246,7 @@ impl Points {
                 report.fetched_at = state.fetched_at;
                 report.next_fetch = Some(state.due);
                 report.failures = state.failures;
-                report.error = state.error.as_deref().map(str::to_owned);
+                report.error = state.error.as_deref().map(str::to_owned).or(report.error);
                 report.state = held_state(state.held.as_deref(), state.error.is_some()).name().to_owned();
                 report
             })
@@ -269,8 +270,8 @@ pub(super) fn not_current(crl: &Crl) -> String {
     match crl.next_update() {
         None => "the list does not say when the next one comes (nextUpdate), so that it cannot be known to be current"
             .to_owned(),
-        Some(next) if next <= now() => format!("the list is stale: a newer one was due at {next} (unix time)"),
-        Some(_) => format!("the list is from the future ({}, unix time); are the clocks right?", crl.this_update()),
+        Some(next) if next <= now() => format!("the list is stale: a newer one was due at {}", rfc3339(next)),
+        Some(_) => format!("the list is from the future ({}); are the clocks right?", rfc3339(crl.this_update())),
     }
 }
 

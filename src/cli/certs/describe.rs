@@ -124,37 +124,8 @@ pub(super) fn alternative_names(certificate: &Certificate) -> Vec<String> {
     dns.chain(ip).chain(uri).chain(email).collect()
 }
 
-/// A time as `2026-01-31 23:59:59 UTC`, by the proleptic Gregorian calendar.
+/// A time as `2026-01-31 23:59:59 UTC`.
 pub(in crate::cli) fn utc(seconds: i64) -> String {
-    let (days, of_day) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
-    // Years begin in March here, so that the leap day is the last; eras are 400 years.
-    let day = days.saturating_add(719_468);
-    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * of_year + 2) / 153;
-    let day_of_month = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02} UTC")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::utc;
-
-    #[test]
-    fn times_are_calendar_dates() {
-        for (seconds, text) in [
-            (0, "1970-01-01 00:00:00 UTC"),
-            (951_782_399, "2000-02-28 23:59:59 UTC"),
-            (951_782_400, "2000-02-29 00:00:00 UTC"),
-            (1_800_000_000, "2027-01-15 08:00:00 UTC"),
-            (4_102_444_799, "2099-12-31 23:59:59 UTC"),
-            (-1, "1969-12-31 23:59:59 UTC"),
-        ] {
-            assert_eq!(utc(seconds), text);
-        }
-    }
+    let (date, time) = crate::calendar::date_and_time(seconds);
+    format!("{date} {time} UTC")
 }

@@ -68,11 +68,12 @@ fn development(arguments: &ConfigArguments) -> Option<&'static str> {
 impl Good {
     fn of<'a>(
         config: &Config,
-        listeners: impl Iterator<Item = &'a ListenerConfig> + Clone,
+        listeners: impl Iterator<Item = &'a ListenerConfig>,
+        of_listeners: impl Iterator<Item = String>,
         certificates: bool,
     ) -> Good {
         let written = config.warnings.iter().cloned();
-        let warnings = written.chain(listeners.clone().flat_map(ListenerConfig::warnings)).collect();
+        let warnings = written.chain(of_listeners).collect();
         Good { listeners: listeners.map(listener).collect(), warnings, certificates, development: None }
     }
 }
@@ -81,10 +82,13 @@ impl Good {
 fn check(arguments: &ConfigArguments) -> Result<Good, ConfigErrors> {
     if arguments.config.is_none() && !Path::new(DEFAULT_DIR).exists() {
         let config = arguments.load()?;
-        return Ok(Good::of(&config, config.listeners.iter(), false));
+        let warnings = config.listeners.iter().flat_map(ListenerConfig::warnings);
+        return Ok(Good::of(&config, config.listeners.iter(), warnings, false));
     }
     let prepared = arguments.prepare()?;
-    Ok(Good::of(prepared.config(), prepared.listeners().iter().map(PreparedListener::config), true))
+    let listeners = prepared.listeners().iter();
+    let warnings = listeners.clone().flat_map(PreparedListener::warnings);
+    Ok(Good::of(prepared.config(), listeners.map(PreparedListener::config), warnings, true))
 }
 
 fn listener(config: &ListenerConfig) -> String {
@@ -145,7 +149,10 @@ mod tests {
     fn printed(text: &str, json: bool) -> String {
         let mut out = Vec::new();
         let checked = Config::parse(Path::new("t.toml"), text, []);
-        let checked = checked.map(|config| Good::of(&config, config.listeners.iter(), true));
+        let checked = checked.map(|config| {
+            let warnings = config.listeners.iter().flat_map(ListenerConfig::warnings);
+            Good::of(&config, config.listeners.iter(), warnings, true)
+        });
         report(&checked, json, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }

@@ -52,7 +52,7 @@ impl Arguments {
             .mode(0o700)
             .create(&config.node.data_dir)
             .map_err(|cause| format!("node.data_dir: cannot create {}: {cause}", config.node.data_dir.display()))?;
-        let listeners = prepared.listeners().iter().flat_map(|one| one.config().warnings());
+        let listeners = prepared.listeners().iter().flat_map(PreparedListener::warnings);
         for warning in config.warnings.iter().cloned().chain(listeners) {
             warn!("{warning}");
         }

@@ -49,7 +49,15 @@ impl Operations {
 
     /// Whether what the files say is in force, as far as the last reloads know.
     pub fn is_in_force(&self) -> bool {
-        !self.whole_refused.load(Ordering::Relaxed) && !self.files_refused.load(Ordering::Relaxed)
+        ![Extent::Whole, Extent::Files].into_iter().any(|extent| self.is_refused(extent))
+    }
+
+    /// Whether a reload of this extent was refused and what it was to put in force is not, as far as is known.
+    pub fn is_refused(&self, extent: Extent) -> bool {
+        match extent {
+            Extent::Whole => self.whole_refused.load(Ordering::Relaxed),
+            Extent::Files => self.files_refused.load(Ordering::Relaxed),
+        }
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

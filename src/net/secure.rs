@@ -10,7 +10,7 @@ use crate::bundle::{BundleError, BundleId, Bundles, Candidate};
 use crate::causes::Causes;
 use crate::config::{self, ConfigError, Contents, FileRef, IdentityFiles, Names, Place, TlsConfig};
 use crate::dev_certs::now;
-use crate::revocation::Revocation;
+use crate::revocation::{Policy, Revocation};
 use gm_tls::ContextError;
 use gm_tls::cert::{Certificate, CertificateChain, Source};
 use gm_tls::key::{KeyError, Password, PrivateKey};
@@ -32,6 +32,7 @@ pub(super) struct Loaded<C> {
     /// Every certificate that was read: those shown with their chains, and those trusted.
     pub(super) material: Vec<Arc<[u8]>>,
     pub(super) keys: Vec<Arc<PskStore>>,
+    pub(super) policies: Vec<Arc<Policy>>,
 }
 
 /// Opens every file that `config` names, checks that what belongs together fits, and builds the contexts.
@@ -67,12 +68,13 @@ pub(super) fn load(
     if !errors.is_empty() {
         return Err(errors);
     }
-    let Loaded { contexts, mut served, mut material, mut keys } = own;
+    let Loaded { contexts, mut served, mut material, mut keys, mut policies } = own;
     let mut by_name = Vec::with_capacity(named.len());
     for (name, loaded) in named {
         served.extend(loaded.served);
         material.extend(loaded.material);
         keys.extend(loaded.keys);
+        policies.extend(loaded.policies);
         by_name.push((name, loaded.contexts));
     }
     let mut shown: Vec<Served> = Vec::with_capacity(served.len());
@@ -82,7 +84,7 @@ pub(super) fn load(
         }
     }
     let contexts = Sites { default: contexts, by_name, refuse_unknown: config.refuse_unknown_names };
-    Ok(Loaded { contexts, served: shown, material, keys })
+    Ok(Loaded { contexts, served: shown, material, keys, policies })
 }
 
 /// The contexts for clients that ask for one name.
@@ -136,8 +138,8 @@ fn load_site(
     let whole = found.errors.is_empty();
     match ServerContexts::new(&options) {
         Ok(contexts) if whole => {
-            let Found { served, material, keys, .. } = found;
-            return Ok(Loaded { contexts, served, material, keys });
+            let Found { served, material, keys, status, .. } = found;
+            return Ok(Loaded { contexts, served, material, keys, policies: status.policies });
         }
         Err(ContextError::NothingEnabled) if !whole => {}
         Err(cause) => found.errors.push(in_block(&blocks, &cause)),

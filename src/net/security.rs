@@ -8,7 +8,7 @@ use crate::auth::PskStore;
 use crate::bundle::Candidate;
 use crate::config::{ConfigError, TlsConfig};
 use crate::metrics::Expiry;
-use crate::revocation::Revocation;
+use crate::revocation::{LackingList, Policy, Revocation};
 use gm_tls::cert::Certificate;
 use gm_tls::server::ContextKind;
 use gm_tls::tickets::TicketKeys;
@@ -28,6 +28,8 @@ pub struct Security {
     files: Stamped,
     /// Pre-shared keys of the contexts, which operators change in place: one for each server name.
     keys: Vec<Arc<PskStore>>,
+    /// What the contexts ask about the certificates of clients.
+    policies: Vec<Arc<Policy>>,
 }
 
 /// A certificate that a listener shows.
@@ -85,10 +87,10 @@ impl Security {
     ) -> Result<Security, Vec<ConfigError>> {
         // Before the files are read: one that changes meanwhile has another stamp afterwards, and is read again.
         let files = Stamped::take(config.files());
-        let secure::Loaded { contexts, served, material, keys } =
+        let secure::Loaded { contexts, served, material, keys, policies } =
             secure::load(config, alpn, revocation, scope, tickets, candidate)?;
         let (config, revocation) = (config.clone(), Arc::clone(revocation));
-        Ok(Security { config, revocation, contexts: Arc::new(contexts), served, material, files, keys })
+        Ok(Security { config, revocation, contexts: Arc::new(contexts), served, material, files, keys, policies })
     }
 
     /// The certificates shown to clients.
@@ -117,6 +119,17 @@ impl Security {
         &self.keys
     }
 
+    /// Authorities whose clients are refused, since there is no revocation list of them; each once.
+    pub fn lacking(&self) -> Vec<LackingList> {
+        let mut lacking: Vec<LackingList> = Vec::new();
+        for one in self.policies.iter().flat_map(|policy| policy.lacking()) {
+            if !lacking.contains(&one) {
+                lacking.push(one);
+            }
+        }
+        lacking
+    }
+
     pub fn config(&self) -> &TlsConfig {
         &self.config
     }
@@ -129,6 +142,6 @@ impl Security {
             return (self, true);
         }
         let (contexts, keys) = (Arc::clone(&running.contexts), running.keys.clone());
-        (Security { contexts, keys, ..self }, false)
+        (Security { contexts, keys, policies: running.policies.clone(), ..self }, false)
     }
 }

@@ -18,25 +18,29 @@ use tracing::info;
 use crate::causes::Causes;
 use crate::config::{ClientStatus, ConfigError, FileRef, Stapling};
 use crate::conn::{self, Io};
-use crate::revocation::{Revocation, Slot, must_staple};
+use crate::revocation::{Policy, Revocation, Slot, must_staple};
 
 /// What the contexts of one listener get of the service.
 pub(super) struct Status {
     service: Arc<Revocation>,
     slots: Vec<Arc<Slot>>,
+    /// What is asked about the certificates of clients, by each block that asks.
+    pub(super) policies: Vec<Arc<Policy>>,
 }
 
 impl Status {
     pub(super) fn new(service: &Arc<Revocation>) -> Status {
-        Status { service: Arc::clone(service), slots: Vec::new() }
+        Status { service: Arc::clone(service), slots: Vec::new(), policies: Vec::new() }
     }
 
     pub(super) fn inspector(
-        &self,
+        &mut self,
         status: &ClientStatus,
         anchors: &[Certificate],
     ) -> Result<Option<Arc<dyn Inspector>>, Vec<ConfigError>> {
-        self.service.inspector(status, anchors)
+        let Some(policy) = self.service.inspector(status, anchors)? else { return Ok(None) };
+        self.policies.push(Arc::clone(&policy));
+        Ok(Some(policy))
     }
 
     /// Makes a place for the answer that is stapled to a certificate of the server; gives the mistake that keeps it from being asked for.

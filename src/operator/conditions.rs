@@ -5,8 +5,9 @@ use super::alarms::{Alarm, AlarmKind, AlarmList, Condition, Settled};
 use super::{CertificateReport, Operator};
 use crate::config::{ClientAuth, FailMode};
 use crate::dev_certs::now;
-use crate::metrics::EXPIRY_DAYS;
-use crate::revocation::report::{Report, SourceKind};
+use crate::metrics::{EXPIRY_DAYS, Extent};
+use crate::revocation::LackingList;
+use crate::revocation::report::{ListReport, Report, SourceKind};
 use crate::store::Health;
 use serde_json::json;
 use std::path::Path;
@@ -72,22 +73,45 @@ impl Operator {
 
     fn conditions(&self, now: i64) -> Vec<Condition> {
         let mut found: Vec<Condition> = self.certificates(now).iter().filter_map(expiry).collect();
-        if !self.metrics.operations.is_in_force() {
-            found.push(Condition {
-                kind: AlarmKind::ReloadRefused,
-                subject: String::new(),
-                step: 0,
-                urgent: true,
-                message: "a reload was refused: what the files say is not in force, what was in force before stays so"
-                    .to_owned(),
-                details: json!({}),
-                causes: self.refused.lock().clone(),
-            });
-        }
+        found.extend(self.refused_reload());
         found.extend(self.broker.store().and_then(|store| store_trouble(store.health())));
         let hard = self.is_hard_on_lists();
         found.extend(revocation(&self.revocation.report(), hard));
+        for listener in &self.listeners {
+            let lacking = listener.security().map(|security| security.lacking()).unwrap_or_default();
+            found.extend(lacking.iter().map(|list| refused_for_want_of(listener.id(), list)));
+        }
         found
+    }
+
+    /// A refused reload of the whole configuration lasts until one succeeds: only an operator knows when what is written is complete.
+    fn refused_reload(&self) -> Option<Condition> {
+        let operations = &self.metrics.operations;
+        let (whole, files) = (operations.is_refused(Extent::Whole), operations.is_refused(Extent::Files));
+        let ends = match (whole, files) {
+            (false, false) => return None,
+            (true, _) => "correct them and run `shangmq ctl reload`, which ends this alarm",
+            (false, true) => "correct them, and they are read again by themselves",
+        };
+        let refused = self.refused.lock();
+        let causes = [(whole, &refused.whole), (files, &refused.files)].into_iter().filter(|(lasts, _)| *lasts);
+        let mut told: Vec<String> = Vec::new();
+        for cause in causes.flat_map(|(_, causes)| causes) {
+            if !told.contains(cause) {
+                told.push(cause.clone());
+            }
+        }
+        Some(Condition {
+            kind: AlarmKind::ReloadRefused,
+            subject: String::new(),
+            step: 0,
+            urgent: true,
+            message: format!(
+                "a reload was refused: what the files say is not in force, what was in force before stays so; {ends}"
+            ),
+            details: json!({}),
+            causes: told,
+        })
     }
 
     /// Whether some listener refuses clients of whose certificates no list can tell.
@@ -150,24 +174,55 @@ fn store_trouble(health: Health) -> Option<Condition> {
     })
 }
 
+fn refused_for_want_of(listener: &str, lacking: &LackingList) -> Condition {
+    let issuer = &lacking.issuer;
+    Condition {
+        kind: AlarmKind::CrlUnusable,
+        subject: format!("{listener}/{issuer}"),
+        step: 1,
+        urgent: true,
+        message: format!(
+            "{listener} has no revocation list of {issuer}: clients whose certificates it issued are refused (hard-fail)"
+        ),
+        details: json!({ "listener": listener, "issuer": issuer }),
+        causes: vec![format!("{listener}: {lacking}")],
+    }
+}
+
 fn revocation(report: &Report, hard: bool) -> impl Iterator<Item = Condition> {
     let failing = |state: &str| state == crate::metrics::Held::Failing.name();
-    let lists = report.crls.iter().filter(move |list| hard && failing(&list.state)).map(|list| {
+    let unusable = move |list: &ListReport| hard && failing(&list.state);
+    let mut lists: Vec<Condition> = Vec::new();
+    for list in report.crls.iter().filter(|list| unusable(list) || list.outdated) {
         // Clients are not told where files of the broker are.
         let source = match list.kind {
-            SourceKind::File => Path::new(&list.source).file_name().map_or_else(String::new, |name| name.display().to_string()),
+            SourceKind::File => {
+                Path::new(&list.source).file_name().map_or_else(String::new, |name| name.display().to_string())
+            }
             SourceKind::Url | SourceKind::Upload => list.source.clone(),
         };
-        Condition {
+        let refuses = unusable(list);
+        let message = if refuses {
+            format!(
+                "no revocation list of {source} can be used: clients whose certificates it is about are refused (hard-fail)"
+            )
+        } else {
+            format!(
+                "the file of revocation lists {source} cannot be read any more: the lists read before stay in force"
+            )
+        };
+        lists.push(Condition {
             kind: AlarmKind::CrlUnusable,
-            message: format!("no revocation list of {source} can be used: clients whose certificates it is about are refused (hard-fail)"),
+            message,
             details: json!({ "issuer": list.issuer, "next_update": list.next_update }),
             subject: source,
-            step: 0,
-            urgent: true,
+            step: usize::from(refuses),
+            urgent: refuses,
             causes: list.error.iter().map(|cause| format!("{}: {cause}", list.source)).collect(),
-        }
-    });
+        });
+    }
+    // Of several lists of one file the worst gives the message.
+    lists.sort_by_key(|one| std::cmp::Reverse(one.step));
     let staples = report.staples.iter().filter(move |staple| staple.must_staple && failing(&staple.state)).map(|staple| {
         let fingerprint = staple.fingerprint_sha256.get(..SHORT).unwrap_or_default();
         Condition {
@@ -183,7 +238,7 @@ fn revocation(report: &Report, hard: bool) -> impl Iterator<Item = Condition> {
             causes: staple.error.iter().map(|cause| format!("{}: {cause}", staple.responder)).collect(),
         }
     });
-    lists.chain(staples).collect::<Vec<_>>().into_iter()
+    lists.into_iter().chain(staples).collect::<Vec<_>>().into_iter()
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ pub struct Operator {
     /// Held by the reload that runs: two at once could each put half of theirs in force.
     reloading: Mutex<()>,
     alarms: Mutex<alarms::Alarms>,
-    /// Why the last reload was refused, if it was.
-    refused: Mutex<Vec<String>>,
+    /// Why reloads were refused, as far as that lasts.
+    refused: Mutex<reload::Refused>,
     /// What messages call this node.
     node: String,
 }

@@ -5,7 +5,7 @@ use crate::auth::Reading;
 use crate::config::{Config, ConfigError, ConfigErrors, ListenerConfig, Written};
 use crate::dev_certs::now;
 use crate::metrics::Extent;
-use crate::net::{Listener, Security};
+use crate::net::{Listener, Security, warning_of};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -64,6 +64,13 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
+/// Why the last reload of each extent was refused.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    pub(super) whole: Vec<String>,
+    pub(super) files: Vec<String>,
+}
+
 /// Everything that a reload would put in force.
 struct Plan {
     securities: Vec<(Arc<Listener>, Security)>,
@@ -106,7 +113,13 @@ impl Operator {
             Ok(plan) => {
                 let outcome = self.put_in_force(plan);
                 self.metrics.operations.reloaded(extent, true);
-                self.refused.lock().clear();
+                {
+                    let mut refused = self.refused.lock();
+                    refused.files.clear();
+                    if extent == Extent::Whole {
+                        refused.whole.clear();
+                    }
+                }
                 self.look_for_alarms(now());
                 for warning in &outcome.warnings {
                     warn!("{warning}");
@@ -125,11 +138,16 @@ impl Operator {
                 Ok(outcome)
             }
             Err(errors) => {
-                self.metrics.operations.reloaded(extent, false);
                 for cause in errors.as_slice() {
                     error!(trigger, %cause, "reload refused; everything stays as it was, correct the mistake and reload again");
                 }
-                *self.refused.lock() = errors.as_slice().iter().map(ToString::to_string).collect();
+                let causes = errors.as_slice().iter().map(ToString::to_string).collect();
+                match extent {
+                    Extent::Whole => self.refused.lock().whole = causes,
+                    Extent::Files => self.refused.lock().files = causes,
+                }
+                // After the causes, so that no alarm is raised without them.
+                self.metrics.operations.reloaded(extent, false);
                 self.look_for_alarms(now());
                 Err(errors)
             }
@@ -202,7 +220,11 @@ impl Operator {
             // One that the configuration no longer has runs to the next start as it is.
             let Some(found) = found.map_or(Some(None), |found| found.map(Some)) else { continue };
             match listener.read_security(found.and_then(|found| found.kind.tls())) {
-                Ok(Some(security)) => plan.securities.push((Arc::clone(listener), security)),
+                Ok(Some(security)) => {
+                    let lacking = security.lacking();
+                    plan.outcome.warnings.extend(lacking.iter().map(|list| warning_of(listener.id(), list)));
+                    plan.securities.push((Arc::clone(listener), security));
+                }
                 Ok(None) => {}
                 Err(found) => errors.extend(found),
             }

@@ -2,7 +2,9 @@
 //! that is known to be revoked gets its alert; what has to be fetched is waited for after the handshake and before CONNECT is read, by
 //! that client alone.
 
+use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +30,31 @@ const MAX_URLS: usize = 4;
 
 /// The checks of one protocol of a listener.
 #[derive(Debug)]
-pub(super) struct Policy {
+pub struct Policy {
     service: Arc<Revocation>,
     crl: Option<(CrlCheck, Vec<Arc<File>>)>,
     ocsp: Option<OcspCheck>,
     anchors: Vec<Arc<Issuer>>,
+}
+
+/// An authority whose clients are refused, since there is no revocation list of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LackingList {
+    pub issuer: String,
+    files: Vec<PathBuf>,
+}
+
+impl fmt::Display for LackingList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
+        let files = if files.is_empty() { "none".to_owned() } else { files.join(", ") };
+        write!(
+            f,
+            "cacertfile has \"{}\", and neither crl.files ({files}) nor `shangmq ctl crl add` brought a list of it, while \
+             distribution_points is false; bring one, or if its clients come from an authority below it, add that authority to cacertfile",
+            self.issuer
+        )
+    }
 }
 
 /// What one source says of a certificate.
@@ -87,6 +109,34 @@ impl Policy {
             ocsp: status.ocsp.clone(),
             anchors: anchors.iter().map(|anchor| Arc::new(Issuer::new(anchor))).collect(),
         }
+    }
+
+    /// The trust anchors whose clients are refused for want of a list: hard-fail is asked for, nothing may be fetched, and nobody brought
+    /// a list of theirs or, where the certificates of clients alone are checked, of an authority below them that is known.
+    pub fn lacking(&self) -> Vec<LackingList> {
+        let hard = |check: &CrlCheck| check.mode == FailMode::Hard && !check.distribution_points;
+        let Some((check, _)) = self.crl.as_ref().filter(|(check, _)| hard(check)) else { return Vec::new() };
+        let is_listed = |issuer: &Arc<Issuer>| self.brought(issuer).iter().any(|held| held.verify(issuer).is_ok());
+        let known = self.anchors.iter().cloned().chain(self.service.issuers.all());
+        let listed: Vec<Vec<Certificate>> = known
+            .filter(is_listed)
+            .map(|issuer| match check.depth {
+                CheckDepth::Leaf => self.rebuild(issuer.certificate.clone()),
+                CheckDepth::Chain => vec![issuer.certificate.clone()],
+            })
+            .collect();
+        // Others are certificates of clients that are trusted by themselves.
+        let issues = |anchor: &Certificate| {
+            anchor.is_self_issued() || Facts::of_der(&anchor.to_der()).is_ok_and(|facts| facts.is_authority)
+        };
+        let lacking = self.anchors.iter().map(|anchor| &anchor.certificate).filter(|anchor| issues(anchor));
+        lacking
+            .filter(|anchor| !listed.iter().flatten().any(|served| served == *anchor))
+            .map(|anchor| LackingList {
+                issuer: anchor.subject(),
+                files: check.files.iter().map(|file| file.path().to_owned()).collect(),
+            })
+            .collect()
     }
 
     fn issuer(&self, certificate: &Certificate) -> Arc<Issuer> {

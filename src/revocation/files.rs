@@ -276,7 +276,9 @@ impl Files {
             let state = file.state.lock();
             for held in &state.lists {
                 let mut report = ListReport::new(SourceKind::File, &file.path.display().to_string(), Some(held));
-                report.error = state.error.clone();
+                report.outdated = state.error.is_some();
+                let causes: Vec<String> = state.error.iter().cloned().chain(report.error.take()).collect();
+                report.error = (!causes.is_empty()).then(|| causes.join("; "));
                 report.state = held_state(Some(held), false).name().to_owned();
                 lists.push(report);
             }

@@ -28,10 +28,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gm_tls::cert::{Certificate, CertificateChain};
-use gm_tls::revocation::{Facts, Fingerprint, Inspector, StapleSource};
+use gm_tls::revocation::{Facts, Fingerprint, StapleSource};
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
+pub use check::{LackingList, Policy};
 pub use fetch::FetchError;
 pub use files::UploadError;
 pub use staples::Slot;
@@ -40,7 +41,6 @@ use crate::causes::Causes;
 use crate::config::{ClientStatus, ConfigError, RevocationConfig, Stapling};
 use crate::metrics::{Held, HeldCounts, RevocationCounters};
 use answers::Answers;
-use check::Policy;
 use fetch::Fetcher;
 use files::Files;
 use held::Issuers;
@@ -113,7 +113,7 @@ impl Revocation {
         self: &Arc<Self>,
         status: &ClientStatus,
         anchors: &[Certificate],
-    ) -> Result<Option<Arc<dyn Inspector>>, Vec<ConfigError>> {
+    ) -> Result<Option<Arc<Policy>>, Vec<ConfigError>> {
         if status.crl.is_none() && status.ocsp.is_none() {
             return Ok(None);
         }

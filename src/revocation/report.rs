@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::held::Held;
+use super::points::not_current;
 use crate::dev_certs::now;
 
 /// Everything there is, for `shangmq ctl crl`.
@@ -42,7 +43,11 @@ pub struct ListReport {
     pub fetched_at: Option<i64>,
     pub next_fetch: Option<i64>,
     pub failures: u32,
+    /// Why it cannot be used, or no newer one could be had.
     pub error: Option<String>,
+    /// Whether its file is broken or gone, and what was read of it before stays in force.
+    #[serde(default)]
+    pub outdated: bool,
 }
 
 impl ListReport {
@@ -62,7 +67,8 @@ impl ListReport {
             fetched_at: None,
             next_fetch: None,
             failures: 0,
-            error: None,
+            error: crl.filter(|crl| !crl.is_current(now())).map(not_current),
+            outdated: false,
         }
     }
 }

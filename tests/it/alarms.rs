@@ -212,3 +212,19 @@ async fn a_list_that_cannot_be_used_is_an_alarm_where_it_refuses_clients() {
     world.service.set(CRL, Behaviour::Serve(world.list(&[])));
     until_raised(&hard.server, AlarmKind::CrlUnusable, &[]).await;
 }
+
+// What a reload by command refused is not tried again by itself; the alarm that lasts had lost its cause by then.
+#[tokio::test]
+async fn a_refused_reload_keeps_its_cause_and_says_what_ends_it_when_files_are_read_later() {
+    let watched = Watched::start(90).await;
+    Watched::configure(watched.dir.path(), "nonsense = 1\n");
+    assert!(!watched.reload().await);
+    watched.put(80);
+    assert!(watched.server.operator().reload_aside(Trigger::Files).await.is_ok());
+    let alarm = watched.server.operator().alarms().active.remove(0);
+    assert_eq!(alarm.kind, AlarmKind::ReloadRefused);
+    assert!(alarm.causes[0].contains("nonsense") && alarm.message.contains("`shangmq ctl reload`"), "{alarm:?}");
+    Watched::configure(watched.dir.path(), "");
+    assert!(watched.reload().await);
+    assert_eq!(watched.active(), []);
+}

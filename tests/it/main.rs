@@ -72,4 +72,5 @@ mod sys;
 mod tls_options;
 mod tokens;
 mod transports;
+mod unusable_lists;
 mod wills;

@@ -1,11 +1,9 @@
 //! Bans by operators: each is answered when the store holds it.
 
 use super::Operator;
+use super::fitting::{MAX_LIST, fitting};
 use crate::broker::{Ban, Subject};
 use serde::{Deserialize, Serialize};
-
-/// Most of a list of bans, as bytes of JSON: an answer has a limit.
-const MAX_LIST: usize = 6 << 20;
 
 /// Whom a ban is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,16 +65,11 @@ impl Operator {
         let mut all = self.broker.bans().all(now);
         all.sort_by_key(|(_, ban)| ban.until.unwrap_or(u64::MAX));
         let total = all.len();
-        let mut room = MAX_LIST;
-        let mut bans = Vec::new();
-        for (subject, ban) in all {
+        let reports = all.into_iter().map(|(subject, ban)| {
             let seconds_left = ban.until.map(|until| until.saturating_sub(now).div_ceil(1000));
-            let report = BanReport { subject: Banned::of(subject), seconds_left, reason: ban.reason };
-            let size = serde_json::to_vec(&report).map_or(MAX_LIST, |text| text.len());
-            let Some(left) = room.checked_sub(size + 1) else { break };
-            room = left;
-            bans.push(report);
-        }
+            BanReport { subject: Banned::of(subject), seconds_left, reason: ban.reason }
+        });
+        let (bans, _) = fitting(reports, MAX_LIST);
         BanList { left_out: total - bans.len(), bans }
     }
 

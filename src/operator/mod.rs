@@ -7,6 +7,7 @@ mod bundles;
 mod certificates;
 mod channel;
 mod conditions;
+mod fitting;
 mod psk;
 mod reload;
 mod users;

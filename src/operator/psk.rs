@@ -2,6 +2,7 @@
 //! look keys up in. Keys come by files and are never shown.
 
 use super::Operator;
+use super::fitting::{MAX_LIST, fitting};
 use crate::auth::{NewKeys, PskChanged, PskFileError, add_keys, remove_key};
 use crate::net::Listener;
 use serde::{Deserialize, Serialize};
@@ -9,9 +10,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::info;
-
-/// Most of a list of identities, as bytes of JSON: an answer has a limit.
-const MAX_LIST: usize = 6 << 20;
 
 /// The identities of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,13 +72,7 @@ impl Operator {
         let security = target.listeners.first().and_then(|listener| listener.security());
         let all = security.and_then(|one| one.keys().first().map(|keys| keys.list())).unwrap_or_default();
         let total = all.len();
-        let mut room = MAX_LIST;
-        let mut identities = Vec::new();
-        for identity in all {
-            let Some(left) = room.checked_sub(identity.len() + 4) else { break };
-            room = left;
-            identities.push(identity);
-        }
+        let (identities, _) = fitting(all, MAX_LIST);
         let left_out = total - identities.len();
         Ok(PskList { file: target.path.display().to_string(), listeners: target.names(), identities, left_out })
     }

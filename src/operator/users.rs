@@ -1,13 +1,11 @@
 //! Users and rules in the store: each change is answered when it is durable there.
 
 use super::Operator;
+use super::fitting::{MAX_PART, fitting};
 use crate::auth::{PasswordHash, RuleRefused, RulesFor, UserRefused, Users, WrittenRule};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use tracing::info;
-
-/// Most of one answer about users or rules, as bytes of JSON: whoever wants more asks for what comes after.
-const MAX_ANSWER: usize = 1 << 20;
 
 /// A part of the list of users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +45,7 @@ impl Operator {
     /// User names after one of them, or from the first, as many as an answer has room for.
     pub fn users(&self, after: Option<&str>) -> UserList {
         let names = self.auth.stored_users().names_after(after.unwrap_or_default());
-        let (users, more) = fitting(names.into_iter().map(String::from));
+        let (users, more) = fitting(names.into_iter().map(String::from), MAX_PART);
         UserList { users, more }
     }
 
@@ -109,7 +107,8 @@ impl Operator {
             let list = rules.list(&subject)?;
             Some(RulesReport { subject, rules: list.written().to_vec() })
         });
-        let (lists, more) = fitting(lists);
+        // The longest list of rules takes a part of the room, so that there is always progress.
+        let (lists, more) = fitting(lists, MAX_PART);
         RulesList { lists, more }
     }
 
@@ -186,18 +185,4 @@ fn unknown(name: &str) -> String {
 /// The client of `shangmq ctl` hashes, so that no password passes the socket.
 fn parsed(hash: &str) -> Result<PasswordHash, String> {
     hash.parse().map_err(|cause| format!("{cause}"))
-}
-
-/// As many of these as an answer has room for, and whether there are more.
-fn fitting<T: Serialize>(all: impl Iterator<Item = T>) -> (Vec<T>, bool) {
-    let mut room = MAX_ANSWER;
-    let mut taken = Vec::new();
-    for one in all {
-        let size = serde_json::to_vec(&one).map_or(MAX_ANSWER, |text| text.len() + 1);
-        // The longest list of rules takes a part of the room, so that there is always progress.
-        let Some(left) = room.checked_sub(size) else { return (taken, true) };
-        room = left;
-        taken.push(one);
-    }
-    (taken, false)
 }

@@ -145,6 +145,18 @@ fn stored(change: StoredChange, json: bool, said: (&str, &str, &str), out: &mut 
     writeln!(out)
 }
 
+/// A list that comes in parts, each asked for by the last entry of the one before; `ask` gives a part, and whether there are more.
+fn every_part<T, E>(mut ask: impl FnMut(Option<&T>) -> Result<(Vec<T>, bool), E>) -> Result<Vec<T>, E> {
+    let mut all = Vec::new();
+    loop {
+        let (part, more) = ask(all.last())?;
+        all.extend(part);
+        if !more || all.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
 fn done(written: io::Result<()>) -> Outcome {
     written?;
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::auth::acl::{Permit, RuleAction};
 use crate::auth::{RulesFor, WrittenRule};
-use crate::operator::{Client, Request, RulesList, StoredChange};
+use crate::operator::{Client, Request, RulesList, RulesReport, StoredChange};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AclCommand {
@@ -115,16 +115,10 @@ fn list(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let mut after = None;
-    let mut all = Vec::new();
-    loop {
-        let part: RulesList = client.ask(Request::Rules { of: of.clone(), after })?;
-        all.extend(part.lists);
-        match all.last().filter(|_| part.more) {
-            Some(last) => after = Some(last.subject.clone()),
-            None => break,
-        }
-    }
+    let all = super::every_part(|last: Option<&RulesReport>| {
+        let after = last.map(|list| list.subject.clone());
+        client.ask(Request::Rules { of: of.clone(), after }).map(|RulesList { lists, more }| (lists, more))
+    })?;
     if json {
         return Ok(writeln!(out, "{}", serde_json::to_string(&all)?)?);
     }

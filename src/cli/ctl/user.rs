@@ -76,16 +76,9 @@ impl UserCommand {
 }
 
 fn list(client: &Client, json: bool, out: &mut impl Write) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let mut after = None;
-    let mut all: Vec<String> = Vec::new();
-    loop {
-        let part: UserList = client.ask(Request::Users { after })?;
-        all.extend(part.users);
-        match all.last().filter(|_| part.more) {
-            Some(last) => after = Some(last.clone()),
-            None => break,
-        }
-    }
+    let all = super::every_part(|last: Option<&String>| {
+        client.ask(Request::Users { after: last.cloned() }).map(|UserList { users, more }| (users, more))
+    })?;
     if json {
         return Ok(writeln!(out, "{}", serde_json::to_string(&all)?)?);
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mqtt_codec::QoS;
 use proptest::prelude::*;
 
+use super::backlog::tests::Disk;
 use super::*;
 
 const LIMITS: QueueLimits =
@@ -50,26 +51,6 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..300u16).prop_map(Step::Pass),
         1 => Just(Step::End),
     ]
-}
-
-#[derive(Debug, Default)]
-struct Disk {
-    rows: BTreeMap<u64, LoadedRow>,
-    ticket: Ticket,
-}
-
-impl Rows for Disk {
-    fn put(&mut self, seq: u64, delivery: &Delivery) -> Ticket {
-        assert!(self.rows.insert(seq, LoadedRow::Publish(delivery.clone())).is_none(), "{seq} is written twice");
-        self.ticket += 1;
-        self.ticket
-    }
-
-    fn delete(&mut self, seq: u64) -> Ticket {
-        assert!(self.rows.remove(&seq).is_some(), "{seq} is deleted, but not there");
-        self.ticket += 1;
-        self.ticket
-    }
 }
 
 /// Packets to the subscriber.
@@ -282,11 +263,9 @@ impl World {
     }
 
     fn read(&mut self, limit: usize) {
-        let Some(from) = self.backlog.wants_rows().filter(|_| self.durable) else { return };
-        let mut found: Vec<_> = self.disk.rows.range(from..).map(|(seq, row)| (*seq, row.clone())).collect();
-        let through = (found.len() <= limit).then(|| self.backlog.next());
-        found.truncate(limit);
-        self.backlog.loaded(found, through, |_| true, &mut self.disk);
+        if self.durable {
+            self.disk.feed(&mut self.backlog, limit);
+        }
     }
 
     fn cut(&mut self) {

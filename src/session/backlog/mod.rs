@@ -14,7 +14,7 @@ use mqtt_codec::QoS;
 use std::collections::VecDeque;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Numbers the changes to the store; a change is durable when the store says that its ticket is.
 pub type Ticket = u64;
@@ -382,21 +382,20 @@ impl Backlog {
     }
 
     fn take_plain(&mut self) -> Option<Delivery> {
-        let delivery = self.plain.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(delivery.cost());
-        // An idle session must not keep the memory of its busiest moment.
-        if self.plain.is_empty() && self.plain.capacity() > 16 {
-            self.plain = VecDeque::new();
-        }
-        Some(delivery)
+        take(&mut self.plain, &mut self.bytes)
     }
 
     fn take_stored(&mut self) -> Option<Delivery> {
-        let delivery = self.stored.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(delivery.cost());
-        if self.stored.is_empty() && self.stored.capacity() > 16 {
-            self.stored = VecDeque::new();
-        }
-        Some(delivery)
+        take(&mut self.stored, &mut self.bytes)
     }
+}
+
+fn take(queue: &mut VecDeque<Delivery>, bytes: &mut usize) -> Option<Delivery> {
+    let delivery = queue.pop_front()?;
+    *bytes = bytes.saturating_sub(delivery.cost());
+    // An idle session must not keep the memory of its busiest moment.
+    if queue.is_empty() && queue.capacity() > 16 {
+        *queue = VecDeque::new();
+    }
+    Some(delivery)
 }

@@ -10,14 +10,14 @@ const LIMITS: QueueLimits =
 
 /// Rows as a disk has them.
 #[derive(Debug, Default)]
-struct Disk {
-    rows: BTreeMap<u64, Delivery>,
-    ticket: Ticket,
+pub(in crate::session) struct Disk {
+    pub rows: BTreeMap<u64, LoadedRow>,
+    pub ticket: Ticket,
 }
 
 impl Rows for Disk {
     fn put(&mut self, seq: u64, delivery: &Delivery) -> Ticket {
-        assert!(self.rows.insert(seq, delivery.clone()).is_none(), "{seq} is written twice");
+        assert!(self.rows.insert(seq, LoadedRow::Publish(delivery.clone())).is_none(), "{seq} is written twice");
         self.ticket += 1;
         self.ticket
     }
@@ -31,12 +31,11 @@ impl Rows for Disk {
 
 impl Disk {
     /// Reads what the backlog wants, at most `limit` rows.
-    fn feed(&mut self, backlog: &mut Backlog, limit: usize) {
+    pub fn feed(&mut self, backlog: &mut Backlog, limit: usize) {
         let Some(from) = backlog.wants_rows() else { return };
-        let mut found: Vec<_> = self.rows.range(from..).take(limit + 1).map(|(seq, d)| (*seq, d.clone())).collect();
+        let mut found: Vec<_> = self.rows.range(from..).take(limit + 1).map(|(seq, row)| (*seq, row.clone())).collect();
         let through = (found.len() <= limit).then(|| backlog.next());
         found.truncate(limit);
-        let found = found.into_iter().map(|(seq, d)| (seq, LoadedRow::Publish(d))).collect();
         backlog.loaded(found, through, |_| true, self);
     }
 }
@@ -205,7 +204,7 @@ fn judged_rows_are_dropped_when_they_are_read() {
         backlog.push(message(n, QoS::AtLeastOnce), true, &LIMITS, &mut disk);
     }
     assert_eq!(backlog.retain(|_| false, &mut disk), 0, "nothing is in memory");
-    let read = disk.rows.iter().map(|(seq, d)| (*seq, LoadedRow::Publish(d.clone()))).collect();
+    let read = disk.rows.iter().map(|(seq, row)| (*seq, row.clone())).collect();
     assert_eq!(backlog.loaded(read, Some(4), |d| number(d) == 2, &mut disk), 2);
     assert_eq!(disk.rows.keys().copied().collect::<Vec<_>>(), [2]);
 }

@@ -114,11 +114,13 @@ impl Drop for Context {
     }
 }
 
-pub fn sign<T: HasPrivate>(properties: &str, key: &PKeyRef<T>, id: Option<&[u8]>, message: &[u8], way: Way) -> Vec<u8> {
+/// A context that signs with SM3, and the context of the key in it.
+fn signing<T: HasPrivate>(properties: &str, key: &PKeyRef<T>) -> (Digesting, *mut c_void) {
     let query = CString::new(properties).unwrap();
-    // SAFETY: all pointers are live for the calls, and sizes are those of their buffers.
+    let mut inner = ptr::null_mut();
+    // SAFETY: all pointers are live for the call.
     unsafe {
-        let (context, mut inner) = (Digesting(EVP_MD_CTX_new()), ptr::null_mut());
+        let context = Digesting(EVP_MD_CTX_new());
         let init = EVP_DigestSignInit_ex(
             context.0,
             &raw mut inner,
@@ -129,6 +131,14 @@ pub fn sign<T: HasPrivate>(properties: &str, key: &PKeyRef<T>, id: Option<&[u8]>
             ptr::null(),
         );
         assert_eq!(init, 1);
+        (context, inner)
+    }
+}
+
+pub fn sign<T: HasPrivate>(properties: &str, key: &PKeyRef<T>, id: Option<&[u8]>, message: &[u8], way: Way) -> Vec<u8> {
+    // SAFETY: all pointers are live for the calls, and sizes are those of their buffers.
+    unsafe {
+        let (context, inner) = signing(properties, key);
         if let Some(id) = id {
             assert_eq!(EVP_PKEY_CTX_set1_id(inner, id.as_ptr().cast(), id.len() as c_int), 1);
         }
@@ -154,20 +164,9 @@ pub fn sign<T: HasPrivate>(properties: &str, key: &PKeyRef<T>, id: Option<&[u8]>
 
 /// Whether an ID is taken when so much of the message has been signed.
 pub fn takes_id<T: HasPrivate>(properties: &str, key: &PKeyRef<T>, id: &[u8], begun: &[u8]) -> bool {
-    let query = CString::new(properties).unwrap();
     // SAFETY: all pointers are live for the calls, and sizes are those of their buffers.
     unsafe {
-        let (context, mut inner) = (Digesting(EVP_MD_CTX_new()), ptr::null_mut());
-        let init = EVP_DigestSignInit_ex(
-            context.0,
-            &raw mut inner,
-            c"SM3".as_ptr(),
-            ptr::null_mut(),
-            query.as_ptr(),
-            key.as_ptr(),
-            ptr::null(),
-        );
-        assert_eq!(init, 1);
+        let (context, inner) = signing(properties, key);
         if !begun.is_empty() {
             assert_eq!(EVP_DigestUpdate(context.0, begun.as_ptr(), begun.len()), 1);
         }

@@ -1,5 +1,7 @@
 //! Revocation lists that are missing, out of date or broken: alarms say so, and why, before clients are refused or as soon as they are.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use shangmq::operator::{Alarm, AlarmKind, Trigger};
 use testkit::Transport;
@@ -17,6 +19,16 @@ fn unusable(broker: &TestBroker) -> Vec<Alarm> {
     let operator = broker.server.operator();
     operator.look_for_alarms(now());
     operator.alarms().active.into_iter().filter(|alarm| alarm.kind == AlarmKind::CrlUnusable).collect()
+}
+
+/// A broker trusts two authorities, and a file has the list of the one that issued to them.
+async fn with_list() -> (World, PathBuf) {
+    let world = World::new(TRANSPORT).await;
+    let file = world.path("ca.crl");
+    std::fs::write(&file, world.list(&[])).unwrap();
+    let both = [world.root.certificate().to_pem(), world.ca.certificate().to_pem()].concat();
+    std::fs::write(world.path("root.pem"), both).unwrap();
+    (world, file)
 }
 
 // Every client was refused, and neither check-config nor any alarm said a word.
@@ -51,11 +63,7 @@ async fn hard_fail_without_a_list_of_an_issuer_is_an_alarm_and_a_warning_that_na
 
 #[tokio::test]
 async fn an_issuer_with_a_list_and_the_authorities_above_it_are_not_missed() {
-    let world = World::new(TRANSPORT).await;
-    let file = world.path("ca.crl");
-    std::fs::write(&file, world.list(&[])).unwrap();
-    let both = [world.root.certificate().to_pem(), world.ca.certificate().to_pem()].concat();
-    std::fs::write(world.path("root.pem"), both).unwrap();
+    let (world, file) = with_list().await;
     let broker = world.broker(&lines(&file, "hard-fail")).await;
     assert_eq!(unusable(&broker), []);
     world.client(TRANSPORT).enter(&broker, TRANSPORT).await.unwrap();
@@ -69,11 +77,7 @@ async fn an_issuer_with_a_list_and_the_authorities_above_it_are_not_missed() {
 // The log had an error once, and nothing else told of it.
 #[tokio::test]
 async fn a_file_of_lists_that_breaks_or_goes_away_is_an_alarm_and_its_lists_stay_in_force() {
-    let world = World::new(TRANSPORT).await;
-    let file = world.path("ca.crl");
-    std::fs::write(&file, world.list(&[])).unwrap();
-    let both = [world.root.certificate().to_pem(), world.ca.certificate().to_pem()].concat();
-    std::fs::write(world.path("root.pem"), both).unwrap();
+    let (world, file) = with_list().await;
     let broker = world.broker(&lines(&file, "hard-fail")).await;
     std::fs::write(&file, "broken").unwrap();
     eventually("the broken file is seen", || unusable(&broker).len() == 1).await;

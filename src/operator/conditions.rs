@@ -26,7 +26,9 @@ impl Operator {
     /// Looks for what is wrong until `stop` says so.
     pub async fn watch_alarms(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         loop {
-            self.look_for_alarms(now());
+            let operator = Arc::clone(&self);
+            // Signatures of lists may have to be verified. A look that failed is made again with the next.
+            let _ = tokio::task::spawn_blocking(move || operator.look_for_alarms(now())).await;
             tokio::select! {
                 // Cancel-safe, both of them.
                 () = tokio::time::sleep(INTERVAL) => {}
@@ -76,7 +78,7 @@ impl Operator {
         found.extend(self.refused_reload());
         found.extend(self.broker.store().and_then(|store| store_trouble(store.health())));
         let hard = self.is_hard_on_lists();
-        found.extend(revocation(&self.revocation.report(), hard));
+        found.extend(revocation(&self.revocation.report_without_clients(), hard));
         for listener in &self.listeners {
             let lacking = listener.security().map(|security| security.lacking()).unwrap_or_default();
             found.extend(lacking.iter().map(|list| refused_for_want_of(listener.id(), list)));

@@ -272,28 +272,34 @@ impl Answers {
     }
 
     pub(super) fn report(&self) -> Vec<AnswerReport> {
-        let entries: Vec<(Key, Arc<Entry>)> =
-            self.entries.lock().iter().map(|(key, entry)| (key.clone(), Arc::clone(entry))).collect();
-        let report = |((_, serial, _), entry): (Key, Arc<Entry>)| {
-            let state = entry.state.lock();
-            let current = state.answer.as_ref().is_some_and(|answer| self.is_current(answer, now()));
-            let held = match (current, &state.error) {
+        // What is said of an entry is copied, and not the entry held: who holds one beside the table keeps it there.
+        let entries = self.entries.lock();
+        let copied = entries.iter().map(|((_, serial, responder), entry)| {
+            let State { answer, failures, error, .. } = &*entry.state.lock();
+            (serial.clone(), Arc::clone(responder), answer.clone(), *failures, error.clone())
+        });
+        let copied: Vec<_> = copied.collect();
+        drop(entries);
+        let now = now();
+        let report = copied.into_iter().map(|(serial, responder, answer, failures, error)| {
+            let current = answer.as_ref().is_some_and(|answer| self.is_current(answer, now));
+            let held = match (current, &error) {
                 (true, _) => Held::Current,
                 (false, None) => Held::Waiting,
                 (false, Some(_)) => Held::Failing,
             };
             AnswerReport {
-                responder: entry.responder.to_string(),
+                responder: responder.to_string(),
                 serial: hex(&serial),
                 state: held.name().to_owned(),
-                status: state.answer.as_ref().map(|answer| answer.state.to_string()),
-                this_update: state.answer.as_ref().map(|answer| answer.this_update),
-                next_update: state.answer.as_ref().and_then(|answer| answer.next_update),
-                failures: state.failures,
-                error: state.error.as_deref().map(str::to_owned),
+                status: answer.as_ref().map(|answer| answer.state.to_string()),
+                this_update: answer.as_ref().map(|answer| answer.this_update),
+                next_update: answer.as_ref().and_then(|answer| answer.next_update),
+                failures,
+                error: error.as_deref().map(str::to_owned),
             }
-        };
-        entries.into_iter().map(report).collect()
+        });
+        report.collect()
     }
 }
 

@@ -117,21 +117,21 @@ impl Policy {
         let hard = |check: &CrlCheck| check.mode == FailMode::Hard && !check.distribution_points;
         let Some((check, _)) = self.crl.as_ref().filter(|(check, _)| hard(check)) else { return Vec::new() };
         let is_listed = |issuer: &Arc<Issuer>| self.brought(issuer).iter().any(|held| held.verify(issuer).is_ok());
-        let known = self.anchors.iter().cloned().chain(self.service.issuers.all());
-        let listed: Vec<Vec<Certificate>> = known
-            .filter(is_listed)
-            .map(|issuer| match check.depth {
-                CheckDepth::Leaf => self.rebuild(issuer.certificate.clone()),
-                CheckDepth::Chain => vec![issuer.certificate.clone()],
-            })
-            .collect();
         // Others are certificates of clients that are trusted by themselves.
         let issues = |anchor: &Certificate| {
             anchor.is_self_issued() || Facts::of_der(&anchor.to_der()).is_ok_and(|facts| facts.is_authority)
         };
-        let lacking = self.anchors.iter().map(|anchor| &anchor.certificate).filter(|anchor| issues(anchor));
+        let without = self.anchors.iter().filter(|anchor| !is_listed(anchor)).map(|anchor| &anchor.certificate);
+        let mut lacking: Vec<&Certificate> = without.filter(|anchor| issues(anchor)).collect();
+        if check.depth == CheckDepth::Leaf && !lacking.is_empty() {
+            let remembered = self.service.issuers.all();
+            for below in self.anchors.iter().chain(&remembered).filter(|issuer| is_listed(issuer)) {
+                let chain = self.rebuild(below.certificate.clone());
+                lacking.retain(|anchor| !chain.contains(anchor));
+            }
+        }
         lacking
-            .filter(|anchor| !listed.iter().flatten().any(|served| served == *anchor))
+            .into_iter()
             .map(|anchor| LackingList {
                 issuer: anchor.subject(),
                 files: check.files.iter().map(|file| file.path().to_owned()).collect(),
@@ -328,6 +328,11 @@ impl Policy {
         watched
     }
 
+    /// Who issued a certificate, of the trust anchors and those that clients have shown.
+    fn issuer_of<'a>(&'a self, certificate: &Certificate, remembered: &'a [Arc<Issuer>]) -> Option<&'a Arc<Issuer>> {
+        self.anchors.iter().chain(remembered).find(|issuer| is_issued_by(certificate, &issuer.certificate))
+    }
+
     /// The chain of a certificate that came without one, by the issuers that are known: that of a resumed session, or one that is itself
     /// a trust anchor. It is the certificate alone where its issuer is not known.
     fn rebuild(&self, leaf: Certificate) -> Vec<Certificate> {
@@ -338,8 +343,7 @@ impl Policy {
             if (last.is_self_issued() && chain.len() > 1) || chain.len() >= MAX_CHAIN {
                 break;
             }
-            let mut known = self.anchors.iter().chain(&remembered);
-            match known.find(|issuer| is_issued_by(last, &issuer.certificate)) {
+            match self.issuer_of(last, &remembered) {
                 Some(issuer) => chain.push(issuer.certificate.clone()),
                 None => break,
             }
@@ -411,8 +415,7 @@ impl Inspector for Policy {
     }
 
     fn knows_issuer(&self, certificate: &Certificate) -> bool {
-        let remembered = self.service.issuers.all();
-        self.anchors.iter().chain(&remembered).any(|issuer| is_issued_by(certificate, &issuer.certificate))
+        self.issuer_of(certificate, &self.service.issuers.all()).is_some()
     }
 
     fn admit(

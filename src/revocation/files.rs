@@ -84,6 +84,16 @@ impl File {
     pub(super) fn lists(&self) -> Vec<Arc<Held>> {
         self.state.lock().lists.clone()
     }
+
+    /// Takes what was read, unless it is older than what is here; how many lists that are.
+    fn take(&self, contents: Contents) -> Result<usize, String> {
+        let mut state = self.state.lock();
+        if let Some(cause) = older(&contents.lists, &state.lists) {
+            return Err(format!("{cause}; to go back to it, start the broker again"));
+        }
+        *state = contents;
+        Ok(state.lists.len())
+    }
 }
 
 impl Files {
@@ -118,12 +128,7 @@ impl Files {
         let file = files
             .entry(path.to_owned())
             .or_insert_with(|| Arc::new(File { path: path.to_owned(), state: Mutex::default() }));
-        let mut state = file.state.lock();
-        match older(&contents.lists, &state.lists) {
-            Some(cause) => return Err(format!("{cause}; to go back to it, start the broker again")),
-            None => *state = contents,
-        }
-        drop(state);
+        file.take(contents)?;
         Ok(Arc::clone(file))
     }
 
@@ -140,14 +145,9 @@ impl Files {
                 continue;
             }
             let path = file.path.display();
-            let read = self.read(&file.path).and_then(|contents| {
-                let cause = older(&contents.lists, &file.state.lock().lists);
-                cause.map_or(Ok(contents), |cause| Err(format!("{cause}; to go back to it, start the broker again")))
-            });
-            match read {
-                Ok(contents) => {
-                    info!(%path, lists = contents.lists.len(), "revocation lists read again");
-                    *file.state.lock() = contents;
+            match self.read(&file.path).and_then(|contents| file.take(contents)) {
+                Ok(lists) => {
+                    info!(%path, lists, "revocation lists read again");
                     self.renewed.send_modify(|times| *times = times.wrapping_add(1));
                 }
                 Err(cause) => {

@@ -229,6 +229,11 @@ impl Subscriber {
         Some((backlog.wants_rows()?, backlog.next(), backlog.last_ticket()))
     }
 
+    /// Whether rows that are read are shown to whoever may refuse them, which only the session's own connection changes.
+    pub(super) fn judges_rows(&self) -> bool {
+        self.outbox.lock().backlog.as_ref().is_some_and(|backlog| backlog.is_judged())
+    }
+
     /// Takes over rows that were read; see [`Backlog::loaded`].
     pub(super) fn loaded(
         &self,

@@ -38,6 +38,11 @@ impl Broker {
         rows: Vec<(u64, LoadedRow)>,
         through: Option<u64>,
     ) {
+        if !subscriber.judges_rows() {
+            // Nothing is refused, so nothing is written, and the store need not be waited for.
+            subscriber.loaded(rows, through, |_| true, &mut Changes::new(self.store.as_deref()));
+            return;
+        }
         self.give_up(session, |keep, changes| subscriber.loaded(rows, through, keep, changes));
     }
 

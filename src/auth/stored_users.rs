@@ -37,6 +37,18 @@ pub enum StoredUserError {
     TooMany(usize),
 }
 
+/// What is kept of a password, ready to be stored and held.
+struct Written {
+    row: Row,
+    hash: Arc<PasswordHash>,
+}
+
+impl Written {
+    fn new(hash: PasswordHash) -> Written {
+        Written { row: Row::User(UserRow(hash.to_string().into())), hash: Arc::new(hash) }
+    }
+}
+
 /// The users.
 #[derive(Debug)]
 pub struct StoredUsers {
@@ -131,7 +143,7 @@ impl StoredUsers {
         let mut tally = self.tally.lock();
         for (name, UserRow(text)) in rows {
             let hash: PasswordHash = text.parse().map_err(|error| StoredUserError::Hash(name.to_string(), error))?;
-            self.hold(&mut tally, &name, Some(hash));
+            self.hold(&mut tally, &name, Some(Arc::new(hash)));
         }
         self.publish(&tally);
         Ok(())
@@ -191,12 +203,16 @@ impl StoredUsers {
         users: impl IntoIterator<Item = (String, PasswordHash)>,
         replace: bool,
     ) -> Result<(), UserRefused> {
-        let users: Vec<(String, PasswordHash)> = users.into_iter().collect();
+        // Before the store is held, which all that write wait for meanwhile.
+        let mut ready = Vec::new();
+        for (name, hash) in users {
+            check_username(&name)?;
+            ready.push((name, Written::new(hash)));
+        }
         let mut writing = self.kept.begin();
         let mut tally = self.tally.lock();
         let mut new = 0usize;
-        for (name, _) in &users {
-            check_username(name)?;
+        for (name, _) in &ready {
             match self.users.get(name) {
                 Some(_) if !replace => return Err(UserRefused::Exists(name.clone())),
                 Some(_) => {}
@@ -206,7 +222,7 @@ impl StoredUsers {
         if self.len().saturating_add(new) > self.limit {
             return Err(UserRefused::Full);
         }
-        for (name, hash) in users {
+        for (name, hash) in ready {
             self.set(&mut writing, &mut tally, &name, Some(hash));
         }
         self.publish(&tally);
@@ -215,7 +231,7 @@ impl StoredUsers {
 
     /// Gives a user another password; `false` if there is no such user.
     pub fn change(&self, name: &str, hash: PasswordHash) -> bool {
-        self.change_one(name, Some(hash))
+        self.change_one(name, Some(Written::new(hash)))
     }
 
     /// Removes a user; `false` if there is no such user.
@@ -223,7 +239,7 @@ impl StoredUsers {
         self.change_one(name, None)
     }
 
-    fn change_one(&self, name: &str, hash: Option<PasswordHash>) -> bool {
+    fn change_one(&self, name: &str, hash: Option<Written>) -> bool {
         let mut writing = self.kept.begin();
         let mut tally = self.tally.lock();
         let there = self.users.get(name).is_some();
@@ -234,15 +250,15 @@ impl StoredUsers {
         there
     }
 
-    fn set(&self, writing: &mut Writing<'_>, tally: &mut Tally, name: &str, hash: Option<PasswordHash>) {
-        let row = hash.as_ref().map(|hash| Row::User(UserRow(hash.to_string().into())));
+    fn set(&self, writing: &mut Writing<'_>, tally: &mut Tally, name: &str, hash: Option<Written>) {
+        let (row, hash) = hash.map(|Written { row, hash }| (row, hash)).unzip();
         writing.write(Key::User(name.into()), row);
         self.hold(tally, name, hash);
     }
 
     /// Holds a user's hash, or nothing for one that is gone.
-    fn hold(&self, tally: &mut Tally, name: &str, hash: Option<PasswordHash>) {
-        let before = match hash.map(Arc::new) {
+    fn hold(&self, tally: &mut Tally, name: &str, hash: Option<Arc<PasswordHash>>) {
+        let before = match hash {
             Some(hash) => {
                 tally.add(&hash);
                 self.count.fetch_add(1, Ordering::Relaxed);

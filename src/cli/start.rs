@@ -57,11 +57,18 @@ impl Arguments {
             warn!("{warning}");
         }
         raise_descriptor_limit(prepared.listeners());
-        let handshakes = handshake_runtime()?;
+        let is_secured = |listener: &PreparedListener| listener.config().kind.tls().is_some();
+        let handshakes = prepared.listeners().iter().any(is_secured).then(handshake_runtime).transpose()?;
+        let prepared = match &handshakes {
+            Some(runtime) => prepared.handshakes_in(runtime.handle()),
+            None => prepared,
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let outcome = runtime.block_on(serve(prepared.handshakes_in(handshakes.handle()), made.is_some()));
+        let outcome = runtime.block_on(serve(prepared, made.is_some()));
         // Not waited for: what is not established yet ends with the process.
-        handshakes.shutdown_background();
+        if let Some(handshakes) = handshakes {
+            handshakes.shutdown_background();
+        }
         outcome
     }
 }

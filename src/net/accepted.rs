@@ -30,7 +30,6 @@ use gm_tls::{HandshakeError, PeerIdentity, TlsStream};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -161,9 +160,9 @@ pub(super) fn serve(stream: TcpStream, remote: SocketAddr, listener: Arc<Listene
 async fn plain(stream: Socket, peer: Peer, listener: Arc<Listener>) {
     // In a box of its own, so that an idle connection does not keep the state of what came before.
     let begun = Box::pin(async move {
-        let (mut peer, taken) = (peer, stream.written());
+        let mut peer = peer;
         match enter(stream, &mut peer, &listener).await {
-            Ok(entered) => establish(entered, taken, peer, listener).await,
+            Ok(entered) => establish(entered, peer, listener).await,
             Err(refused) => {
                 report(&refused, &peer, &listener);
                 None
@@ -176,7 +175,6 @@ async fn plain(stream: Socket, peer: Peer, listener: Arc<Listener>) {
 }
 
 async fn secured(stream: Socket, mut peer: Peer, listener: Arc<Listener>, open: Open) {
-    let taken = stream.written();
     let entered = Box::pin(enter(stream, &mut peer, &listener)).await;
     let Entered { entrance, proxied, place, ended } = match entered {
         Ok(entered) => entered,
@@ -193,7 +191,7 @@ async fn secured(stream: Socket, mut peer: Peer, listener: Arc<Listener>, open: 
             match moving.try_map(|socket| socket.try_map(TcpStream::from_std)) {
                 Ok(stream) => {
                     let entrance = Entrance::Secured(stream, identity, admission);
-                    establish(Entered { entrance, proxied, place, ended }, taken, peer, listener).await
+                    establish(Entered { entrance, proxied, place, ended }, peer, listener).await
                 }
                 Err(cause) => {
                     report(&Refused::Io(cause), &peer, &listener);
@@ -261,14 +259,13 @@ async fn enter(stream: Socket, peer: &mut Peer, listener: &Listener) -> Result<E
 }
 
 /// Takes the connection up to a session; what is left of it then, and its place among those of its address.
-async fn establish(
-    entered: Entered,
-    taken: Arc<AtomicU64>,
-    peer: Peer,
-    listener: Arc<Listener>,
-) -> Option<(Place, BoxFuture<'static, ()>)> {
+async fn establish(entered: Entered, peer: Peer, listener: Arc<Listener>) -> Option<(Place, BoxFuture<'static, ()>)> {
     let Entered { entrance, proxied, place, ended } = entered;
     let websocket = listener.config.kind.websocket();
+    let taken = match &entrance {
+        Entrance::Plain(stream) => stream.get_ref().written(),
+        Entrance::Secured(stream, ..) => stream.get_ref().written(),
+    };
     let (io, identity, revoked) = match entrance {
         Entrance::Plain(stream) => match websocket {
             Some(config) => (upgrade(stream, &listener, config).await, None, None),

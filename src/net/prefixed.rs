@@ -18,6 +18,10 @@ impl<S> Prefixed<S> {
         Prefixed { prefix, inner }
     }
 
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
     /// The stream and the bytes that were not read again yet.
     pub fn into_parts(self) -> (S, Bytes) {
         (self.inner, self.prefix)

@@ -54,11 +54,6 @@ impl Turns {
     pub fn of(&self, address: IpAddr) -> Share<'_> {
         Share { turns: self, key: key(address) }
     }
-
-    /// Gives a turn that is over to the next, or keeps it.
-    fn pass_on(&self) {
-        self.0.lock().pass_on();
-    }
 }
 
 impl gm_tls::stream::Turns for Share<'_> {
@@ -98,6 +93,7 @@ impl Round {
         Some((number, called))
     }
 
+    /// Gives a turn that is over to the next, or keeps it.
     fn pass_on(&mut self) {
         while let Some(key) = self.order.pop_front() {
             let Some(line) = self.waiting.get_mut(&key) else { continue };
@@ -132,8 +128,11 @@ impl Round {
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
+        if self.took {
+            return;
+        }
         let mut round = self.turns.0.lock();
-        if !self.took && !round.leave(self.key, self.number) {
+        if !round.leave(self.key, self.number) {
             // Called, and gone before it heard of it.
             round.pass_on();
         }
@@ -142,7 +141,7 @@ impl Drop for InLine<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.pass_on();
+        self.0.0.lock().pass_on();
     }
 }
 

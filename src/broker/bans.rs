@@ -175,10 +175,8 @@ impl Bans {
         address: IpAddr,
         now: Millis,
     ) -> Option<&'static str> {
-        if self.is_empty() {
-            return None;
-        }
-        let is_banned = |subject| self.is_banned(&subject, now);
+        let bans = self.bans.read();
+        let is_banned = |subject| bans.get(&subject).is_some_and(|ban| ban.holds(now));
         if is_banned(Subject::ClientId(client_id.clone())) {
             return Some("client id");
         }

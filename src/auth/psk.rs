@@ -72,31 +72,7 @@ impl PskStore {
         Ok(PskStore { keys: RwLock::new(parse(path, &read(path)?)?) })
     }
 
-    /// Puts what a file holds in the place of all that is there.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load); then nothing changes.
-    pub fn reload(&self, path: &Path) -> Result<(), PskFileError> {
-        let keys = parse(path, &read(path)?)?;
-        *self.keys.write() = keys;
-        Ok(())
-    }
-
-    /// Adds an identity, or gives it another key. Connections that are there go on.
-    ///
-    /// # Errors
-    /// What is wrong with them.
-    pub fn add(&self, identity: &str, hex_key: &str) -> Result<(), PskProblem> {
-        let (identity, key) = entry(identity, hex_key)?;
-        let mut keys = self.keys.write();
-        if keys.len() >= MAX_IDENTITIES && !keys.contains_key(&identity) {
-            return Err(PskProblem::TooMany);
-        }
-        keys.insert(identity, key);
-        Ok(())
-    }
-
-    /// Adds all of these, or gives them these keys. Whoever stores them has counted them.
+    /// Adds all of these, or gives them these keys; connections that are there go on. Whoever stores them has counted them.
     pub(crate) fn put(&self, new: &NewKeys) {
         let mut keys = self.keys.write();
         keys.extend(new.0.iter().map(|(identity, key)| (identity.clone(), key.clone())));
@@ -245,10 +221,11 @@ mod tests {
     #[test]
     fn identities_come_and_go_and_keys_are_never_shown() {
         let store = PskStore::default();
-        store.add("a", KEY).unwrap();
-        store.add("a", &"ff".repeat(32)).unwrap();
+        let put = |identity: &str, key: &str| entry(identity, key).map(|new| store.put(&NewKeys([new].into())));
+        put("a", KEY).unwrap();
+        put("a", &"ff".repeat(32)).unwrap();
         assert_eq!(store.key("a").unwrap().as_slice(), [0xff; 32]);
-        assert_eq!(store.add("b", "zz"), Err(PskProblem::Key));
+        assert_eq!(put("b", "zz"), Err(PskProblem::Key));
         assert_eq!(format!("{store:?}"), "PskStore { identities: 1 }");
         assert!(store.remove("a") && !store.remove("a"));
         assert!(store.key("a").is_none());

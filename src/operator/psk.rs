@@ -119,11 +119,10 @@ impl Operator {
             self.auth.stored_users().end(identity);
             self.broker.disconnect_key(identity);
         }
-        if !removed {
-            return Ok(target.changed(PskChanged::default()));
+        if removed {
+            info!(identity, file = %target.path.display(), disconnect, "an operator removed a pre-shared key");
         }
-        info!(identity, file = %target.path.display(), disconnect, "an operator removed a pre-shared key");
-        Ok(target.changed(PskChanged { removed: 1, ..PskChanged::default() }))
+        Ok(target.changed(PskChanged { removed: usize::from(removed), ..PskChanged::default() }))
     }
 
     fn psk_put(&self, listener: Option<&str>, new: &NewKeys) -> Result<PskChange, PskRefused> {

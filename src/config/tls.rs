@@ -284,12 +284,12 @@ impl TlsConfig {
     }
 }
 
-/// The protocols of a listener: those it lists, or else those it has options for.
 /// More handshakes than this would wait for each other in an order that is fair to nobody.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
+/// The protocols of a listener: those it lists, or else those it has options for.
 fn read_protocols(section: &mut Section<'_>) -> Vec<Protocol> {
     let written = section.optional::<Vec<super::value::Word<Protocol>>>("protocols");
     let with_options = || Protocol::ALL.into_iter().filter(|protocol| section.has(protocol.options_key()));

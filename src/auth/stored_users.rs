@@ -1,7 +1,7 @@
 //! Users in the embedded store: all of them are known in memory, every change is a row.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,9 +13,6 @@ use super::password_hash::{HashError, PasswordHash};
 use super::passwords::Accounts;
 use super::shards::Shards;
 use crate::store::{Key, Row, UserRow};
-
-/// Users and holders of pre-shared keys whose connections were ended last, which are remembered by name.
-const REMEMBERED: usize = 256;
 
 /// Why a user is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,14 +57,6 @@ pub struct StoredUsers {
     tally: Mutex<Tally>,
     /// Of the tally, for whoever only reads.
     extremes: RwLock<Extremes>,
-    ended: RwLock<Ended>,
-}
-
-/// Users and holders of pre-shared keys whose connections operators have ended: how many, and the names of the last.
-#[derive(Debug, Default)]
-struct Ended {
-    count: u64,
-    last: VecDeque<Box<str>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -124,7 +113,6 @@ impl StoredUsers {
             kept: Kept::default(),
             tally: Mutex::default(),
             extremes: RwLock::default(),
-            ended: RwLock::default(),
         }
     }
 
@@ -147,30 +135,6 @@ impl StoredUsers {
         }
         self.publish(&tally);
         Ok(())
-    }
-
-    /// To be called before the connections of a user, or of the holder of a pre-shared key, are ended, so that one that is being let in is ended as well: see
-    /// [`was_ended`](Self::was_ended).
-    pub fn end(&self, name: &str) {
-        let mut ended = self.ended.write();
-        ended.count += 1;
-        ended.last.push_back(name.into());
-        if ended.last.len() > REMEMBERED {
-            ended.last.pop_front();
-        }
-    }
-
-    /// How often connections of a user were ended.
-    pub fn times_ended(&self) -> u64 {
-        self.ended.read().count
-    }
-
-    /// Whether connections of this user were ended since [`times_ended`](Self::times_ended) said this; also when that is not known any
-    /// more.
-    pub fn was_ended(&self, name: &str, since: u64) -> bool {
-        let ended = self.ended.read();
-        let recent = usize::try_from(ended.count.saturating_sub(since)).unwrap_or(usize::MAX);
-        recent > ended.last.len() || ended.last.iter().rev().take(recent).any(|one| **one == *name)
     }
 
     pub fn len(&self) -> usize {
@@ -321,22 +285,6 @@ mod tests {
         assert!(users.scram_iterations().is_some());
         assert!(users.remove("s"));
         assert_eq!((users.scram_iterations(), users.len()), (None, 1));
-    }
-
-    #[test]
-    fn who_was_ended_is_remembered_and_what_is_not_known_any_more_counts_as_ended() {
-        let users = StoredUsers::new(1);
-        users.end("ada");
-        let since = users.times_ended();
-        assert!(!users.was_ended("ada", since) && users.was_ended("ada", 0));
-        users.end("bob");
-        assert!(users.was_ended("bob", since) && !users.was_ended("ada", since));
-        for _ in 1..REMEMBERED {
-            users.end("cid");
-        }
-        assert!(users.was_ended("bob", since) && !users.was_ended("ada", since));
-        users.end("cid");
-        assert!(users.was_ended("ada", since));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod bans;
 mod deadlines;
 mod delayed;
 mod durable;
+mod ended;
 mod estate;
 mod flapping;
 mod janitor;
@@ -26,6 +27,7 @@ mod withdraw;
 pub use bans::{Ban, Bans, Subject, TooManyBans};
 pub use delayed::{Delay, DelayOptions, Later};
 pub use durable::Changes;
+pub use ended::Ended;
 pub use lease::{Lease, OpenError, OpenRequest, Opened};
 pub use outbox::Wait;
 pub use publish::{PublishOptions, Published, RetainedStore};
@@ -34,6 +36,7 @@ pub use shared::Publisher;
 pub use subscribe::{SubscribeOutcome, SubscribeRequest};
 pub use subscriber::{Awaited, Drained, Subscriber, SubscriberId};
 
+use crate::auth::Owner;
 use crate::config::{DefaultPriority, Features, MqttConfig, RetainerConfig};
 use crate::metrics::Metrics;
 use crate::router::{CacheLimits, Match, RouteCache, Router, RouterLimits, SharedGroup};
@@ -87,6 +90,7 @@ pub struct Broker {
     delayed: Delayed,
     flapping: Option<Flapping>,
     bans: Bans,
+    ended: Ended,
     losses: losses::Losses,
     sys: sys::Sys,
     /// Connections are to end.
@@ -117,6 +121,7 @@ impl Broker {
             delayed: Delayed::new(&features.delayed),
             flapping: features.flapping_detect.enable.then(|| Flapping::new(&features.flapping_detect)),
             bans: Bans::new(features.max_bans, store.clone()),
+            ended: Ended::default(),
             losses: losses::Losses::default(),
             sys: sys::Sys::new(),
             shut: AtomicBool::new(false),
@@ -197,26 +202,34 @@ impl Broker {
         }
         match subject {
             Subject::ClientId(client_id) => self.sessions.kick(&client_id, ReasonCode::AdministrativeAction),
-            Subject::Username(username) => self.disconnect_user(&username),
+            Subject::Username(username) => self.kick(|owner| owner.is_user(&username)),
             Subject::Address(_) => {}
         }
         added
     }
 
-    /// Ends the connections of clients with this verified user name.
-    pub fn disconnect_user(&self, username: &str) {
-        self.sessions.for_each_connected(|subscriber| {
-            if subscriber.owner().is_user(username) {
-                subscriber.kick(ReasonCode::AdministrativeAction);
-            }
-        });
+    /// Under which names operators have ended connections.
+    pub fn ended(&self) -> &Ended {
+        &self.ended
     }
 
-    /// Ends the connections that were let in by a pre-shared key, and those of the user of that name.
+    /// Ends the connections of clients with this verified user name, and those that are being let in under it.
+    pub fn disconnect_user(&self, username: &str) {
+        self.ended.note(username);
+        self.kick(|owner| owner.is_user(username));
+    }
+
+    /// Ends the connections that were let in by a pre-shared key, and those of the user of that name; as
+    /// [`disconnect_user`](Self::disconnect_user).
     pub fn disconnect_key(&self, identity: &str) {
+        self.ended.note(identity);
+        self.kick(|owner| owner.is_key(identity) || owner.is_user(identity));
+    }
+
+    /// Ends the connections whose owner is meant.
+    fn kick(&self, meant: impl Fn(&Owner) -> bool) {
         self.sessions.for_each_connected(|subscriber| {
-            let owner = subscriber.owner();
-            if owner.is_key(identity) || owner.is_user(identity) {
+            if meant(&subscriber.owner()) {
                 subscriber.kick(ReasonCode::AdministrativeAction);
             }
         });

@@ -216,7 +216,7 @@ impl AwaitAuth {
         let identity = access.rights().identity();
         let username = identity.username.as_ref();
         let mut proved = username.into_iter().chain(&identity.peer.psk);
-        let was_ended = proved.any(|name| self.context.auth.stored_users().was_ended(name, self.context.ended));
+        let was_ended = proved.any(|name| broker.ended().has(name, self.context.ended));
         let is_banned = broker.banned_by(&client_id, username, self.context.remote.ip()).is_some();
         if was_ended || is_banned {
             opened.lease.forget_will();

@@ -63,7 +63,7 @@ pub struct Context {
     /// Bytes that the peer's socket took, below all layers that gather some before they write.
     pub taken: Arc<AtomicU64>,
     pub peer: Option<Arc<PeerIdentity>>,
-    /// How often operators had ended connections before the peer showed anything: [`times_ended`](crate::auth::StoredUsers::times_ended).
+    /// How often operators had ended connections before the peer showed anything: [`Ended::times`](crate::broker::Ended::times).
     pub ended: u64,
     /// The TLS that a trusted proxy ended, where the listener believes it.
     pub proxied: Option<Box<Proxied>>,

@@ -235,7 +235,7 @@ enum Entrance {
 }
 
 async fn enter(stream: Socket, peer: &mut Peer, listener: &Listener) -> Result<Entered, Refused> {
-    let ended = listener.auth.stored_users().times_ended();
+    let ended = listener.broker.ended().times();
     let mut stream = Prefixed::new(stream, Bytes::new());
     let mut proxied = None;
     if let Some(config) = &listener.config.proxy_protocol {

@@ -115,8 +115,6 @@ impl Operator {
             (target, removed)
         };
         if disconnect {
-            // Whoever is between the handshake and a session has nothing to be disconnected yet.
-            self.auth.stored_users().end(identity);
             self.broker.disconnect_key(identity);
         }
         if removed {

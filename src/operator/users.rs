@@ -144,7 +144,6 @@ impl Operator {
 
     fn disconnect(&self, name: &str, disconnect: bool) {
         if disconnect {
-            self.auth.stored_users().end(name);
             self.broker.disconnect_user(name);
         }
     }

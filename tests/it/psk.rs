@@ -115,14 +115,12 @@ async fn a_change_is_for_every_listener_of_the_file_and_no_reload_undoes_it() {
 #[tokio::test(start_paused = true)]
 async fn ending_the_connections_of_a_key_reaches_users_who_hold_it_and_whoever_is_not_let_in_yet() {
     let broker = SimulatedBroker::start(Setup::new().auth("[auth.store]\nusers = true"));
-    let users = broker.auth().stored_users();
-    users.add("ada", HASH.parse().unwrap()).unwrap();
+    broker.auth().stored_users().add("ada", HASH.parse().unwrap()).unwrap();
     let named = |id| connect(id).credentials("ada", PASSWORD);
     let (mut plain, mut user) = (broker.open_with_key("meter"), broker.open_with_key("meter"));
     plain.connect(connect("plain")).await;
     user.connect(named("user")).await;
     let (mut late, mut other) = (broker.open_with_key("meter"), broker.open_with_key("other"));
-    users.end("meter");
     broker.broker().disconnect_key("meter");
     plain.expect_disconnect(ReasonCode::AdministrativeAction).await;
     user.expect_disconnect(ReasonCode::AdministrativeAction).await;

@@ -149,7 +149,7 @@ impl SimulatedBroker {
             listener: "tcp:default".into(),
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             peer,
-            ended: self.auth.stored_users().times_ended(),
+            ended: self.broker.ended().times(),
             proxied: None,
             taken: there.written(),
             connect_timeout: self.connect_timeout,

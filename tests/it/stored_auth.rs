@@ -257,7 +257,6 @@ async fn a_user_that_is_removed_or_banned_while_a_session_is_taken_over_does_not
             if ban {
                 core.ban(Subject::Username("ada".into()), Ban { until: None, reason: String::new() }).unwrap();
             } else if auth.stored_users().remove("ada") {
-                auth.stored_users().end("ada");
                 core.disconnect_user("ada");
             }
         };

@@ -35,7 +35,7 @@ pub use authorization::{AuthorizationCounters, Checked};
 pub use certificates::{Certificates, EXPIRY_DAYS, Expiry};
 pub use handshakes::Failed;
 pub use limits::LIMITS;
-pub use operations::{Extent, Operations};
+pub use operations::Operations;
 pub use revocation::{Held, HeldCounts, RevocationCounters};
 
 /// The media type of [`Metrics::encode`]'s text.

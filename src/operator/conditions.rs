@@ -5,7 +5,7 @@ use super::alarms::{Alarm, AlarmKind, AlarmList, Condition, Settled};
 use super::{CertificateReport, Operator};
 use crate::config::{ClientAuth, FailMode};
 use crate::dev_certs::now;
-use crate::metrics::{EXPIRY_DAYS, Extent};
+use crate::metrics::EXPIRY_DAYS;
 use crate::revocation::LackingList;
 use crate::revocation::report::{ListReport, Report, SourceKind};
 use crate::store::Health;
@@ -88,17 +88,14 @@ impl Operator {
 
     /// A refused reload of the whole configuration lasts until one succeeds: only an operator knows when what is written is complete.
     fn refused_reload(&self) -> Option<Condition> {
-        let operations = &self.metrics.operations;
-        let (whole, files) = (operations.is_refused(Extent::Whole), operations.is_refused(Extent::Files));
-        let ends = match (whole, files) {
-            (false, false) => return None,
-            (true, _) => "correct them and run `shangmq ctl reload`, which ends this alarm",
-            (false, true) => "correct them, and they are read again by themselves",
-        };
         let refused = self.refused.lock();
-        let causes = [(whole, &refused.whole), (files, &refused.files)].into_iter().filter(|(lasts, _)| *lasts);
+        let ends = match (refused.whole.is_empty(), refused.files.is_empty()) {
+            (true, true) => return None,
+            (false, _) => "correct them and run `shangmq ctl reload`, which ends this alarm",
+            (true, false) => "correct them, and they are read again by themselves",
+        };
         let mut told: Vec<String> = Vec::new();
-        for cause in causes.flat_map(|(_, causes)| causes) {
+        for cause in refused.whole.iter().chain(&refused.files) {
             if !told.contains(cause) {
                 told.push(cause.clone());
             }

@@ -44,7 +44,7 @@ pub struct Operator {
     /// Held by the reload that runs: two at once could each put half of theirs in force.
     reloading: Mutex<()>,
     alarms: Mutex<alarms::Alarms>,
-    /// Why reloads were refused, as far as that lasts.
+    /// Why reloads were refused, as long as that lasts.
     refused: Mutex<reload::Refused>,
     /// What messages call this node.
     node: String,

@@ -4,7 +4,6 @@ use super::Operator;
 use crate::auth::Reading;
 use crate::config::{Config, ConfigError, ConfigErrors, ListenerConfig, Written};
 use crate::dev_certs::now;
-use crate::metrics::Extent;
 use crate::net::{Listener, Security, warning_of};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -30,6 +29,15 @@ pub enum Trigger {
     Command,
     /// A certificate, key, CA or password file has changed. The configuration itself and the files of `[auth]` are left alone: an operator
     /// who edits them says when they are complete.
+    Files,
+}
+
+/// How much a reload reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// The configuration and everything that it names.
+    Whole,
+    /// The files that listeners name.
     Files,
 }
 
@@ -64,9 +72,10 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
-/// Why the last reload of each extent was refused.
+/// Why the last reload of each extent was refused, as long as what it was to put in force is not: empty is that nothing was refused.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
+    /// Files that are good say nothing of a configuration that is not.
     pub(super) whole: Vec<String>,
     pub(super) files: Vec<String>,
 }
@@ -112,14 +121,14 @@ impl Operator {
         match planned {
             Ok(plan) => {
                 let outcome = self.put_in_force(plan);
-                self.metrics.operations.reloaded(extent, true);
-                {
-                    let mut refused = self.refused.lock();
+                self.metrics.operations.reloaded(true);
+                self.note_reloads(|refused| {
+                    // A reload of everything reads the files too.
                     refused.files.clear();
                     if extent == Extent::Whole {
                         refused.whole.clear();
                     }
-                }
+                });
                 self.look_for_alarms(now());
                 for warning in &outcome.warnings {
                     warn!("{warning}");
@@ -142,12 +151,11 @@ impl Operator {
                     error!(trigger, %cause, "reload refused; everything stays as it was, correct the mistake and reload again");
                 }
                 let causes = errors.as_slice().iter().map(ToString::to_string).collect();
-                match extent {
-                    Extent::Whole => self.refused.lock().whole = causes,
-                    Extent::Files => self.refused.lock().files = causes,
-                }
-                // After the causes, so that no alarm is raised without them.
-                self.metrics.operations.reloaded(extent, false);
+                self.metrics.operations.reloaded(false);
+                self.note_reloads(|refused| match extent {
+                    Extent::Whole => refused.whole = causes,
+                    Extent::Files => refused.files = causes,
+                });
                 self.look_for_alarms(now());
                 Err(errors)
             }
@@ -164,6 +172,13 @@ impl Operator {
             Ok(outcome) => outcome,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
+    }
+
+    /// Notes which refusals of reloads last.
+    pub(super) fn note_reloads(&self, change: impl FnOnce(&mut Refused)) {
+        let mut refused = self.refused.lock();
+        change(&mut refused);
+        self.metrics.operations.hold_in_force(refused.whole.is_empty() && refused.files.is_empty());
     }
 
     fn plan_all(&self) -> Result<Plan, ConfigErrors> {

@@ -60,7 +60,8 @@ impl Operator {
             let look = tokio::task::spawn_blocking(move || files.iter().map(Stamped::again).collect::<Look>());
             let Ok(now) = look.await else { continue };
             if now == in_force {
-                self.metrics.operations.files_in_force();
+                // They are those again that are in force.
+                self.note_reloads(|refused| refused.files.clear());
             }
             if settling.is_due(&in_force, now) {
                 // What is wrong with them is in the log.

@@ -8,7 +8,6 @@ mod checks;
 mod enhanced;
 mod identity;
 mod jwt;
-mod kept;
 mod password_file;
 mod password_hash;
 mod passwords;
@@ -253,10 +252,14 @@ impl Auth {
         self.rules.kept().durable().await
     }
 
-    /// Whether users of the store may connect, and whether its rules are asked, by the configuration in force.
-    pub fn asks_store(&self) -> (bool, bool) {
-        let chain = self.current();
-        (chain.config.store.users, chain.config.store.acl)
+    /// Whether users of the store may connect, by the configuration in force.
+    pub fn asks_stored_users(&self) -> bool {
+        self.current().config.store.users
+    }
+
+    /// Whether rules of the store are asked, by the configuration in force.
+    pub fn asks_stored_rules(&self) -> bool {
+        self.current().config.store.acl
     }
 
     /// Reads the files again. Clients that connect from now on are judged by them, and the rules hold for all at once; nothing changes

@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Identity;
 use super::acl::{ListOf, PatternError, Permit, Rule, RuleAction, Source, TopicPattern, Who};
-use super::kept::Kept;
 use super::shards::Shards;
-use crate::store::{Key, Row};
+use crate::store::{Kept, Key, Row};
 
 /// Rules of one list: a subscription may be compared with each of them.
 const MAX_RULES_OF_ONE: usize = 100;

@@ -1,18 +1,17 @@
 //! Users in the embedded store: all of them are known in memory, every change is a row.
 
-use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::kept::{Kept, Writing};
 use super::password_file::{UserNameError, check_username};
 use super::password_hash::{HashError, PasswordHash};
 use super::passwords::Accounts;
 use super::shards::Shards;
-use crate::store::{Key, Row, UserRow};
+use crate::store::{Kept, Key, Row, UserRow, Writing};
 
 /// Why a user is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,13 +3,13 @@
 //! With a store each is a row of it, and holds after a restart; its end is a moment of the wall clock there.
 
 use crate::session::Millis;
-use crate::store::{BanRow, Key, Row, Store, Ticket};
+use crate::store::{BanRow, Health, Kept, Key, Row, Store};
 use bytestring::ByteString;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tracing::error;
 
 /// Whom a ban is about.
@@ -39,9 +39,7 @@ pub struct Bans {
     /// Lets a look-up pass an empty table without its lock.
     count: AtomicUsize,
     limit: usize,
-    store: Option<Arc<Store>>,
-    /// Of the last change that was given to the store.
-    written: AtomicU64,
+    kept: Kept,
 }
 
 impl Subject {
@@ -67,8 +65,11 @@ impl Subject {
 
 impl Bans {
     pub fn new(limit: usize, store: Option<Arc<Store>>) -> Bans {
-        let (bans, count, written) = (RwLock::new(HashMap::new()), AtomicUsize::new(0), AtomicU64::new(0));
-        Bans { bans, count, limit, store, written }
+        let kept = Kept::default();
+        if let Some(store) = store {
+            kept.keep_in(store);
+        }
+        Bans { bans: RwLock::default(), count: AtomicUsize::new(0), limit, kept }
     }
 
     /// Takes over what the store held. Those that have ended leave it when they are looked through next.
@@ -96,20 +97,16 @@ impl Bans {
 
     /// Writes a ban, or that there is none. To be called while `bans` is locked, so that rows change in the order of the bans.
     fn write(&self, subject: &Subject, ban: Option<&Ban>) {
-        let Some(store) = &self.store else { return };
-        let key = subject.to_key();
-        let ticket = match ban {
-            Some(Ban { until, reason }) => {
-                store.put(key, Row::Ban(BanRow { until: *until, reason: reason.as_str().into() }))
-            }
-            None => store.delete(key),
-        };
-        self.written.store(ticket, Ordering::Release);
+        let row = ban.map(|Ban { until, reason }| BanRow { until: *until, reason: reason.as_str().into() });
+        self.kept.write(subject.to_key(), row.map(Row::Ban));
     }
 
-    /// The ticket of the last change that was given to the store.
-    pub fn written(&self) -> Ticket {
-        self.written.load(Ordering::Acquire)
+    /// Waits until every change is durable; `false` where nothing is stored.
+    ///
+    /// # Errors
+    /// The store does not write.
+    pub async fn durable(&self) -> Result<bool, Health> {
+        self.kept.durable().await
     }
 
     fn drop_ended(&self, bans: &mut HashMap<Subject, Ban>, now: Millis) {

@@ -1,7 +1,7 @@
 //! Bans by operators: each is answered when the store holds it.
 
-use super::Operator;
 use super::fitting::{MAX_LIST, fitting};
+use super::{Operator, kept};
 use crate::broker::{Ban, Subject};
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +80,7 @@ impl Operator {
     pub async fn ban(&self, banned: &Banned, seconds: Option<u64>, reason: String) -> Result<BanChange, String> {
         let until = seconds.map(|seconds| self.broker.now().saturating_add(seconds.saturating_mul(1000)));
         self.broker.ban(banned.subject(), Ban { until, reason }).map_err(|full| full.to_string())?;
-        self.kept(true, "the ban holds now, but may be gone after a restart").await
+        self.changed(true, "the ban holds now, but may be gone after a restart").await
     }
 
     /// Lifts a ban.
@@ -89,16 +89,11 @@ impl Operator {
     /// The store does not take it. The ban is lifted until the broker stops.
     pub async fn unban(&self, banned: &Banned) -> Result<BanChange, String> {
         let changed = self.broker.bans().remove(&banned.subject());
-        self.kept(changed, "the ban is lifted now, but may be back after a restart").await
+        self.changed(changed, "the ban is lifted now, but may be back after a restart").await
     }
 
-    async fn kept(&self, changed: bool, otherwise: &str) -> Result<BanChange, String> {
-        let Some(store) = self.broker.store() else { return Ok(BanChange { changed, stored: false }) };
-        match store.wait(self.broker.bans().written()).await {
-            Ok(()) => Ok(BanChange { changed, stored: true }),
-            Err(health) => {
-                Err(format!("{otherwise}: the store does not write ({health:?}); the broker's log says why"))
-            }
-        }
+    async fn changed(&self, changed: bool, otherwise: &str) -> Result<BanChange, String> {
+        let stored = kept(self.broker.bans().durable().await, otherwise)?;
+        Ok(BanChange { changed, stored })
     }
 }

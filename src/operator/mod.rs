@@ -26,6 +26,7 @@ use crate::broker::Broker;
 use crate::metrics::Metrics;
 use crate::net::Listener;
 use crate::revocation::Revocation;
+use crate::store::Health;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -80,4 +81,9 @@ impl Operator {
     pub fn revocation(&self) -> &Arc<Revocation> {
         &self.revocation
     }
+}
+
+/// Whether the store keeps a change, or what becomes of one that it does not write.
+fn kept(durable: Result<bool, Health>, otherwise: &str) -> Result<bool, String> {
+    durable.map_err(|health| format!("{otherwise}: the store does not write ({health:?}); the broker's log says why"))
 }

@@ -1,7 +1,7 @@
 //! Users and rules in the store: each change is answered when it is durable there.
 
-use super::Operator;
 use super::fitting::{MAX_PART, fitting};
+use super::{Operator, kept};
 use crate::auth::{PasswordHash, RuleRefused, RulesFor, UserRefused, Users, WrittenRule};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -56,7 +56,7 @@ impl Operator {
     pub async fn add_user(&self, name: &str, hash: &str) -> Result<StoredChange, String> {
         self.taken(self.auth.stored_users().add(name, parsed(hash)?))?;
         info!(username = name, "an operator added a user");
-        self.durable(1, Kind::Users).await
+        self.durable(1, self.auth.asks_stored_users()).await
     }
 
     /// Gives a user another password.
@@ -69,7 +69,7 @@ impl Operator {
         }
         info!(username = name, disconnect, "an operator changed the password of a user");
         self.disconnect(name, disconnect);
-        self.durable(1, Kind::Users).await
+        self.durable(1, self.auth.asks_stored_users()).await
     }
 
     /// Removes a user.
@@ -82,7 +82,7 @@ impl Operator {
         }
         info!(username = name, disconnect, "an operator removed a user");
         self.disconnect(name, disconnect);
-        self.durable(1, Kind::Users).await
+        self.durable(1, self.auth.asks_stored_users()).await
     }
 
     /// Adds all users of a password file, in place of those that are there if `replace` says so, or none.
@@ -96,7 +96,7 @@ impl Operator {
         let count = users.len();
         self.taken(self.auth.stored_users().import(users, replace))?;
         info!(file = %file.display(), count, "an operator added the users of a password file");
-        self.durable(count, Kind::Users).await
+        self.durable(count, self.auth.asks_stored_users()).await
     }
 
     /// Lists of rules after one of them, or from the first, as many as an answer has room for; or the one for `of`.
@@ -129,7 +129,7 @@ impl Operator {
         }
         added.map_err(|refused| refused.to_string())?;
         info!(?subject, count, "an operator added rules for topics");
-        self.durable(count, Kind::Rules).await
+        self.durable(count, self.auth.asks_stored_rules()).await
     }
 
     /// Takes the rule at a place away, or all of the list.
@@ -139,7 +139,7 @@ impl Operator {
     pub async fn remove_rules(&self, subject: &RulesFor, place: Option<usize>) -> Result<StoredChange, String> {
         let count = self.auth.remove_rules(subject, place).map_err(|refused| refused.to_string())?;
         info!(?subject, count, "an operator removed rules for topics");
-        self.durable(count, Kind::Rules).await
+        self.durable(count, self.auth.asks_stored_rules()).await
     }
 
     fn disconnect(&self, name: &str, disconnect: bool) {
@@ -157,24 +157,10 @@ impl Operator {
         })
     }
 
-    async fn durable(&self, changed: usize, kind: Kind) -> Result<StoredChange, String> {
-        let (users, rules) = self.auth.asks_store();
-        let asked = match kind {
-            Kind::Users => users,
-            Kind::Rules => rules,
-        };
-        match self.auth.durable().await {
-            Ok(stored) => Ok(StoredChange { changed, stored, asked }),
-            Err(health) => Err(format!(
-                "the change holds now, but may be gone after a restart: the store does not write ({health:?}); the broker's log says why"
-            )),
-        }
+    async fn durable(&self, changed: usize, asked: bool) -> Result<StoredChange, String> {
+        let stored = kept(self.auth.durable().await, "the change holds now, but may be gone after a restart")?;
+        Ok(StoredChange { changed, stored, asked })
     }
-}
-
-enum Kind {
-    Users,
-    Rules,
 }
 
 fn unknown(name: &str) -> String {

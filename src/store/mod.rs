@@ -12,6 +12,7 @@
 mod committer;
 mod disk;
 mod held;
+mod kept;
 mod key;
 mod load;
 mod medium;
@@ -24,6 +25,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use kept::{Kept, Writing};
 pub use key::{Key, Seq, SessionId, Table};
 pub use load::{Loaded, LoadedRetained, RecoveredQueue, RecoveredSession, Recovery};
 pub use medium::{DATABASE, Directory, DirectoryError, Medium};

@@ -1,13 +1,14 @@
-//! What operators change while the broker runs goes to the store, where there is one, and they are told when it is durable there.
+//! The way of a table in memory to the store: what changes goes there, where there is one, and whoever changes it is told when it is
+//! durable.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::store::{Batch, Health, Key, Row, Store};
+use super::{Batch, Health, Key, Row, Store, Ticket};
 
-/// The way to the store.
+/// Where a table is kept; nowhere until it is said.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub struct Kept {
     store: OnceLock<Arc<Store>>,
     /// Of the last change that was given to the store.
     written: AtomicU64,
@@ -15,9 +16,9 @@ pub(super) struct Kept {
 
 /// Changes that come into one transaction. To be begun before what they say is locked, and written while it is.
 #[derive(Debug)]
-pub(super) struct Writing<'a> {
+pub struct Writing<'a> {
     batch: Option<Batch<'a>>,
-    written: &'a AtomicU64,
+    kept: &'a Kept,
 }
 
 impl Kept {
@@ -27,8 +28,17 @@ impl Kept {
         let _first = self.store.set(store);
     }
 
+    /// Writes a row by itself, or deletes the one that is there. To be called while what it says is locked.
+    pub fn write(&self, key: Key, row: Option<Row>) {
+        let Some(store) = self.store.get() else { return };
+        self.note(match row {
+            Some(row) => store.put(key, row),
+            None => store.delete(key),
+        });
+    }
+
     pub fn begin(&self) -> Writing<'_> {
-        Writing { batch: self.store.get().map(|store| store.batch()), written: &self.written }
+        Writing { batch: self.store.get().map(|store| store.batch()), kept: self }
     }
 
     /// Waits until every change is durable; `false` where nothing is stored.
@@ -36,16 +46,19 @@ impl Kept {
         let Some(store) = self.store.get() else { return Ok(false) };
         store.wait(self.written.load(Ordering::Acquire)).await.map(|()| true)
     }
+
+    fn note(&self, ticket: Ticket) {
+        self.written.store(ticket, Ordering::Release);
+    }
 }
 
 impl Writing<'_> {
     /// Writes a row, or deletes the one that is there.
     pub fn write(&mut self, key: Key, row: Option<Row>) {
         let Some(batch) = &mut self.batch else { return };
-        let ticket = match row {
+        self.kept.note(match row {
             Some(row) => batch.put(key, row),
             None => batch.delete(key),
-        };
-        self.written.store(ticket, Ordering::Release);
+        });
     }
 }

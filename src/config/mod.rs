@@ -52,6 +52,7 @@ pub use section::{Contents, FileRef, Place};
 pub use store::{Durability, StoreConfig};
 pub use tls::{IdentityFiles, Names, Rfc8998Options, TlcpOptions, TlsConfig, TlsOptions, TlsVersion, TlsVersions};
 pub use tree::ENVIRONMENT_PREFIX;
+pub(crate) use value::Choice;
 pub use value::Secret;
 pub use written::Written;
 

@@ -110,14 +110,7 @@ pub enum LogLevel {
 impl LogLevel {
     /// The word for this level, which is also a directive of `tracing`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            LogLevel::Off => "off",
-            LogLevel::Error => "error",
-            LogLevel::Warn => "warn",
-            LogLevel::Info => "info",
-            LogLevel::Debug => "debug",
-            LogLevel::Trace => "trace",
-        }
+        self.word()
     }
 }
 

@@ -263,9 +263,20 @@ impl FromValue for Bind {
 }
 
 /// A key whose value is one of a few words.
-pub(super) trait Choice: Copy + Sized + 'static {
-    /// Every word and its meaning.
+pub(crate) trait Choice: Copy + 'static {
+    /// Every word and its meaning; of several with one meaning the first is the usual one.
     const WORDS: &'static [(&'static str, Self)];
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(one, _)| *one == word).map(|(_, choice)| *choice)
+    }
+
+    fn word(self) -> &'static str
+    where
+        Self: PartialEq,
+    {
+        Self::WORDS.iter().find(|(_, choice)| *choice == self).map_or("", |(word, _)| word)
+    }
 
     /// What to say about a word of EMQX that has no meaning here.
     fn unsupported(_word: &str) -> Option<&'static str> {
@@ -281,8 +292,8 @@ impl<C: Choice> FromValue for Word<C> {
         let words: Vec<&str> = C::WORDS.iter().map(|(word, _)| *word).collect();
         let list = || format!("it must be one of {}", words.join(", "));
         let text = text(value, "a string").map_err(|problem| problem.suggest(list()))?;
-        if let Some((_, choice)) = C::WORDS.iter().find(|(word, _)| *word == text) {
-            return Ok(Word(*choice));
+        if let Some(choice) = C::from_word(text) {
+            return Ok(Word(choice));
         }
         if let Some(why) = C::unsupported(text) {
             return Err(Problem::new(format!("`{text}` is not supported: {why}")).suggest(list()));

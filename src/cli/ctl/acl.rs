@@ -3,10 +3,12 @@
 use std::error::Error;
 use std::io::{self, Write};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use crate::auth::acl::{Permit, RuleAction};
 use crate::auth::{RulesFor, WrittenRule};
+use crate::config::Choice;
 use crate::operator::{Client, Request, RulesList, RulesReport, StoredChange};
 
 #[derive(Debug, Subcommand)]
@@ -30,11 +32,11 @@ pub(super) enum AclCommand {
         #[arg(long)]
         retain: Option<bool>,
         /// What the rules say.
-        #[arg(value_parser = ["allow", "deny"])]
-        permit: String,
+        #[arg(value_parser = word::<Permit>())]
+        permit: Permit,
         /// What the rules are about.
-        #[arg(value_parser = ["publish", "subscribe", "all"])]
-        action: String,
+        #[arg(value_parser = word::<RuleAction>())]
+        action: RuleAction,
         /// Filters as in the ACL file, with or without placeholders, or `eq FILTER`.
         #[arg(required = true)]
         topics: Vec<String>,
@@ -50,6 +52,12 @@ pub(super) enum AclCommand {
         #[arg(long, conflicts_with = "at")]
         whole_list: bool,
     },
+}
+
+/// A word as in the configuration.
+fn word<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
+    let words = PossibleValuesParser::new(C::WORDS.iter().map(|(word, _)| *word));
+    words.try_map(|word| C::from_word(&word).ok_or("it is none of the words"))
 }
 
 #[derive(Debug, Args)]
@@ -90,12 +98,6 @@ impl AclCommand {
         let (request, done) = match self {
             AclCommand::List { subject } => return list(client, subject.subject(), json, out),
             AclCommand::Add { subject, at, qos, retain, permit, action, topics } => {
-                let permit = if permit == "allow" { Permit::Allow } else { Permit::Deny };
-                let action = match action.as_str() {
-                    "publish" => RuleAction::Publish,
-                    "subscribe" => RuleAction::Subscribe,
-                    _ => RuleAction::All,
-                };
                 let rule = |topic| WrittenRule { permit, action, topic, qos: qos.clone(), retain };
                 let rules = topics.into_iter().map(rule).collect();
                 (Request::RulesAdd { subject: subject.required()?, place: place(at)?, rules }, "added")
@@ -133,12 +135,7 @@ fn list(
             RulesFor::Everyone => writeln!(out, "everyone")?,
         }
         for (place, rule) in (1..).zip(&list.rules) {
-            let permit = if rule.permit == Permit::Allow { "allow" } else { "deny" };
-            let action = match rule.action {
-                RuleAction::Publish => "publish",
-                RuleAction::Subscribe => "subscribe",
-                RuleAction::All => "all",
-            };
+            let (permit, action) = (rule.permit.word(), rule.action.word());
             write!(out, "  {place} {permit} {action} {:?}", rule.topic)?;
             if let Some(qos) = &rule.qos {
                 let levels: Vec<String> = qos.iter().map(u8::to_string).collect();

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::cause;
 use super::options::duration;
 use super::progress::Progress;
 use super::report::{Run, Tally};
@@ -314,25 +315,8 @@ impl AttemptError {
     /// A cause that many failures share, for counting.
     fn cause(&self) -> String {
         match self {
-            AttemptError::Connect(ConnectError::Resolve { .. } | ConnectError::NoAddress { .. }) => "name".to_owned(),
-            AttemptError::Connect(ConnectError::Refused { .. }) => "connection refused".to_owned(),
-            AttemptError::Connect(ConnectError::Unreachable { source, .. })
-                if source.kind() == io::ErrorKind::AddrNotAvailable =>
-            {
-                "this machine is out of ports; use fewer connections, or more client addresses".to_owned()
-            }
-            AttemptError::Connect(ConnectError::Unreachable { source, .. }) => format!("connect: {}", source.kind()),
-            AttemptError::Connect(ConnectError::Timeout { step, .. }) => format!("timeout {step}"),
-            AttemptError::Connect(ConnectError::Handshake { source, .. }) => {
-                format!("handshake: {}", source.reason().label())
-            }
-            AttemptError::Connect(ConnectError::WebSocket { .. }) => "websocket".to_owned(),
-            AttemptError::Client(ClientError::Connect(ConnectError::Handshake { source, .. })) => {
-                format!("handshake: {}", source.reason().label())
-            }
-            AttemptError::Connect(ConnectError::Unanswered { .. })
-            | AttemptError::Client(ClientError::Connect(ConnectError::Unanswered { .. })) => {
-                "closed before CONNACK".to_owned()
+            AttemptError::Connect(error) | AttemptError::Client(ClientError::Connect(error)) => {
+                cause::of_connect(error)
             }
             AttemptError::Client(error) => match error.reason() {
                 Some(reason) => format!("mqtt: {}", words(reason)),

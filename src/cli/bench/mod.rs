@@ -1,5 +1,6 @@
 //! `shangmq bench`: measures a server from the outside.
 
+mod cause;
 mod connections;
 mod flow;
 mod handshake;

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::wire::{Incoming, read};
+use crate::cli::bench::cause;
 use crate::client::{ConnectError, Endpoint, Stream, is_end, words};
 
 /// Largest packet taken from a server.
@@ -88,23 +89,7 @@ impl LinkError {
     /// A cause that many failures share, for counting.
     pub fn cause(&self) -> String {
         match self {
-            LinkError::Connect(ConnectError::Unreachable { source, .. })
-                if source.kind() == io::ErrorKind::AddrNotAvailable =>
-            {
-                "this machine is out of ports; use fewer connections, or more client addresses".to_owned()
-            }
-            LinkError::Connect(ConnectError::Unreachable { source, .. }) if is_out_of_descriptors(source) => {
-                "out of file descriptors; raise the hard limit (ulimit -Hn)".to_owned()
-            }
-            LinkError::Connect(ConnectError::Refused { .. }) => "connection refused".to_owned(),
-            LinkError::Connect(ConnectError::Unreachable { source, .. }) => format!("connect: {}", source.kind()),
-            LinkError::Connect(ConnectError::Timeout { step, .. }) => format!("timeout {step}"),
-            LinkError::Connect(ConnectError::Handshake { source, .. }) => {
-                format!("handshake: {}", source.reason().label())
-            }
-            LinkError::Connect(ConnectError::Resolve { .. } | ConnectError::NoAddress { .. }) => "name".to_owned(),
-            LinkError::Connect(ConnectError::Unanswered { .. }) => "closed before CONNACK".to_owned(),
-            LinkError::Connect(ConnectError::WebSocket { .. }) => "websocket".to_owned(),
+            LinkError::Connect(error) => cause::of_connect(error),
             LinkError::Io(error) => format!("connection: {}", error.kind()),
             other => other.to_string(),
         }
@@ -115,11 +100,6 @@ impl From<io::Error> for LinkError {
     fn from(error: io::Error) -> LinkError {
         error.downcast().map_or_else(LinkError::Io, LinkError::Connect)
     }
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    // EMFILE and ENFILE have no kind of their own.
-    matches!(error.raw_os_error(), Some(24 | 23))
 }
 
 impl Target {

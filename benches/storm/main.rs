@@ -101,13 +101,14 @@ fn storm(arguments: &Arguments, certificates: &DevCerts, from: From) -> Report {
     runtime.block_on(async {
         let broker = BrokerProcess::start(&arguments.program, &configuration(certificates, &arguments.listener)).await;
         let (plain, secured) = (broker.address("tcp:default"), broker.address("ssl:default"));
-        let connector = connector(certificates, true);
+        // Who attacks does not ask whom.
+        let (connector, of_attackers) = (connector(certificates, true), connector(certificates, false));
         let length = Duration::from_secs(arguments.seconds);
         let epoch = Instant::now();
         let steady = Steady::start(plain, secured, connector.clone(), epoch);
         let newcomers = Newcomers::start(secured, connector, epoch);
         tokio::time::sleep(length).await;
-        let attack = Attack::begin(arguments.attackers, from, secured, connector_of_attackers(certificates)).await;
+        let attack = Attack::begin(arguments.attackers, from, secured, of_attackers).await;
         let (began, processor) = (epoch.elapsed(), broker.processor_time());
         tokio::time::sleep(length).await;
         let (ended, processor) = (epoch.elapsed(), broker.processor_time() - processor);
@@ -143,11 +144,6 @@ fn connector(certificates: &DevCerts, verify: bool) -> Connector {
     let options =
         ClientOptions { ca, verify, verify_hostname: verify, ..ClientOptions::new(ClientProtocol::Tlcp, "localhost") };
     Connector::new(&options).unwrap()
-}
-
-/// Who attacks does not ask whom.
-fn connector_of_attackers(certificates: &DevCerts) -> Connector {
-    connector(certificates, false)
 }
 
 /// A TCP connection from an address of this machine.

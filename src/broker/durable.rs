@@ -83,7 +83,7 @@ impl Broker {
 
     /// Whether changes that nobody waits for can go to the store now. Without one there is nothing to wait for.
     pub(super) fn store_takes(&self) -> bool {
-        self.store.as_ref().is_none_or(|store| store.health() == Health::Good && store.has_room())
+        self.store.as_ref().is_none_or(|store| store.takes())
     }
 
     /// The row of a session whose connection is gone.

@@ -188,7 +188,7 @@ fn refused_for_want_of(listener: &str, lacking: &LackingList) -> Condition {
     }
 }
 
-fn revocation(report: &Report, hard: bool) -> impl Iterator<Item = Condition> {
+fn revocation(report: &Report, hard: bool) -> Vec<Condition> {
     let failing = |state: &str| state == crate::metrics::Held::Failing.name();
     let unusable = move |list: &ListReport| hard && failing(&list.state);
     let mut lists: Vec<Condition> = Vec::new();
@@ -222,7 +222,7 @@ fn revocation(report: &Report, hard: bool) -> impl Iterator<Item = Condition> {
     }
     // Of several lists of one file the worst gives the message.
     lists.sort_by_key(|one| std::cmp::Reverse(one.step));
-    let staples = report.staples.iter().filter(move |staple| staple.must_staple && failing(&staple.state)).map(|staple| {
+    let staples = report.staples.iter().filter(|staple| staple.must_staple && failing(&staple.state)).map(|staple| {
         let fingerprint = staple.fingerprint_sha256.get(..SHORT).unwrap_or_default();
         Condition {
             kind: AlarmKind::StapleMissing,
@@ -237,7 +237,8 @@ fn revocation(report: &Report, hard: bool) -> impl Iterator<Item = Condition> {
             causes: staple.error.iter().map(|cause| format!("{}: {cause}", staple.responder)).collect(),
         }
     });
-    lists.into_iter().chain(staples).collect::<Vec<_>>().into_iter()
+    lists.extend(staples);
+    lists
 }
 
 #[cfg(test)]

@@ -217,6 +217,11 @@ impl Store {
         self.shared.pending_bytes.load(Ordering::Relaxed) < self.shared.config.max_pending_bytes
     }
 
+    /// Whether it takes changes that nobody is told of.
+    pub fn takes(&self) -> bool {
+        self.health() == Health::Good && self.has_room()
+    }
+
     /// Has the task woken at the next commit or change of health. `false` if it was not registered before: look again, and call again.
     pub fn register(&self, waker: &Waker, seen: &mut Registration) -> bool {
         let mut waiters = self.shared.waiters.lock();
@@ -229,12 +234,12 @@ impl Store {
         false
     }
 
-    /// Waits until the store takes changes that nobody is told of; for ever when it has failed.
+    /// Waits until it [`takes`](Self::takes) changes; for ever when it has failed.
     pub async fn ready(&self) {
         let mut seen = Registration::default();
         std::future::poll_fn(|cx| {
             loop {
-                if self.health() == Health::Good && self.has_room() {
+                if self.takes() {
                     return Poll::Ready(());
                 }
                 if self.register(cx.waker(), &mut seen) {

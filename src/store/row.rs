@@ -407,7 +407,7 @@ fn decode_options(reader: &mut Reader<'_>) -> Option<SubscriptionOptions> {
         id => Some(SubscriptionId::new(id)?),
     };
     Some(SubscriptionOptions {
-        qos: qos(bits & 3)?,
+        qos: QoS::try_from(bits & 3).ok()?,
         no_local: bits & 4 != 0,
         retain_as_published: bits & 8 != 0,
         identifier,
@@ -424,7 +424,7 @@ fn encode_delivery(delivery: &Delivery, clock: WallClock, out: &mut BytesMut) {
 
 /// The rest of the row is the packet.
 fn decode_delivery(reader: &mut Reader<'_>, clock: WallClock) -> Option<Delivery> {
-    let published = qos(reader.u8()?)?;
+    let published = QoS::try_from(reader.u8()?).ok()?;
     let expires_at = reader.moment(clock)?;
     let frame = Bytes::copy_from_slice(std::mem::take(&mut reader.rest));
     let Ok(Packet::Publish(publish)) = decode(frame, ProtocolVersion::V5) else { return None };
@@ -444,15 +444,6 @@ fn decode_shared(reader: &mut Reader<'_>, clock: WallClock) -> Option<Delivery> 
     let mut delivery = decode_delivery(reader, clock)?;
     delivery.share = Some(Arc::new(share));
     Some(delivery)
-}
-
-fn qos(bits: u8) -> Option<QoS> {
-    match bits {
-        0 => Some(QoS::AtMostOnce),
-        1 => Some(QoS::AtLeastOnce),
-        2 => Some(QoS::ExactlyOnce),
-        _ => None,
-    }
 }
 
 fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {

@@ -126,9 +126,9 @@ pub struct ListenerMetrics {
     pub subscribes: AtomicU64,
     received: [AtomicU64; 3],
     sent: [AtomicU64; 3],
-    /// By the reason code's value.
     pub authorization: AuthorizationCounters,
     pub certificates: Certificates,
+    /// By the reason code's value.
     connects: Labelled<u8>,
     refused: Labelled<Refusal>,
     handshakes: Handshakes,
@@ -210,17 +210,7 @@ impl Metrics {
     /// The counters of all listeners together.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
-            dropped: [
-                &self.dropped_queue_full,
-                &self.dropped_expired,
-                &self.dropped_too_large,
-                &self.dropped_away,
-                &self.dropped_session_ended,
-                &self.dropped_unauthorized,
-            ]
-            .map(load)
-            .iter()
-            .sum(),
+            dropped: self.dropped().map(|(_, count)| count).iter().sum(),
             sessions_ended: load(&self.sessions_ended),
             ..Totals::default()
         };
@@ -233,6 +223,19 @@ impl Metrics {
             totals.connections_open += u64::try_from(listener.connections.load(Ordering::Relaxed)).unwrap_or(0);
         }
         totals
+    }
+
+    /// Messages that went no further, by the reason.
+    fn dropped(&self) -> [(&'static str, u64); 6] {
+        [
+            ("queue_full", &self.dropped_queue_full),
+            ("expired", &self.dropped_expired),
+            ("too_large", &self.dropped_too_large),
+            ("away", &self.dropped_away),
+            ("session_ended", &self.dropped_session_ended),
+            ("unauthorized", &self.dropped_unauthorized),
+        ]
+        .map(|(reason, counter)| (reason, load(counter)))
     }
 
     /// Connections open on all listeners.
@@ -383,15 +386,7 @@ impl Scrape {
         gauge(encoder, "sessions", "Sessions, connected or not", self.gauges.sessions)?;
         gauge(encoder, "subscriptions", "Pairs of session and topic filter", self.gauges.subscriptions)?;
         gauge(encoder, "retained_messages", "Retained messages stored", self.gauges.retained_messages)?;
-        let dropped = [
-            ("queue_full", &metrics.dropped_queue_full),
-            ("expired", &metrics.dropped_expired),
-            ("too_large", &metrics.dropped_too_large),
-            ("away", &metrics.dropped_away),
-            ("session_ended", &metrics.dropped_session_ended),
-            ("unauthorized", &metrics.dropped_unauthorized),
-        ];
-        let dropped = dropped.map(|(reason, counter)| ([("reason", reason)], load(counter)));
+        let dropped = metrics.dropped().map(|(reason, count)| ([("reason", reason)], count));
         counters(
             encoder,
             "messages_dropped",
@@ -400,18 +395,19 @@ impl Scrape {
             dropped,
         )?;
         let single = [
-            ("sessions_ended", "Sessions that ended for good", &metrics.sessions_ended),
-            ("retained_refused", "Messages that a limit kept from being retained", &metrics.retained_refused),
-            ("route_cache_hits", "Publishes whose route was remembered", &metrics.route_cache_hits),
-            ("route_cache_misses", "Publishes that walked the subscription index", &metrics.route_cache_misses),
+            ("sessions_ended", "Sessions that ended for good", load(&metrics.sessions_ended)),
+            ("retained_refused", "Messages that a limit kept from being retained", load(&metrics.retained_refused)),
+            ("route_cache_hits", "Publishes whose route was remembered", load(&metrics.route_cache_hits)),
+            ("route_cache_misses", "Publishes that walked the subscription index", load(&metrics.route_cache_misses)),
+            (
+                "log_lines_lost",
+                "Log lines lost because they could not be written in time",
+                crate::telemetry::lost_lines(),
+            ),
         ];
-        for (name, help, counter) in single {
-            let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            encoder.encode_counter::<NoLabelSet, _, f64>(&load(counter), None)?;
+        for (name, help, count) in single {
+            counter(encoder, name, help, count)?;
         }
-        let lost = "Log lines lost because they could not be written in time";
-        let mut lines = encoder.encode_descriptor("log_lines_lost", lost, None, MetricType::Counter)?;
-        lines.encode_counter::<NoLabelSet, _, f64>(&crate::telemetry::lost_lines(), None)?;
         let limits = metrics.limits_hit.all().map(|(name, value)| ([("limit", name)], value));
         counters(encoder, "limits_hit", "Times a limit refused or cut something", None, limits)
     }
@@ -425,9 +421,8 @@ fn encode_store(encoder: &mut DescriptorEncoder<'_>, store: &StoreMetrics) -> fm
         ("store_failures", "Transactions of the durable store that failed", &store.failures),
         ("store_refused", "Durable messages refused because the store could not take them", &store.refused),
     ];
-    for (name, help, counter) in single {
-        let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        encoder.encode_counter::<NoLabelSet, _, f64>(&load(counter), None)?;
+    for (name, help, count) in single {
+        counter(encoder, name, help, load(count))?;
     }
     let rows = crate::store::Table::ALL.iter().zip(&store.rows);
     let rows = rows.map(|(table, rows)| ([("table", table.name())], i64::try_from(load(rows)).unwrap_or(i64::MAX)));
@@ -438,9 +433,7 @@ fn encode_store(encoder: &mut DescriptorEncoder<'_>, store: &StoreMetrics) -> fm
 }
 
 fn encode_traffic(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
-    let by_listener = |field: fn(&ListenerMetrics) -> &AtomicU64| {
-        listeners.iter().map(move |listener| ([("listener", listener.id())], load(field(listener))))
-    };
+    let by_listener = |field| by_listener(listeners, field);
     let by_qos = |field: fn(&ListenerMetrics) -> &[AtomicU64; 3]| {
         listeners.iter().flat_map(move |listener| {
             let counters = field(listener).iter().zip(["0", "1", "2"]);
@@ -456,9 +449,7 @@ fn encode_traffic(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<Listener
 }
 
 fn encode_connections(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
-    let by_listener = |field: fn(&ListenerMetrics) -> &AtomicU64| {
-        listeners.iter().map(move |listener| ([("listener", listener.id())], load(field(listener))))
-    };
+    let by_listener = |field| by_listener(listeners, field);
     let open = listeners.iter().map(|one| ([("listener", one.id())], one.connections.load(Ordering::Relaxed)));
     families(encoder, "connections", "Connections open", None, MetricType::Gauge, open, encode_gauge)?;
     counters(encoder, "connections_accepted", "Connections accepted", None, by_listener(|one| &one.accepted))?;
@@ -488,12 +479,26 @@ fn encode_connections(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<List
     counters(encoder, "connects", "CONNECT packets by the reason code of the answer", None, connects)
 }
 
+/// A counter of each listener.
+fn by_listener(
+    listeners: &[Arc<ListenerMetrics>],
+    field: fn(&ListenerMetrics) -> &AtomicU64,
+) -> impl Iterator<Item = ([(&'static str, &str); 1], u64)> {
+    listeners.iter().map(move |listener| ([("listener", listener.id())], load(field(listener))))
+}
+
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: usize) -> fmt::Result {
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+}
+
+/// One without labels.
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    encoder.encode_counter::<NoLabelSet, _, f64>(&value, None)
 }
 
 fn encode_gauge<V: EncodeGaugeValue>(mut encoder: MetricEncoder<'_>, value: &V) -> fmt::Result {

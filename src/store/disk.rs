@@ -21,8 +21,11 @@ type Bytes2 = TableDefinition<'static, &'static [u8], &'static [u8]>;
 const META: Bytes2 = TableDefinition::new("meta");
 const COMMITS: &[u8] = b"commits";
 const FORMAT: &[u8] = b"format";
-/// Raised when an older version could not read what this one writes.
-const FORMAT_VERSION: u64 = 1;
+/// Raised when an older version could not read what this one writes, or would overlook it.
+const FORMAT_VERSION: u64 = 2;
+/// The oldest that is read. Every row of format 1 is one of format 2 as well, which adds what came by shared subscriptions, ended sessions
+/// that leave something, users, rules, bans and delayed messages.
+const OLDEST_FORMAT: u64 = 1;
 
 fn definition(table: Table) -> Bytes2 {
     TableDefinition::new(table.name())
@@ -79,22 +82,25 @@ impl Disk {
         })?;
         let disk = Disk { database: Some(database), faults, clock };
         let format = disk.meta(FORMAT)?;
-        if format.is_some_and(|format| format != FORMAT_VERSION) {
+        if let Some(format) = format.filter(|format| !(OLDEST_FORMAT..=FORMAT_VERSION).contains(format)) {
+            let other = if format > FORMAT_VERSION { "a newer" } else { "another" };
             return Err(Fault::Io(format!(
-                "it is of format {}, which this version does not read",
-                format.unwrap_or(0)
+                "it is of format {format}, by {other} version of the broker, and this version reads formats {OLDEST_FORMAT} to \
+                 {FORMAT_VERSION}; start the version that wrote it, or restore a backup of the time before it"
             )));
         }
-        if format.is_none() {
-            if disk.meta(COMMITS)?.is_some() {
-                return Err(Fault::Damaged("its format is missing".to_owned()));
-            }
+        if format.is_none() && disk.meta(COMMITS)?.is_some() {
+            return Err(Fault::Damaged("its format is missing".to_owned()));
+        }
+        if format != Some(FORMAT_VERSION) {
             disk.contained(|| {
                 let transaction = disk.database()?.begin_write()?;
                 {
                     let mut meta = transaction.open_table(META)?;
                     meta.insert(FORMAT, meta_value(FORMAT, FORMAT_VERSION).as_slice())?;
-                    meta.insert(COMMITS, meta_value(COMMITS, 0).as_slice())?;
+                    if format.is_none() {
+                        meta.insert(COMMITS, meta_value(COMMITS, 0).as_slice())?;
+                    }
                     for table in Table::ALL {
                         transaction.open_table(definition(table))?;
                     }
@@ -300,6 +306,23 @@ impl Disk {
             };
             let Some(found) = meta.get(name)? else { return Ok(None) };
             meta_number(name, found.value()).map(Some).ok_or_else(|| damaged("its description of itself is damaged"))
+    /// Makes a file that another version wrote, as far as it shows: `without` is a table that it did not know.
+    #[cfg(test)]
+    pub fn make_format(&self, format: u64, without: Table) {
+        self.contained(|| {
+            let transaction = self.database()?.begin_write()?;
+            transaction.open_table(META)?.insert(FORMAT, meta_value(FORMAT, format).as_slice())?;
+            transaction.delete_table(definition(without))?;
+            Ok(transaction.commit()?)
+        })
+        .unwrap();
+    }
+
+    #[cfg(test)]
+    pub fn format(&self) -> Option<u64> {
+        self.meta(FORMAT).unwrap()
+    }
+
         })
     }
 

@@ -154,3 +154,27 @@ fn what_can_be_read_of_a_damaged_file_is_saved_in_a_new_one() {
     assert!(saved.len() + 40 > expected.len() && saved.len() < expected.len(), "{} of {}", saved.len(), expected.len());
     assert!(saved.iter().all(|(key, row)| expected.get(key) == Some(row)));
 }
+
+#[test]
+fn a_file_of_an_older_format_is_read_and_raised_and_others_are_refused_by_number() {
+    let (bytes, seal, expected) = small_database();
+    let of_format = |format| {
+        let medium = TestMedium { disk: FaultyDisk::with(bytes.clone()), seal: Arc::new(Mutex::new(seal.clone())) };
+        let disk = Disk::open(Box::new(medium.disk.open()), 1 << 20, WallClock::default(), false, |_| {}).unwrap();
+        disk.make_format(format, Table::Delayed);
+        disk.close().unwrap();
+        medium
+    };
+    let old = of_format(1);
+    assert_eq!(contents(&old).unwrap(), expected);
+    let (disk, ..) = load::load(&old, &ALWAYS, WallClock::default(), |_| {}).unwrap();
+    assert_eq!(disk.format(), Some(2));
+    for (format, word) in [(0, "another version"), (3, "a newer version")] {
+        let medium = of_format(format);
+        let before = medium.disk.bytes();
+        let error = open(&medium, ALWAYS).unwrap_err().to_string();
+        let words = [&format!("of format {format}"), word, "reads formats 1 to 2"];
+        assert!(words.iter().all(|word| error.contains(*word)), "{error}");
+        assert_eq!(medium.disk.bytes(), before, "a start that refuses changes nothing");
+    }
+}

@@ -85,17 +85,23 @@ impl Broker {
             store.ready().await;
             // What cannot be read stays for the next start; the store has said why.
             let Ok(read) = store.read_queue(estate.id, from, IN_MEMORY_MESSAGES, IN_MEMORY_BYTES).await else { return };
-            from = read.rows.last().map_or(from, |(seq, _)| seq.saturating_add(1));
+            let last = read.rows.last().map(|(seq, _)| seq).max(read.damaged.last());
+            from = last.map_or(from, |seq| seq.saturating_add(1));
             if self.hand_down(&estate, read) {
                 return;
             }
         }
     }
 
-    /// Gives these rows to other members; `true` if they were the last.
-    fn hand_down(&self, estate: &Estate, QueueRows { rows, all, .. }: QueueRows) -> bool {
+    /// Gives these rows to other members; `true` if they were the last. Those that cannot be read are lost, and keep nobody from the others.
+    fn hand_down(&self, estate: &Estate, QueueRows { rows, damaged, all, .. }: QueueRows) -> bool {
         let mut changes = Changes::new(self.store.as_deref());
-        let mut lost = 0;
+        let mut lost = damaged.len();
+        for seq in damaged {
+            if let Some(batch) = changes.begin() {
+                batch.delete(Key::Delivery(estate.id, seq));
+            }
+        }
         for (seq, row) in rows {
             if let Some(batch) = changes.begin() {
                 batch.delete(Key::Delivery(estate.id, seq));

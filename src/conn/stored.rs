@@ -163,7 +163,10 @@ impl State {
 
     fn loaded(&mut self, read: Result<QueueRows, Fault>, next: u64, last_ticket: Ticket) -> Result<(), Close> {
         // The store has said why.
-        let QueueRows { rows, all, committed } = read.map_err(|_| Close::Store(Health::Failed))?;
+        let QueueRows { rows, damaged, all, committed } = read.map_err(|_| Close::Store(Health::Failed))?;
+        if !damaged.is_empty() {
+            return Err(Close::Store(Health::Failed));
+        }
         let through = (all && committed >= last_ticket).then_some(next);
         if rows.is_empty() && through.is_none() {
             // The rows are on their way to the disk.

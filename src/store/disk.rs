@@ -54,6 +54,16 @@ pub(super) struct Disk {
     clock: WallClock,
 }
 
+/// Deliveries of one session.
+#[derive(Debug)]
+pub(super) struct FoundRows {
+    pub rows: Vec<(Seq, LoadedRow)>,
+    /// Rows among them that cannot be read, and why.
+    pub damaged: Vec<(Seq, RowError)>,
+    /// There were no more than these.
+    pub all: bool,
+}
+
 /// How much one read returns: at least one row, if there is one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadLimit {
@@ -163,34 +173,30 @@ impl Disk {
         })
     }
 
-    /// The deliveries of a session from a number on, and whether there are no more than these.
-    pub fn deliveries(
-        &self,
-        session: SessionId,
-        from: Seq,
-        limit: ReadLimit,
-    ) -> Result<(Vec<(Seq, LoadedRow)>, bool), Fault> {
+    /// The deliveries of a session from a number on.
+    pub fn deliveries(&self, session: SessionId, from: Seq, limit: ReadLimit) -> Result<FoundRows, Fault> {
         let first = Key::Delivery(session, from).to_bytes();
         let last = Key::Delivery(session, Seq::MAX).to_bytes();
-        let mut found = Vec::new();
+        let mut found = FoundRows { rows: Vec::new(), damaged: Vec::new(), all: true };
         let mut bytes = 0;
-        let mut all = true;
         self.scan(Table::Deliveries, (Bound::Included(&first), Bound::Included(&last)), |key, row| {
-            let (Key::Delivery(_, seq), row) = (key, row) else { return true };
-            if found.len() >= limit.rows.max(1) || (bytes >= limit.bytes && !found.is_empty()) {
-                all = false;
-                return false;
+            let Key::Delivery(_, seq) = key else { return Ok(true) };
+            let read = found.rows.len() + found.damaged.len();
+            if read >= limit.rows.max(1) || (bytes >= limit.bytes && read > 0) {
+                found.all = false;
+                return Ok(false);
             }
             match row {
-                Row::Delivery(delivery) => {
+                Ok(Row::Delivery(delivery)) => {
                     bytes += delivery.cost();
-                    found.push((seq, LoadedRow::Publish(delivery)));
+                    found.rows.push((seq, LoadedRow::Publish(delivery)));
                 }
-                _ => found.push((seq, LoadedRow::Released)),
+                Ok(_) => found.rows.push((seq, LoadedRow::Released)),
+                Err(error) => found.damaged.push((seq, error)),
             }
-            true
+            Ok(true)
         })?;
-        Ok((found, all))
+        Ok(found)
     }
 
     /// The retained messages of these topics, as far as there are any.
@@ -211,8 +217,11 @@ impl Disk {
     }
 
     /// Calls `each` for every row of a table in the order of its keys, until it says no.
-    pub fn for_each(&self, table: Table, each: impl FnMut(Key, Row) -> bool) -> Result<(), Fault> {
-        self.scan(table, (Bound::Unbounded, Bound::Unbounded), each)
+    pub fn for_each(&self, table: Table, mut each: impl FnMut(Key, Row) -> bool) -> Result<(), Fault> {
+        self.scan(table, (Bound::Unbounded, Bound::Unbounded), |key, row| match row {
+            Ok(row) => Ok(each(key, row)),
+            Err(error) => Err(damaged_row(&key, error)),
+        })
     }
 
     /// Calls `each` for every row of a table that can be reached, from both ends if there is a gap, and returns what went wrong.
@@ -274,7 +283,7 @@ impl Disk {
         &self,
         table: Table,
         range: (Bound<&Vec<u8>>, Bound<&Vec<u8>>),
-        mut each: impl FnMut(Key, Row) -> bool,
+        mut each: impl FnMut(Key, Result<Row, RowError>) -> Result<bool, redb::Error>,
     ) -> Result<(), Fault> {
         let range = (range.0.map(Vec::as_slice), range.1.map(Vec::as_slice));
         self.contained(|| {
@@ -288,8 +297,8 @@ impl Disk {
                 let (key_bytes, value) = entry?;
                 let (key_bytes, value) = (key_bytes.value(), value.value());
                 let key = decode_key(table, key_bytes)?;
-                let row = Row::decode(&key, key_bytes, value, self.clock).map_err(|error| damaged_row(&key, error))?;
-                if !each(key, row) {
+                let row = Row::decode(&key, key_bytes, value, self.clock);
+                if !each(key, row)? {
                     break;
                 }
             }
@@ -297,15 +306,6 @@ impl Disk {
         })
     }
 
-    fn meta(&self, name: &'static [u8]) -> Result<Option<u64>, Fault> {
-        self.contained(|| {
-            let meta = match self.database()?.begin_read()?.open_table(META) {
-                Ok(meta) => meta,
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            let Some(found) = meta.get(name)? else { return Ok(None) };
-            meta_number(name, found.value()).map(Some).ok_or_else(|| damaged("its description of itself is damaged"))
     /// Makes a file that another version wrote, as far as it shows: `without` is a table that it did not know.
     #[cfg(test)]
     pub fn make_format(&self, format: u64, without: Table) {
@@ -323,6 +323,15 @@ impl Disk {
         self.meta(FORMAT).unwrap()
     }
 
+    fn meta(&self, name: &'static [u8]) -> Result<Option<u64>, Fault> {
+        self.contained(|| {
+            let meta = match self.database()?.begin_read()?.open_table(META) {
+                Ok(meta) => meta,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let Some(found) = meta.get(name)? else { return Ok(None) };
+            meta_number(name, found.value()).map(Some).ok_or_else(|| damaged("its description of itself is damaged"))
         })
     }
 

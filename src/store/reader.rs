@@ -1,6 +1,6 @@
 //! Reads rows back on a thread of its own, so that no executor thread waits for the disk.
 
-use super::disk::{Disk, ReadLimit};
+use super::disk::{Disk, FoundRows, ReadLimit};
 use super::key::{Seq, SessionId};
 use super::{Fault, Health, Shared, Store};
 use crate::session::{LoadedRow, Message};
@@ -22,6 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct QueueRows {
     pub rows: Vec<(Seq, LoadedRow)>,
+    /// The numbers of rows among them that cannot be read; the store has said why.
+    pub damaged: Vec<Seq>,
     /// There were no more than these.
     pub all: bool,
     /// Every change up to this ticket was there to be read.
@@ -96,7 +98,14 @@ pub(super) fn run(shared: &Shared, requests: &Receiver<Request>) {
             Request::Queue { session, from, limit, reply } => {
                 let committed = shared.committed.load(Ordering::Acquire);
                 let read = read(shared, |disk| disk.deliveries(session, from, limit));
-                let _unwanted = reply.send(read.map(|(rows, all)| QueueRows { rows, all, committed }));
+                let _unwanted = reply.send(read.map(|FoundRows { rows, damaged, all }| {
+                    let damaged = damaged.into_iter().map(|(seq, cause)| {
+                        let store = shared.medium.name();
+                        error!(store, session, message = seq, %cause, "a stored message cannot be read");
+                        seq
+                    });
+                    QueueRows { rows, damaged: damaged.collect(), all, committed }
+                }));
             }
             Request::Retained { topics, reply } => {
                 let _unwanted = reply.send(read(shared, |disk| disk.retained(&topics)));

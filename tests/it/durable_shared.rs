@@ -1,5 +1,6 @@
 //! What ended members of shared subscriptions leave on disk.
 
+use shangmq::store::{Key, Row, Store};
 use testkit::{PublishExt, QoS, connect, publish};
 
 use crate::access::{with_rules, write_acl};
@@ -105,4 +106,41 @@ async fn a_stored_message_that_was_sent_with_qos_2_goes_to_nobody_else() {
     // [MQTT-4.8.2-5]
     second.expect_nothing().await;
     until_no_rows(&broker).await;
+}
+
+/// The session whose rows are stored, and their numbers.
+async fn stored_rows(store: &Store) -> (u64, Vec<u64>) {
+    for id in 0..100 {
+        let read = store.read_queue(id, 0, MESSAGES, usize::MAX).await.unwrap();
+        if !read.rows.is_empty() {
+            return (id, read.rows.into_iter().map(|(seq, _)| seq).collect());
+        }
+    }
+    panic!("no rows");
+}
+
+// Reading stopped at the first row that was damaged, and what stood behind it went to nobody.
+#[tokio::test]
+async fn a_damaged_row_of_an_ended_member_keeps_nobody_from_the_others() {
+    let broker = StoredBroker::start().await;
+    absent_member(&broker, 1).await;
+    let store = std::sync::Arc::clone(broker.server().broker().store().unwrap());
+    broker.until_quiet().await;
+    let (id, rows) = stored_rows(&store).await;
+    assert_eq!(rows.len(), MESSAGES);
+    // The first, one between, and the last: bytes that are no message.
+    for at in [0, 150, MESSAGES - 1] {
+        store.put(Key::Delivery(id, rows[at]), Row::Inbound);
+    }
+    broker.until_quiet().await;
+    let (mut second, _) = broker.persistent("second").await;
+    second.subscribe("$share/g/t", 1).await;
+    broker.client("first").await;
+    for n in (0..MESSAGES).filter(|n| ![0, 150, MESSAGES - 1].contains(n)) {
+        second.expect_message("t", format!("{n}")).await;
+    }
+    second.expect_nothing().await;
+    until_no_rows(&broker).await;
+    let line = "shangmq_messages_dropped_total{reason=\"session_ended\"} 3";
+    assert!(broker.server().metrics().encode(Default::default()).lines().any(|found| found == line));
 }

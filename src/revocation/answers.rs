@@ -11,7 +11,7 @@ use gm_tls::revocation::{CertIdHash, Fingerprint, OcspAnswer, OcspState, Reason,
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::fetch::{Fetcher, Question};
 use super::held::Issuer;
@@ -138,6 +138,13 @@ impl Answers {
         }
     }
 
+    /// Why a certificate was revoked, by the last answer of a responder, which may have ended.
+    pub(super) fn was_revoked(&self, asked: Asked<'_>) -> Option<Reason> {
+        let key = (asked.issuer.fingerprint, asked.serial.into(), asked.responder.into());
+        let entry = self.entries.lock().get(&key).cloned()?;
+        entry.revoked()
+    }
+
     /// Why a certificate was revoked, by an answer that is here and current. With one that has ended it is asked again.
     pub(super) fn at_hand(&self, issuer: &Fingerprint, serial: &[u8], responder: &str) -> Option<Reason> {
         let key = (*issuer, serial.into(), responder.into());
@@ -177,18 +184,33 @@ impl Answers {
         Ok(entry)
     }
 
-    /// Makes room: several at once, so that a full table is not searched for each client.
+    /// Makes room: several at once, so that a full table is not searched for each client. What was revoked is given up last, since it
+    /// stays so only as long as it is remembered.
     fn give_up(&self, entries: &mut HashMap<Key, Arc<Entry>>) -> Result<(), Arc<str>> {
         // An entry that is held by a connection or by its fetch is in use.
         let idle = entries.iter().filter(|(_, entry)| Arc::strong_count(entry) == 1);
-        let mut idle: Vec<(i64, Key)> = idle.map(|(key, entry)| (entry.state.lock().used_at, key.clone())).collect();
-        idle.sort_unstable_by_key(|(used_at, _)| *used_at);
+        let mut idle: Vec<(bool, i64, Key)> = idle
+            .map(|(key, entry)| {
+                let state = entry.state.lock();
+                (state.revoked().is_some(), state.used_at, key.clone())
+            })
+            .collect();
+        idle.sort_unstable_by_key(|(revoked, used_at, _)| (*revoked, *used_at));
         if idle.is_empty() {
             return Err(
                 "revocation.max_answers is reached by certificates of clients that are connected; raise it".into()
             );
         }
-        for (_, key) in idle.iter().take(self.config.max_answers.div_ceil(GIVEN_UP)) {
+        let others = idle.iter().filter(|(revoked, ..)| !revoked).count();
+        if others == 0 {
+            warn!(
+                max_answers = self.config.max_answers,
+                "revocation.max_answers is full of revoked certificates, and those not shown for longest are forgotten; raise it"
+            );
+            self.counters.event("revoked_forgotten");
+        }
+        let several = self.config.max_answers.div_ceil(GIVEN_UP).min(others.max(1));
+        for (.., key) in idle.iter().take(several) {
             entries.remove(key);
         }
         Ok(())
@@ -401,5 +423,34 @@ mod tests {
         drop(watched);
         entry(100).unwrap();
         assert_eq!(answers.counters.events("max_answers"), 94);
+    }
+
+    // Under soft-fail a revoked client got in once others had taken its answer's place and the responder was down.
+    #[test]
+    fn a_full_table_gives_up_what_was_revoked_last() {
+        let answers = answers(16);
+        let (certificate, issuer) = authority();
+        let entry = |number: u8| {
+            let serial = [number];
+            let asked = Asked { certificate: &certificate, serial: &serial, issuer: &issuer, responder: "http://a" };
+            answers.entry(asked).unwrap()
+        };
+        let revoke = |number| answers.take(&entry(number), Ok(answer(OcspState::Revoked(Reason::from_code(1)), 1000)));
+        let good = |number| {
+            let entry = entry(number);
+            answers.take(&entry, Ok(answer(OcspState::Good, 1000)));
+            // Shown later than the revoked ones.
+            entry.state.lock().used_at += i64::from(number);
+        };
+        let revoked =
+            || (0..=201).filter(|number| answers.at_hand(&issuer.fingerprint, &[*number], "http://a").is_some());
+        (0..15).for_each(revoke);
+        (15..200).for_each(good);
+        assert!(revoked().eq(0..15));
+        assert_eq!(answers.counters.events("revoked_forgotten"), 0);
+        // Where there is nothing else, one makes room, and not several.
+        revoke(200);
+        revoke(201);
+        assert_eq!((revoked().count(), answers.counters.events("revoked_forgotten")), (16, 1));
     }
 }

@@ -245,7 +245,11 @@ impl Policy {
                 Ok(Ok(OcspState::Revoked(reason))) => return (Verdict::Revoked(reason), number),
                 Ok(Ok(OcspState::Unknown)) => format!("{responder}: the responder does not know it"),
                 Ok(Err(cause)) => format!("{responder}: {cause}"),
-                Err(_) => format!("{responder}: no answer in time for this handshake"),
+                // What was revoked stays so while its responder is silent, as when it refuses to answer.
+                Err(_) => match self.service.answers.was_revoked(asked) {
+                    Some(reason) => return (Verdict::Revoked(reason), number),
+                    None => format!("{responder}: no answer in time for this handshake"),
+                },
             };
         }
         (Verdict::Unknown(why), 0)

@@ -167,3 +167,20 @@ async fn what_a_responder_revoked_stays_so_when_it_is_heard_no_more_or_repeats_i
     world.service.set(OCSP, Behaviour::Down);
     refused(&bad, &broker, transport, "revoked").await;
 }
+
+// A responder that hung gave no answer in time, and under soft-fail a client that it had revoked was let in.
+#[tokio::test]
+async fn what_a_responder_revoked_stays_so_while_it_is_silent() {
+    let transport = Transport::Tls13;
+    let world = World::new(transport).await;
+    let bad = world.client(transport);
+    world.service.set(OCSP, responder(&world, bad.leaves.clone(), 2));
+    // No fetch ends before the handshake has to.
+    let bounds = "http_timeout = \"60s\"\nallowed_hosts = [\"127.0.0.1\"]";
+    let broker = world.broker_with("ocsp_check = { mode = \"soft-fail\" }", bounds).await;
+    refused(&bad, &broker, transport, "revoked").await;
+    world.service.set(OCSP, Behaviour::After(Duration::from_secs(60), Box::new(Behaviour::Down)));
+    let ended = || broker.server.revocation().report().ocsp_answers.iter().all(|answer| answer.state != "current");
+    eventually("the answer has ended", ended).await;
+    refused(&bad, &broker, transport, "revoked").await;
+}

@@ -15,18 +15,17 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{error, info};
 
+use super::directory::Directory;
 use super::held::Held;
 use super::points::{held_state, not_current};
 use super::report::{ListReport, SourceKind};
 use crate::metrics::RevocationCounters;
 
 /// Lists that can be given to a node, and how long a name may be.
-const MAX_UPLOADS: usize = 1000;
+pub(super) const MAX_UPLOADS: usize = 1000;
 const MAX_NAME_LEN: usize = 100;
-/// Files with uploaded lists end so.
-const EXTENSION: &str = "crl";
 
-/// Why a list is not taken.
+/// Why a list is not taken, or not given up.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     #[error("`{}` is no name for a list: write 1 to {MAX_NAME_LEN} letters, digits, `_`, `-` or `.`, beginning with a letter or digit", .0.escape_default())]
@@ -45,13 +44,15 @@ pub enum UploadError {
     File { path: PathBuf, reason: String },
     #[error("cannot write {}: {cause}", path.display())]
     Write { path: PathBuf, cause: io::Error },
+    #[error("cannot remove {}: {cause}", path.display())]
+    Remove { path: PathBuf, cause: io::Error },
 }
 
 #[derive(Debug)]
 pub(super) struct Files {
     max_crl_size: usize,
     /// Where uploaded lists are kept; `None` where nothing is kept.
-    directory: Option<PathBuf>,
+    directory: Option<Directory>,
     files: Mutex<HashMap<PathBuf, Arc<File>>>,
     uploads: Mutex<Arc<Uploads>>,
     /// Held by whoever changes the uploads, while the disk is written too. Handshakes do not take it.
@@ -104,7 +105,7 @@ impl Files {
     ) -> Arc<Files> {
         Arc::new(Files {
             max_crl_size,
-            directory,
+            directory: directory.map(Directory::new),
             files: Mutex::default(),
             uploads: Mutex::default(),
             changing: Mutex::default(),
@@ -191,13 +192,13 @@ impl Files {
     /// Takes what was uploaded before out of the directory.
     pub(super) fn load_uploads(&self) {
         let Some(directory) = &self.directory else { return };
-        let Ok(entries) = std::fs::read_dir(directory) else { return };
         let _changing = self.changing.lock();
         let mut uploads = Uploads::new();
-        for path in entries.flatten().map(|entry| entry.path()).take(MAX_UPLOADS) {
-            if path.extension().is_none_or(|extension| extension != EXTENSION) {
-                continue;
-            }
+        let files = directory.files().unwrap_or_else(|cause| {
+            error!(path = %directory.path().display(), %cause, "uploaded revocation lists cannot be looked for");
+            Vec::new()
+        });
+        for path in files {
             let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
             match self.read(&path) {
                 Ok(contents) => _ = uploads.insert(name.to_owned(), contents.lists),
@@ -231,7 +232,7 @@ impl Files {
             return Err(UploadError::Older(cause));
         }
         if let Some(directory) = &self.directory {
-            keep(directory, name, &contents)?;
+            directory.keep(name, &contents)?;
         }
         uploads.insert(name.to_owned(), lists);
         *self.uploads.lock() = Arc::new(uploads);
@@ -250,9 +251,7 @@ impl Files {
             return Err(UploadError::Unknown(name.to_owned()));
         }
         if let Some(directory) = &self.directory {
-            let path = directory.join(format!("{name}.{EXTENSION}"));
-            let removed = std::fs::remove_file(&path).and_then(|()| std::fs::File::open(directory)?.sync_all());
-            removed.map_err(|cause| UploadError::Write { path, cause })?;
+            directory.remove(name)?;
         }
         *self.uploads.lock() = Arc::new(uploads);
         Ok(())
@@ -315,26 +314,6 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
     }
     Ok((metadata.modified()?, metadata.len()))
-}
-
-/// Writes a file whole or not at all.
-fn keep(directory: &Path, name: &str, contents: &[u8]) -> Result<(), UploadError> {
-    let path = directory.join(format!("{name}.{EXTENSION}"));
-    let part = directory.join(format!(".{name}.part"));
-    let written = (|| {
-        use std::io::Write;
-        if !directory.is_dir() {
-            std::fs::create_dir_all(directory)?;
-            // The directory is as durable as what is put into it.
-            directory.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())?;
-        }
-        let mut file = std::fs::File::create(&part)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        std::fs::rename(&part, &path)?;
-        std::fs::File::open(directory)?.sync_all()
-    })();
-    written.map_err(|cause| UploadError::Write { path, cause })
 }
 
 #[cfg(test)]
@@ -431,7 +410,6 @@ mod tests {
             assert!(matches!(upload.join().unwrap(), Err(UploadError::Write { .. })));
         });
         assert_eq!(files.uploads().len(), 1);
-        std::fs::remove_file(&pipe).unwrap();
         files.upload("new", list()).unwrap();
         files.remove("old").unwrap();
         assert_eq!(files.uploads().keys().collect::<Vec<_>>(), ["new"]);

@@ -12,6 +12,7 @@
 
 mod answers;
 mod check;
+mod directory;
 mod fetch;
 mod files;
 mod held;

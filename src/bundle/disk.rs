@@ -223,6 +223,7 @@ impl Bundles {
             return Err(BundleError::InUse { id: id.clone(), users });
         }
         let directory = self.directory(id);
+        self.check_way(&directory)?;
         // The newest last: whatever stops this, what is left is not an older version in force.
         for version in self.numbers(id)? {
             let file = self.file(id, version);
@@ -288,6 +289,7 @@ impl Bundles {
     }
 
     fn stored(&self, file: &Path) -> Result<Stored, BundleError> {
+        self.check_way(file)?;
         let bytes = read_bounded(file, MAX_FILE_BYTES).map_err(failed(file))?;
         let damaged = |reason: String| BundleError::Damaged { path: file.to_owned(), reason };
         let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -345,6 +347,7 @@ impl Bundles {
         }
         let directory = self.directory(id);
         make_directory(&directory).map_err(failed(&directory))?;
+        self.check_way(&directory)?;
         // The parents are new with the first bundle, up to the directory that all are in.
         for parent in directory.ancestors().skip(1) {
             sync_directory(parent)?;
@@ -384,6 +387,7 @@ impl Bundles {
     fn node_key(&self) -> Result<SealKey, BundleError> {
         let path = self.root.join("node.key");
         let refused = |reason: String| BundleError::NodeKey { path: path.clone(), reason };
+        self.check_way(&self.root)?;
         match File::open(&path) {
             Ok(file) => {
                 let metadata = file.metadata().map_err(failed(&path))?;
@@ -418,14 +422,38 @@ impl Bundles {
         }
     }
 
+    /// Looks at whose everything is from the data directory down to a file, as far as it is there. The mode of the data directory is that of
+    /// its volume: whoever may change it can take bundles away, and cannot put others there that would belong to this user or root.
+    fn check_way(&self, file: &Path) -> Result<(), BundleError> {
+        let (user, data_dir) = (rustix::process::geteuid().as_raw(), self.root.parent());
+        for place in file.ancestors() {
+            let found = |result: io::Result<fs::Metadata>| match result {
+                Ok(metadata) => Ok(Some(metadata)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(failed(place)(error)),
+            };
+            let is_data_dir = Some(place) == data_dir;
+            // Of a link both count: who made it, and where it leads.
+            if !is_data_dir && let Some(itself) = found(fs::symlink_metadata(place))? {
+                check_owner(user, itself.uid(), place)?;
+            }
+            if let Some(there) = found(fs::metadata(place))? {
+                check_owner(user, there.uid(), place)?;
+                if !is_data_dir {
+                    check_mode(there.permissions().mode(), place)?;
+                }
+            }
+            if is_data_dir {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps two programs from changing bundles at once, for as long as it is held.
     fn lock(&self) -> Result<File, BundleError> {
         let path = self.root.join("lock");
-        if let Some(data_dir) = self.root.parent()
-            && let Ok(metadata) = data_dir.metadata()
-        {
-            check_user(rustix::process::geteuid().as_raw(), metadata.uid(), data_dir)?;
-        }
+        self.check_way(&path)?;
         make_directory(&self.root).map_err(failed(&self.root))?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(failed(&path))?;
@@ -434,12 +462,26 @@ impl Bundles {
     }
 }
 
-/// What root makes in the directory of another user, that user's broker could not read.
-pub(super) fn check_user(user: u32, owner: u32, data_dir: &Path) -> Result<(), BundleError> {
-    match (user, owner) {
-        (0, 1..) => Err(BundleError::OtherUser { path: data_dir.to_owned(), owner }),
-        _ => Ok(()),
+/// What is on the way to a file of a bundle must not be others' to change: they could put an earlier bundle in its place, or lead what is
+/// written elsewhere. What root makes in the directory of another user, that user's broker could not read.
+pub(super) fn check_owner(user: u32, owner: u32, path: &Path) -> Result<(), BundleError> {
+    let path = path.to_owned();
+    match owner {
+        owner if owner == user || owner == 0 => Ok(()),
+        owner if user == 0 => Err(BundleError::OtherUser { path, owner }),
+        owner => Err(BundleError::Exposed {
+            path,
+            reason: format!("belongs to user {owner}, who is neither the user of this process nor root"),
+        }),
     }
+}
+
+pub(super) fn check_mode(mode: u32, path: &Path) -> Result<(), BundleError> {
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let reason = format!("can be changed by others (mode {:04o}); run `chmod go-w` on it", mode & 0o7777);
+    Err(BundleError::Exposed { path: path.to_owned(), reason })
 }
 
 /// Secrets one after the other: length and name of the part, length and text. No encoder that leaves copies in memory has part in it.

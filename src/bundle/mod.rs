@@ -154,6 +154,8 @@ pub enum BundleError {
         path.display()
     )]
     OtherUser { path: PathBuf, owner: u32 },
+    #[error("{}: {reason}", path.display())]
+    Exposed { path: PathBuf, reason: String },
     #[error("the cryptographic library failed: {0}")]
     Library(String),
 }

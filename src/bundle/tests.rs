@@ -313,10 +313,43 @@ fn names_stay_below_their_directory() {
 }
 
 #[test]
-fn root_puts_nothing_into_the_directory_of_another_user() {
-    let refused = super::disk::check_user(0, 1000, Path::new("data")).unwrap_err().to_string();
+fn nobody_uses_the_directory_of_another_user() {
+    let data = Path::new("data");
+    let refused = super::disk::check_owner(0, 1000, data).unwrap_err().to_string();
     assert!(refused.contains("data: belongs to user 1000") && refused.contains("sudo -u"), "{refused}");
+    let refused = super::disk::check_owner(1001, 1000, data).unwrap_err().to_string();
+    assert!(refused.contains("data: belongs to user 1000, who is neither"), "{refused}");
     for (user, owner) in [(0, 0), (1000, 1000), (1000, 0)] {
-        super::disk::check_user(user, owner, Path::new("data")).unwrap();
+        super::disk::check_owner(user, owner, data).unwrap();
     }
+}
+
+// Only the data directory was looked at: whoever could write below it could put an earlier version in force.
+#[test]
+fn what_others_can_change_on_the_way_to_a_bundle_is_not_used() {
+    let (dir, bundles) = service();
+    bundles.put(&id("t/a"), &standard(), NOW).unwrap();
+    bundles.put(&id("b"), &standard(), NOW).unwrap();
+    let places = ["bundles", "bundles/ns", "bundles/ns/t", "bundles/ns/t/a", "bundles/ns/t/a/00000001"];
+    for place in places.map(|place| dir.path().join(place)) {
+        let mode = fs::metadata(&place).unwrap().permissions();
+        for bad in [0o720, 0o702] {
+            fs::set_permissions(&place, fs::Permissions::from_mode(bad)).unwrap();
+            let refused = bundles.show(&id("t/a")).unwrap_err().to_string();
+            let words = [&*place.to_string_lossy(), "can be changed by others", "chmod go-w"];
+            assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+            if place.is_dir() {
+                assert!(matches!(bundles.put(&id("t/a"), &standard(), NOW), Err(BundleError::Exposed { .. })));
+                assert!(matches!(bundles.delete(&id("t/a"), Vec::new()), Err(BundleError::Exposed { .. })));
+            }
+        }
+        fs::set_permissions(&place, mode).unwrap();
+    }
+    bundles.show(&id("t/a")).unwrap();
+    // That of a volume is as it is, and a directory may be elsewhere.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::rename(dir.path().join("bundles/ns"), dir.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", dir.path().join("bundles/ns")).unwrap();
+    bundles.show(&id("t/a")).unwrap();
+    bundles.put(&id("t/a"), &standard(), NOW).unwrap();
 }

@@ -1,8 +1,8 @@
 """The commands in the documentation are run, page by page, in a directory as a user has it. Only ports are moved.
 
 A page is read from top to bottom. A `toml` block is written to the file that it or the line before it names. Of a `sh` block each
-command is run and must succeed; one that begins with `!` must be refused. `shangmq start` and a `shangmq sub` without an end of its
-own stay in the background until the next heading; what is published with `-m` must then arrive at one of them.
+command is run and must succeed; one that begins with `!` must be refused. `shangmq start`, a `shangmq sub` without an end of its own,
+and what ends with `&` stay in the background until the next heading; what is published with `-m` must then arrive at a subscriber.
 """
 
 import os
@@ -24,7 +24,7 @@ NOT_RUN = {
 }
 INSTEAD = {"make run": "shangmq start"}
 # Every port that documentation may use; another one would not be moved.
-PORTS = ["1883", "1884", "8883", "8884", "8885", "8886", "8887", "8888", "8083", "8084", "9090"]
+PORTS = ["1883", "1884", "8883", "8884", "8885", "8886", "8887", "8888", "8083", "8084", "9090", "2560"]
 
 
 def tests(development, broker):
@@ -74,7 +74,7 @@ class Page:
         self.ports = dict(zip(PORTS, map(str, Ports(len(PORTS)).numbers)))
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("SHANGMQ_")}
         self.env["PATH"] = f"{programs}:{self.env['PATH']}"
-        self.brokers, self.subscribers = [], []
+        self.brokers, self.subscribers, self.others = [], [], []
 
     def run(self):
         for section in sections((ROOT / self.page).read_text()):
@@ -100,6 +100,11 @@ class Page:
                 subscriber = self.spawn(command + " -d")
                 subscriber.wait_line(lambda line: "suback" in line.lower())
                 self.subscribers.append(subscriber)
+            elif command.endswith(" &"):
+                # Whoever reads types on when it has said that it is there.
+                process = self.spawn("exec " + command[:-2])
+                process.wait_line(lambda line: line)
+                self.others.append(process)
             elif command.startswith("! "):
                 process = self.spawn(command[2:])
                 # 2 is a command line that is not understood, 126 and above a command that is none.
@@ -141,10 +146,10 @@ class Page:
         raise Failure(f"'{message}' arrived nowhere: {[str(subscriber) for subscriber in self.subscribers]}")
 
     def end_section(self):
-        for subscriber in self.subscribers:
-            subscriber.kill()
+        for process in self.subscribers + self.others:
+            process.kill()
         for broker in self.brokers:
             code = broker.terminate()
             if code != 0:
                 raise Failure(f"{self.page}: the broker ended with {code}: {broker}")
-        self.brokers, self.subscribers = [], []
+        self.brokers, self.subscribers, self.others = [], [], []

@@ -52,6 +52,7 @@ def tests(development, broker):
                       lambda context, version=version: stapling(context, version)))
     found.append(("a must-staple certificate is served while its responder answers", must_staple))
     found.append(("a client that openssl ca revoked is refused with an alert", client_lists))
+    found.append(("a client that openssl ocsp calls revoked is refused with an alert", client_answers))
     return found
 
 
@@ -134,6 +135,22 @@ def client_lists(context):
     authority.run("ca -config ca.cnf -gencrl -out ca.crl")
     authority.broker('verify = "verify_peer"\nfail_if_no_peer_cert = true\ncacertfile = "ca.pem"\n'
                      'crl = { files = ["ca.crl"], distribution_points = false }')
+    for name, version, refused in (("good", "tls1_2", False), ("bad", "tls1_2", True), ("bad", "tls1_3", True), ("good", "tls1_3", False)):
+        said = authority.connect(f"-{version} -cert {name}.pem -key {name}.key")
+        if ("certificate revoked" in said) != refused:
+            raise Failure(f"{name} over {version}:\n{said}")
+
+
+def client_answers(context):
+    authority = Authority(context)
+    for name in ("server", "good", "bad"):
+        authority.issue(name)
+    authority.run("ca -config ca.cnf -revoke bad.pem -crl_reason keyCompromise")
+    authority.answer()
+    broker = authority.broker('verify = "verify_peer"\nfail_if_no_peer_cert = true\ncacertfile = "ca.pem"\nocsp_check = {}')
+    # The first time the responder is asked behind the handshake; from then on its answer is at hand.
+    authority.connect("-tls1_3 -cert bad.pem -key bad.key")
+    broker.wait_line(lambda line: "revoked (keyCompromise)" in line, timeout=20)
     for name, version, refused in (("good", "tls1_2", False), ("bad", "tls1_2", True), ("bad", "tls1_3", True), ("good", "tls1_3", False)):
         said = authority.connect(f"-{version} -cert {name}.pem -key {name}.key")
         if ("certificate revoked" in said) != refused:

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use gm_tls::cert::{Certificate, KeyUsage};
+use gm_tls::revocation::Facts;
 use serde_json::{Value, json};
 
 const DAY: i64 = 86_400;
@@ -23,6 +24,13 @@ pub(super) fn certificate(out: &mut impl Write, certificate: &Certificate, now: 
     )?;
     if let Some(purposes) = certificate.extended_key_usage() {
         writeln!(out, "  purposes      {purposes}")?;
+    }
+    if let Ok(facts) = Facts::of_der(&certificate.to_der()) {
+        for (name, urls) in [("CRL at", facts.crl_urls), ("OCSP at", facts.ocsp_urls)] {
+            if !urls.is_empty() {
+                writeln!(out, "  {name:<13} {}", urls.join(", "))?;
+            }
+        }
     }
     let (from, until) = (utc(certificate.not_before()), utc(certificate.not_after()));
     writeln!(out, "  validity      {from} to {until}: {}", validity(certificate, now))?;
@@ -61,6 +69,8 @@ pub(super) fn request_json(wanted: &Certificate) -> Value {
 
 /// A certificate for programs. Times are unix seconds.
 pub(super) fn json(certificate: &Certificate, now: i64) -> Value {
+    let (crl_urls, ocsp_urls) =
+        Facts::of_der(&certificate.to_der()).map(|facts| (facts.crl_urls, facts.ocsp_urls)).unwrap_or_default();
     json!({
         "subject": certificate.subject(),
         "common_name": certificate.common_name().ok().flatten(),
@@ -74,6 +84,8 @@ pub(super) fn json(certificate: &Certificate, now: i64) -> Value {
         "role": role(certificate),
         "key_usage": certificate.key_usage().map(|usage| usage.to_string()),
         "extended_key_usage": certificate.extended_key_usage().map(|purposes| purposes.to_string()),
+        "crl_urls": crl_urls,
+        "ocsp_urls": ocsp_urls,
         "not_before": certificate.not_before(),
         "not_after": certificate.not_after(),
         "days_left": (certificate.not_after() - now).div_euclid(DAY),

@@ -48,6 +48,12 @@ pub struct Arguments {
     /// Put the alternative names into the certificates that the requests ask for.
     #[arg(long, requires = "csr", conflicts_with_all = ["dns", "ip", "uri", "email"])]
     accept_names: bool,
+    /// Where the authority publishes its revocation list, for the certificates to say so; may be given several times.
+    #[arg(long, value_name = "URL", value_parser = status_url)]
+    crl_url: Vec<String>,
+    /// Where the authority's OCSP responder answers, for the certificates to say so; may be given several times.
+    #[arg(long, value_name = "URL", value_parser = status_url)]
+    ocsp_url: Vec<String>,
     /// Directory of the new files.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -71,10 +77,21 @@ pub(super) fn file_name(value: &str) -> Result<String, &'static str> {
     Ok(value.to_owned())
 }
 
+/// An address as certificates may carry it: an IA5String.
+fn status_url(value: &str) -> Result<String, &'static str> {
+    let host = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
+    match host.filter(|host| host.starts_with(|c: char| c != '/') && value.chars().all(|c| c.is_ascii_graphic())) {
+        Some(_) => Ok(value.to_owned()),
+        None => Err("an address begins with http:// or https:// and a host, and has no spaces and only ASCII"),
+    }
+}
+
 impl Arguments {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<(), CertsError> {
         let mut profile = profile::load(&self.profile)?;
         profile.days = self.days.unwrap_or(profile.days);
+        profile.services.crl_urls.clone_from(&self.crl_url);
+        profile.services.ocsp_urls.clone_from(&self.ocsp_url);
         let suffixes: &[&str] = match self.kind {
             Kind::Pair => &["-sign", "-enc"],
             Kind::Single => &[""],

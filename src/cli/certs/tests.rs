@@ -235,3 +235,20 @@ fn a_bundle_is_confirmed_by_a_line_for_each_certificate() {
     }
     assert!(good(dir, "bundle show b --config @/t.toml").lines().count() > 30);
 }
+
+#[test]
+fn certificates_say_where_their_status_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    good(dir, "ca --out @/ca --cn CA");
+    let urls = "--crl-url http://ca.test/ca.crl --ocsp-url http://ca.test/ocsp --ocsp-url https://b.test:8443";
+    let out = good(dir, &format!("issue --ca @/ca --profile client --cn device --out @/c --name device {urls}"));
+    assert_eq!(out.matches("OCSP at       http://ca.test/ocsp, https://b.test:8443").count(), 2, "{out}");
+    assert_eq!(out.matches("CRL at        http://ca.test/ca.crl").count(), 2, "{out}");
+    let out = good(dir, "inspect --json @/c/device-sign.crt");
+    assert!(out.contains("\"http://ca.test/ca.crl\"") && out.contains("\"https://b.test:8443\""), "{out}");
+    for url in ["ca.test/ocsp", "ldap://ca.test", "http://", "http:///ocsp", "http://ca.test/ä"] {
+        let words = ["certs", "issue", "--ca", "ca", "--cn", "a", "--out", "o", "--ocsp-url", url];
+        assert!(Program::try_parse_from(words).is_err(), "{url}");
+    }
+}

@@ -125,7 +125,7 @@ fn configuration(certificates: &DevCerts, listener: &str) -> String {
     let (sign, enc) = (certificates.server_sign(), certificates.server_enc());
     let ecdsa = certificates.server_ecdsa();
     format!(
-        "[node]\ndata_dir = \"data\"\n[auth]\nallow_anonymous = true\n\
+        "[node]\ndata_dir = \"data\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n\
          [listeners.tcp.default]\nbind = \"127.0.0.1:0\"\n\
          [listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n{listener}\n\
          [listeners.ssl.default.ssl_options]\ncertfile = {}\nkeyfile = {}\n\

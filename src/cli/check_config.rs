@@ -146,6 +146,9 @@ mod tests {
         assert_eq!(development(&ConfigArguments { config: Some("t.toml".into()) }), None);
     }
 
+    /// What there is nothing to warn of.
+    const OPEN: &str = "[auth]\nallow_anonymous = true\nno_match = \"allow\"\n";
+
     fn printed(text: &str, json: bool) -> String {
         let mut out = Vec::new();
         let checked = Config::parse(Path::new("t.toml"), text, []);
@@ -159,9 +162,9 @@ mod tests {
 
     #[test]
     fn a_valid_configuration_lists_its_listeners() {
-        let text = "[listeners.tcp.default]\nbind = \"127.0.0.1:1883\"\n";
-        assert_eq!(printed(text, false), "tcp:default on 127.0.0.1:1883\nthe configuration is valid\n");
-        assert_eq!(printed(text, true), "{\n  \"valid\": true,\n  \"errors\": []\n}\n");
+        let text = format!("{OPEN}[listeners.tcp.default]\nbind = \"127.0.0.1:1883\"\n");
+        assert_eq!(printed(&text, false), "tcp:default on 127.0.0.1:1883\nthe configuration is valid\n");
+        assert_eq!(printed(&text, true), "{\n  \"valid\": true,\n  \"errors\": []\n}\n");
     }
 
     // Each block verifies for itself, and a client chose the one that asked for nothing.
@@ -169,7 +172,7 @@ mod tests {
     fn blocks_that_ask_different_things_of_clients_are_a_warning() {
         let listener = |tlcp: &str| {
             format!(
-                "[listeners.ssl.a]\nbind = \"127.0.0.1:8883\"\n[listeners.ssl.a.ssl_options]\ncertfile = \"c\"\nkeyfile = \"k\"\n\
+                "{OPEN}[listeners.ssl.a]\nbind = \"127.0.0.1:8883\"\n[listeners.ssl.a.ssl_options]\ncertfile = \"c\"\nkeyfile = \"k\"\n\
                  verify = \"verify_peer\"\nfail_if_no_peer_cert = true\ncacertfile = \"ca\"\n[listeners.ssl.a.tlcp_options]\n\
                  sign_certfile = \"c\"\nsign_keyfile = \"k\"\nenc_certfile = \"c\"\nenc_keyfile = \"k\"\n{tlcp}"
             )
@@ -200,8 +203,9 @@ mod tests {
         // Which parts a bundle has is not known here.
         let managed =
             "[listeners.ssl.a]\nbind = 8883\n[listeners.ssl.a.ssl_options]\nmanaged_certs = { bundle_name = \"b\" }\n";
-        assert!(!printed(managed, false).contains("warning"), "{}", printed(managed, false));
-        let meant = text.replace("bind = 9090", "bind = 9090\nenable = false") + "verify = \"verify_none\"\n";
+        let found = printed(&format!("{OPEN}{managed}"), false);
+        assert!(!found.contains("warning"), "{found}");
+        let meant = text.replace("bind = 9090", "bind = 9090\nenable = false") + "verify = \"verify_none\"\n" + OPEN;
         assert!(!printed(&meant, false).contains("warning"));
     }
 

@@ -25,7 +25,7 @@ pub struct AuthConfig {
     pub max_failures_per_minute: u32,
     /// Rules for topics, in TOML.
     pub acl_file: Option<FileRef>,
-    /// What becomes of what no rule names: by default refused where there are an ACL file or rules of the store, and allowed where there are none.
+    /// What becomes of what no rule names.
     pub no_match: Permit,
     pub deny_action: DenyAction,
     pub clientid_binding: ClientIdBinding,
@@ -136,7 +136,7 @@ impl Default for AuthConfig {
             max_waiting_checks_per_address: 64,
             max_failures_per_minute: 60,
             acl_file: None,
-            no_match: Permit::Allow,
+            no_match: Permit::Deny,
             deny_action: DenyAction::Ignore,
             clientid_binding: ClientIdBinding::Session,
             jwt: None,
@@ -150,19 +150,9 @@ impl AuthConfig {
         let default = AuthConfig::default();
         let acl_file = section.file("acl_file");
         let store = StoredAuthConfig::read(section.section("store"));
-        let no_match = if acl_file.is_some() || store.acl { Permit::Deny } else { default.no_match };
-        let open = acl_file.is_none() && !store.acl && !section.has("no_match");
-        let allow_anonymous = section.read("allow_anonymous", default.allow_anonymous);
-        // Whoever lets anybody in knows it.
-        if section.exists() && open && !allow_anonymous {
-            section.warn(
-                "acl_file",
-                "there are no rules for topics, so that every client that may connect may use all of them",
-                "name a file, or set no_match = \"allow\" to say that it is meant",
-            );
-        }
+        let no_match = section.read("no_match", Word(default.no_match)).0;
         let config = AuthConfig {
-            allow_anonymous,
+            allow_anonymous: section.read("allow_anonymous", default.allow_anonymous),
             password_file: section.file("password_file"),
             max_concurrent_checks: section.within("max_concurrent_checks", default.max_concurrent_checks, 1, 1024),
             max_waiting_checks: section.within("max_waiting_checks", default.max_waiting_checks, 0, 65_536),
@@ -179,14 +169,28 @@ impl AuthConfig {
                 1_000_000,
             ),
             acl_file,
-            no_match: section.read("no_match", Word(no_match)).0,
+            no_match,
             deny_action: section.read("deny_action", Word(default.deny_action)).0,
             clientid_binding: section.read("clientid_binding", Word(default.clientid_binding)).0,
             jwt: JwtConfig::read(section.section("jwt")),
             store,
         };
+        // Tokens may list topics.
+        if config.acl_file.is_none() && !config.store.acl && config.jwt.is_none() && no_match == Permit::Deny {
+            section.warn(
+                "no_match",
+                "nobody may publish or subscribe: there are no rules for topics, and what no rule allows is refused",
+                "name a file of rules with acl_file under [auth], set acl = true under [auth.store], or write \
+                 no_match = \"allow\" under [auth] to let every client use all topics",
+            );
+        }
         section.finish();
         config
+    }
+
+    /// Whether it says how to tell clients from strangers, or lets these in. Certificates are the business of listeners.
+    pub(super) fn lets_clients_in(&self) -> bool {
+        self.allow_anonymous || self.password_file.is_some() || self.jwt.is_some() || self.store.users
     }
 }
 
@@ -256,21 +260,75 @@ impl Choice for ClientIdBinding {
 mod tests {
     use std::path::Path;
 
-    use crate::config::Config;
+    use crate::auth::acl::Permit;
+    use crate::config::{AuthConfig, Config};
+
+    /// The warnings of a configuration with these lines of `[auth]`.
+    fn warnings(auth: &str) -> String {
+        let text = format!("{auth}\n[listeners.tcp.default]\nbind = \"127.0.0.1:1883\"\n");
+        Config::parse(Path::new("t.toml"), &text, []).unwrap().warnings.join("\n")
+    }
 
     #[test]
-    fn that_topics_have_no_rules_is_said_to_whoever_asks_clients_who_they_are() {
-        for (auth, warned) in [
-            ("password_file = 'users'", true),
-            ("password_file = 'users'\nno_match = 'allow'", false),
-            ("password_file = 'users'\nno_match = 'deny'", false),
-            ("password_file = 'users'\nacl_file = 'rules.toml'", false),
-            ("store = { acl = true }", false),
-            ("allow_anonymous = true", false),
+    fn what_no_rule_allows_is_refused_unless_the_configuration_says_otherwise() {
+        for (auth, expected) in [
+            ("", Permit::Deny),
+            ("[auth]\nallow_anonymous = true", Permit::Deny),
+            ("[auth]\npassword_file = 'users'", Permit::Deny),
+            ("[auth]\nacl_file = 'rules.toml'", Permit::Deny),
+            ("[auth.store]\nacl = true", Permit::Deny),
+            ("[auth]\nno_match = 'allow'", Permit::Allow),
+            ("[auth]\nacl_file = 'rules.toml'\nno_match = 'allow'", Permit::Allow),
         ] {
-            let text = format!("[auth]\n{auth}\n[listeners.tcp.default]\nbind = \"127.0.0.1:1883\"\n");
-            let warnings = Config::parse(Path::new("t.toml"), &text, []).unwrap().warnings.join("\n");
-            assert_eq!(warnings.contains("auth.acl_file: there are no rules for topics"), warned, "{auth}: {warnings}");
+            let text = format!("{auth}\n[listeners.tcp.default]\nbind = \"127.0.0.1:1883\"\n");
+            assert_eq!(Config::parse(Path::new("t.toml"), &text, []).unwrap().auth.no_match, expected, "{auth}");
+        }
+        assert_eq!(AuthConfig::default().no_match, Permit::Deny);
+        assert_eq!(Config::development().unwrap().auth.no_match, Permit::Allow);
+    }
+
+    #[test]
+    fn that_nothing_allows_clients_anything_is_said_with_what_to_write() {
+        for (auth, place) in [
+            ("", Some("configuration")),
+            ("[auth]\nallow_anonymous = true", Some("t.toml:1:2")),
+            ("[auth]\npassword_file = 'users'", Some("t.toml:1:2")),
+            ("[auth]\npassword_file = 'users'\nno_match = 'deny'", Some("t.toml:3:1")),
+            ("[auth.store]\nusers = true", Some("t.toml:1:2")),
+            ("[auth]\npassword_file = 'users'\nno_match = 'allow'", None),
+            ("[auth]\npassword_file = 'users'\nacl_file = 'rules.toml'", None),
+            ("[auth.store]\nusers = true\nacl = true", None),
+            ("[auth.jwt]\nsecret_file = 'secret'", None),
+        ] {
+            let found = warnings(auth);
+            match place {
+                Some(place) => assert!(
+                    found.contains(&format!("{place}: auth.no_match: nobody may publish or subscribe: "))
+                        && found.contains("write no_match = \"allow\" under [auth]"),
+                    "{auth}: {found}"
+                ),
+                None => assert_eq!(found, "", "{auth}"),
+            }
+        }
+    }
+
+    #[test]
+    fn that_nobody_may_connect_is_said_with_what_to_write() {
+        let auths = ["", "[auth]\nallow_anonymous = false", "[auth]\nacl_file = 'rules.toml'"];
+        let listener = "[listeners.ssl.a]\nbind = 8883\n[listeners.ssl.a.ssl_options]\ncertfile = 'c'\nkeyfile = 'k'\n";
+        for auth in auths {
+            let found = warnings(auth);
+            assert!(found.contains("auth.allow_anonymous: nobody may connect: "), "{auth}: {found}");
+            assert!(found.contains("write allow_anonymous = true under [auth]"), "{auth}: {found}");
+            let certified = format!("{auth}\n{listener}verify = 'verify_peer'\ncacertfile = 'ca'\n");
+            assert!(!warnings(&certified).contains("nobody may connect"), "{auth}");
+            assert!(warnings(&format!("{auth}\n{listener}")).contains("nobody may connect"), "{auth}");
+        }
+        for auth in
+            ["allow_anonymous = true", "password_file = 'u'", "store = { users = true }", "jwt = { secret_file = 's' }"]
+        {
+            let found = warnings(&format!("[auth]\n{auth}"));
+            assert!(!found.contains("nobody may connect"), "{auth}: {found}");
         }
     }
 }

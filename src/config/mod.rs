@@ -235,6 +235,14 @@ impl Config {
         }
         let metrics_at = metrics.enable.then_some(metrics.bind);
         let listeners = listener::read(root.section("listeners"), &mqtt, metrics_at, &node.data_dir, crypto.gm_only);
+        if !auth.lets_clients_in() && !listeners.iter().any(ListenerConfig::learns_of_certificates) {
+            root.section("auth").warn(
+                "allow_anonymous",
+                "nobody may connect: there are no passwords, tokens, certificates or keys to know clients by",
+                "name a file with password_file under [auth], write verify = \"verify_peer\" where a listener names its certificate, or \
+                 write allow_anonymous = true under [auth] to let everybody in",
+            );
+        }
         if let Some(error) = mqtt.peer_names.useless(&listeners) {
             root.report().push(error);
         }

@@ -60,6 +60,7 @@ fn the_example_shows_the_defaults() {
     assert_eq!(config.log, LogConfig::default());
     assert_eq!(config.metrics, MetricsConfig::default());
     assert!(!config.auth.allow_anonymous);
+    assert_eq!(config.auth.no_match, AuthConfig::default().no_match);
     let kinds: Vec<&str> = config.listeners.iter().map(|listener| listener.kind.as_str()).collect();
     assert_eq!(kinds, ["tcp", "ssl", "ws", "wss"]);
 }

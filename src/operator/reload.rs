@@ -189,6 +189,7 @@ impl Operator {
         let Some(config) = examined.config else { return self.plan(None, true) };
         self.check_policy(&config)?;
         let mut plan = self.plan(Some(&config), true)?;
+        plan.outcome.warnings.splice(..0, config.warnings.iter().cloned());
         let known: Vec<String> = config.listeners.iter().map(ListenerConfig::id).collect();
         let lasts = |key: &&str| !self.takes_effect(key, &known);
         plan.outcome.restart_needed =

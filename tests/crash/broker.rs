@@ -13,7 +13,7 @@ pub fn free_address() -> SocketAddr {
 
 pub fn configuration(address: SocketAddr) -> String {
     format!(
-        "[node]\ndata_dir = \"data\"\n[delayed]\nenable = true\n[auth]\nallow_anonymous = true\n\
+        "[node]\ndata_dir = \"data\"\n[delayed]\nenable = true\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n\
          [mqtt]\nmax_mqueue_len = 1000000\nmax_mqueue_bytes = \"1GB\"\n\
          [listeners.tcp.default]\nbind = \"{address}\"\n"
     )

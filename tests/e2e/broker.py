@@ -78,6 +78,7 @@ max_packet_size = "2MB"
 
 [auth]
 allow_anonymous = true
+no_match = "allow"
 
 [listeners.tcp.default]
 bind = "127.0.0.1:{tcp}"

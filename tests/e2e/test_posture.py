@@ -26,6 +26,7 @@ WEAK = """
 data_dir = "data"
 [auth]
 allow_anonymous = true
+no_match = "allow"
 [listeners.ssl.default]
 bind = "127.0.0.1:{port}"
 [listeners.ssl.default.ssl_options]

@@ -34,6 +34,7 @@ CONFIG = """
 data_dir = "data"
 [auth]
 allow_anonymous = true
+no_match = "allow"
 [revocation]
 allowed_hosts = ["127.0.0.1"]
 [listeners.ssl.default]

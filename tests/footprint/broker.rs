@@ -17,7 +17,7 @@ pub async fn start(listener: &str, mutual: bool, certificates: &DevCerts) -> (Br
 
 fn configuration(listener: &str, mutual: bool, certificates: &DevCerts) -> String {
     let mut text = format!(
-        "[node]\ndata_dir = \"data\"\n[auth]\nallow_anonymous = true\n[metrics]\nenable = false\n\
+        "[node]\ndata_dir = \"data\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n[metrics]\nenable = false\n\
          [listeners.{listener}.default]\nbind = \"127.0.0.1:0\"\n"
     );
     if !matches!(listener, "ssl" | "wss") {

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use shangmq::server::Server;
 use testkit::{
-    AckExt, Client, Connect, ConnectExt, ProtocolVersion, PublishExt, QoS, ReasonCode, WillExt, connect,
-    in_both_versions, puback, pubcomp, publish, pubrec, pubrel, suback, subscribe, will,
+    AckExt, Client, Connect, ConnectExt, ProtocolVersion, PublishExt, ReasonCode, WillExt, connect, in_both_versions,
+    puback, pubcomp, publish, pubrec, pubrel, suback, subscribe, will,
 };
 use tokio::io::DuplexStream;
 
-use crate::broker::{Setup, TestBroker};
+use crate::broker::Setup;
 use crate::simulated::SimulatedBroker;
 
 /// The hash of `correct horse`, cheap to check.
@@ -114,6 +114,55 @@ async fn mqtt_3_is_told_nothing_and_the_message_is_dropped() {
     client.publish(publish("open/a", 1, "3")).await;
     watcher.expect_message("open/a", "3").await;
     watcher.expect_nothing().await;
+}
+
+in_both_versions!(without_rules_nothing_is_allowed, |version| async move {
+    let broker = Setup::new().without_no_match().start().await;
+    let dropped = || broker.sample("shangmq_messages_dropped_total{reason=\"unauthorized\"}");
+    let (told, refused) = match version {
+        ProtocolVersion::V5 => (ReasonCode::NotAuthorized, ReasonCode::NotAuthorized),
+        // It has no way to refuse a message.
+        _ => (ReasonCode::Success, ReasonCode::UnspecifiedError),
+    };
+    let mut client = broker.client_of(version, "c").await;
+    client.send(subscribe(1, &[("a", 0), ("#", 1), ("$share/g/a", 2)])).await;
+    client.expect(suback(1, &[refused; 3])).await;
+    client.send(publish("a", 0, "0")).await;
+    client.send(publish("a", 1, "1").id(2)).await;
+    client.expect(puback(2).reason(told)).await;
+    client.send(publish("a", 2, "2").id(3)).await;
+    client.expect(pubrec(3).reason(told)).await;
+    client.send(publish("a", 1, "3").id(4).retained()).await;
+    client.expect(puback(4).reason(told)).await;
+    assert_eq!((dropped(), broker.server.broker().retained_count()), (4, 0));
+    let with_will = connect("w").version(version).will(will("a", "w"));
+    broker.raw().await.expect_refusal(with_will, ReasonCode::NotAuthorized).await;
+});
+
+in_both_versions!(without_rules_all_is_allowed_where_the_configuration_says_so, |version| async move {
+    let broker = Setup::new().auth("allow_anonymous = true\nno_match = \"allow\"").start().await;
+    let mut watcher = broker.client("watcher").await;
+    watcher.subscribe("#", 2).await;
+    let mut client = broker.connect(connect("c").version(version).will(will("w", "w"))).await;
+    client.subscribe("a", 0).await;
+    for qos in 0..=2 {
+        client.publish(publish("a", qos, "x")).await;
+        client.expect_message("a", "x").await;
+        watcher.expect_message("a", "x").await;
+    }
+    client.vanish().await;
+    watcher.expect_message("w", "w").await;
+    assert_eq!(broker.sample("shangmq_messages_dropped_total{reason=\"unauthorized\"}"), 0);
+});
+
+/// `$SYS` stays readable on the same machine.
+#[tokio::test]
+async fn without_rules_what_is_built_in_holds() {
+    let broker = Setup::new().without_no_match().start().await;
+    let mut client = broker.client("c").await;
+    client.send(subscribe(1, &[("$SYS/#", 0), ("+/broker", 0)])).await;
+    client.expect(suback(1, &[ReasonCode::Success, ReasonCode::NotAuthorized])).await;
+    assert_eq!(client.publish(publish("$SYS/x", 1, "x")).await, ReasonCode::NotAuthorized);
 }
 
 in_both_versions!(a_refused_client_is_disconnected_where_configured, |version| async move {
@@ -394,13 +443,4 @@ async fn answers_of_the_rules_are_counted() {
         );
         assert!(text.contains(&sample), "no {sample} in\n{text}");
     }
-}
-
-#[tokio::test]
-async fn without_an_acl_file_everything_but_the_broker_s_own_topics_is_allowed() {
-    let broker = TestBroker::start().await;
-    let mut client = broker.client("c").await;
-    client.subscribe("#", 1).await;
-    client.publish(publish("any/topic", 1, "x")).await;
-    assert_eq!(client.expect_message("any/topic", "x").await.qos, QoS::AtLeastOnce);
 }

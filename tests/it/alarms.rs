@@ -60,7 +60,7 @@ impl Watched {
     }
 
     fn configure(dir: &Path, more: &str) -> PathBuf {
-        let text = "[node]\ndata_dir = \"data\"\nname = \"node-1\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\n\
+        let text = "[node]\ndata_dir = \"data\"\nname = \"node-1\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n\
                     [listeners.tcp.a]\nbind = \"127.0.0.1:0\"\n[listeners.ssl.b]\nbind = \"127.0.0.1:0\"\n\
                     [listeners.ssl.b.tlcp_options]\nmanaged_certs = { bundle_name = \"own\" }\n";
         let path = dir.join("shangmq.toml");

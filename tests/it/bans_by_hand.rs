@@ -3,7 +3,8 @@
 use testkit::{AnyStream, BrokerProcess, Client, ConnectExt, ReasonCode, connect};
 use tokio::net::TcpStream;
 
-const CONFIG: &str = "[auth]\nallow_anonymous = true\n[listeners.tcp.default]\nbind = \"127.0.0.1:0\"\n";
+const CONFIG: &str =
+    "[auth]\nallow_anonymous = true\nno_match = \"allow\"\n[listeners.tcp.default]\nbind = \"127.0.0.1:0\"\n";
 
 async fn open(broker: &BrokerProcess) -> Client<AnyStream> {
     Client::new(Box::new(TcpStream::connect(broker.address("tcp:default")).await.unwrap()))

@@ -41,6 +41,8 @@ pub struct Setup {
     retainer: String,
     store: String,
     auth: String,
+    /// Whether everything is allowed where `auth` says nothing of rules.
+    open: bool,
     listeners: Vec<&'static str>,
     listener_keys: String,
     sections: String,
@@ -56,6 +58,7 @@ impl Setup {
             retainer: String::new(),
             store: String::new(),
             auth: "allow_anonymous = true\n".to_owned(),
+            open: true,
             listeners: vec!["tcp"],
             listener_keys: String::new(),
             sections: String::new(),
@@ -106,9 +109,15 @@ impl Setup {
         self
     }
 
-    /// Replaces the lines of `[auth]`.
+    /// Replaces the lines of `[auth]`. Where they say nothing of rules for topics, clients may use all of them.
     pub fn auth(mut self, lines: &str) -> Setup {
         self.auth = format!("{lines}\n");
+        self
+    }
+
+    /// Leaves what no rule allows to the default, also where there are no rules.
+    pub fn without_no_match(mut self) -> Setup {
+        self.open = false;
         self
     }
 
@@ -132,8 +141,12 @@ impl Setup {
     /// The configuration as an operator would write it.
     pub fn toml(&self) -> String {
         let mut text = format!(
-            "[node]\ndata_dir = \"data\"\n[mqtt]\n{}[retainer]\n{}[store]\n{}[auth]\n{}",
-            self.mqtt, self.retainer, self.store, self.auth
+            "[node]\ndata_dir = \"data\"\n[mqtt]\n{}[retainer]\n{}[store]\n{}[auth]\n{}{}",
+            self.mqtt,
+            self.retainer,
+            self.store,
+            if self.is_open() { "no_match = \"allow\"\n" } else { "" },
+            self.auth
         );
         for kind in &self.listeners {
             text += &format!("[listeners.{kind}.default]\nbind = \"127.0.0.1:0\"\n{}", self.listener_keys);
@@ -142,6 +155,10 @@ impl Setup {
             }
         }
         text + &self.sections
+    }
+
+    fn is_open(&self) -> bool {
+        self.open && !["acl", "no_match"].iter().any(|word| self.auth.contains(word))
     }
 
     pub fn config(&self) -> Config {

@@ -22,7 +22,7 @@ fn text(data_dir: &Path, managed: &str) -> String {
     let blocks = ["ssl_options", "rfc8998_options", "tlcp_options"];
     let blocks = blocks.map(|block| format!("[listeners.ssl.default.{block}]\nmanaged_certs = {managed}\n")).concat();
     format!(
-        "[node]\ndata_dir = {data_dir:?}\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\n\
+        "[node]\ndata_dir = {data_dir:?}\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n\
          [listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n{blocks}"
     )
 }

@@ -87,7 +87,7 @@ fn config(dir: &Path, listener: &str, managed: &str) -> Result<Config, String> {
     let blocks: String =
         blocks.map(|block| format!("[listeners.ssl.default.{block}]\nmanaged_certs = {managed}\n")).concat();
     let text = format!(
-        "[node]\ndata_dir = \"data\"\n[auth]\nallow_anonymous = true\n[listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n{listener}{blocks}"
+        "[node]\ndata_dir = \"data\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n[listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n{listener}{blocks}"
     );
     Config::parse(&dir.join("shangmq.toml"), &text, []).map_err(|errors| errors.to_string())
 }
@@ -178,7 +178,7 @@ async fn certificates_and_keys_can_stand_in_a_configuration_that_others_cannot_r
     let text = |part: Part| String::from_utf8(parts.get(part).unwrap().to_vec()).unwrap();
     let path = dir.path().join("shangmq.toml");
     let text = format!(
-        "[auth]\nallow_anonymous = true\n[listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n[listeners.ssl.default.ssl_options]\n\
+        "[auth]\nallow_anonymous = true\nno_match = \"allow\"\n[listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n[listeners.ssl.default.ssl_options]\n\
          certfile = \"\"\"\n{}\"\"\"\nkeyfile = \"\"\"\n{}\"\"\"\n",
         text(Part::Chain),
         text(Part::Key)

@@ -265,6 +265,9 @@ fn json_names_the_place_the_key_and_the_file_at_fault() {
 #[test]
 fn what_check_config_accepts_starts_and_nothing_was_made_by_checking() {
     let text = "\
+[auth]
+allow_anonymous = true
+no_match = 'allow'
 [listeners.ssl.a]
 bind = '127.0.0.1:0'
 [listeners.ssl.a.tlcp_options]
@@ -280,6 +283,36 @@ enc_keyfile = 'good/server-enc.key'
     let config = Config::load(Some(&dir.path().join("t.toml")), []).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     assert_eq!(runtime.block_on(Server::start(config)).unwrap().addresses().len(), 1);
+}
+
+#[test]
+fn that_nobody_may_do_anything_is_a_warning_of_check_config_and_of_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = format!("[listeners.tcp.a]\nbind = '{}'\n", taken.local_addr().unwrap());
+    let connecting = "t.toml:1:2: auth.allow_anonymous: nobody may connect: there are no passwords, tokens, certificates or keys to know \
+                      clients by; name a file with password_file under [auth], write verify = \"verify_peer\" where a listener names \
+                      its certificate, or write allow_anonymous = true under [auth] to let everybody in";
+    let using = "t.toml:1:2: auth.no_match: nobody may publish or subscribe: there are no rules for topics, and what no rule allows is \
+                 refused; name a file of rules with acl_file under [auth], set acl = true under [auth.store], or write \
+                 no_match = \"allow\" under [auth] to let every client use all topics";
+    for (auth, expected) in [
+        ("", &[using, connecting][..]),
+        ("allow_anonymous = true\n", &[using]),
+        ("no_match = 'allow'\n", &[connecting]),
+        ("allow_anonymous = true\nno_match = 'allow'\n", &[]),
+    ] {
+        let dir = directory(&format!("[auth]\n{auth}{listener}"));
+        let (good, found, _) = shangmq(dir.path(), &["check-config"]);
+        let warned: Vec<&str> = found.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
+        assert_eq!((good, &warned[..]), (true, expected), "{auth}");
+        // It ends at once, for the port is taken.
+        let (started, log, error) = shangmq(dir.path(), &["start"]);
+        assert!(!started && error.contains("the port is in use"), "{error}");
+        let log = log + &error;
+        for warning in [using, connecting] {
+            assert_eq!(log.contains(warning), expected.contains(&warning), "{auth}: {log}");
+        }
+    }
 }
 
 #[test]

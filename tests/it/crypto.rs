@@ -36,7 +36,7 @@ fn version_says_which_provider_serves_as_configured() {
 
     fs::write(
         dir.path().join("t.toml"),
-        "[crypto]\nprovider = 'tongsuo'\n[auth]\nallow_anonymous = true\n[listeners.tcp.a]\nbind = '127.0.0.1:0'\n",
+        "[crypto]\nprovider = 'tongsuo'\n[auth]\nallow_anonymous = true\nno_match = 'allow'\n[listeners.tcp.a]\nbind = '127.0.0.1:0'\n",
     )
     .unwrap();
     let report = json(&shangmq(&dir, &["version", "--crypto", "--json", "--config", "t.toml"], &[]));
@@ -66,7 +66,7 @@ fn a_failed_self_test_keeps_everything_from_being_served() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(
         dir.path().join("t.toml"),
-        "[node]\ndata_dir = 'data'\n[auth]\nallow_anonymous = true\n[listeners.tcp.a]\nbind = '127.0.0.1:0'\n",
+        "[node]\ndata_dir = 'data'\n[auth]\nallow_anonymous = true\nno_match = 'allow'\n[listeners.tcp.a]\nbind = '127.0.0.1:0'\n",
     )
     .unwrap();
     let sabotage = [("GM_TLS_SABOTAGE_SELF_TEST", "SM3")];
@@ -114,7 +114,7 @@ impl Broker {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(crate::broker::certificates().dir(), dir.path().join("certs")).unwrap();
         let text = format!(
-            "[crypto]\nprovider = '{provider}'\n[log]\nformat = 'json'\n[auth]\nallow_anonymous = true\n\
+            "[crypto]\nprovider = '{provider}'\n[log]\nformat = 'json'\n[auth]\nallow_anonymous = true\nno_match = 'allow'\n\
              [listeners.ssl.a]\nbind = '127.0.0.1:0'\n\
              [listeners.ssl.a.rfc8998_options]\ncertfile = 'certs/server-sm2.crt'\nkeyfile = 'certs/server-sm2.key'\n\
              [listeners.ssl.a.tlcp_options]\nsign_certfile = 'certs/server-sign.crt'\nsign_keyfile = 'certs/server-sign.key'\n\

@@ -25,7 +25,7 @@ fn listener(name: &str, psk_file: &Path) -> String {
     )
 }
 
-const HEAD: &str = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\n";
+const HEAD: &str = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n";
 
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();

@@ -12,7 +12,7 @@ use shangmq::dev_certs::{self, DevCerts};
 use shangmq::operator::Trigger;
 use shangmq::server::{Prepared, Server};
 use tempfile::TempDir;
-use testkit::{BrokerProcess, Client, connect};
+use testkit::{BrokerProcess, Client, connect, publish};
 use tokio::net::TcpStream;
 
 use crate::broker::{certificates, eventually};
@@ -48,6 +48,7 @@ data_dir = \"data\"
 durability = \"off\"
 [auth]
 allow_anonymous = true
+no_match = \"allow\"
 [listeners.ssl.default]
 bind = \"127.0.0.1:0\"
 [listeners.ssl.default.ssl_options]
@@ -332,6 +333,24 @@ async fn options_take_effect_and_keys_that_need_a_restart_are_named() {
     fs::write(&path, "[node]\ndata_dirr = 1\n").unwrap();
     let refused = broker.reload().await.unwrap_err();
     assert!(refused.contains("did you mean `data_dir`?"), "{refused}");
+}
+
+// What is not allowed by a word any more is refused to those who are connected, and the operator who took it out is told.
+#[tokio::test]
+async fn without_the_word_that_allowed_all_nothing_is_allowed_any_more() {
+    let broker = Broker::start().await;
+    let tls = connector(ClientProtocol::Tls13, &[certificates()]);
+    let stream = tls.connect(TcpStream::connect(broker.address()).await.unwrap()).await.unwrap();
+    let mut client = Client::new(Box::new(stream) as testkit::AnyStream);
+    client.connect(connect("c")).await;
+    client.subscribe("a", 0).await;
+    let text = LISTENER.replace("no_match = \"allow\"\n", "");
+    fs::write(broker.dir.path().join("shangmq.toml"), text).unwrap();
+    let done = broker.server.operator().reload_aside(Trigger::Command).await.unwrap();
+    let [warning] = &done.warnings[..] else { panic!("{:?}", done.warnings) };
+    assert!(warning.contains("auth.no_match: nobody may publish or subscribe: "), "{warning}");
+    assert_eq!(client.publish(publish("a", 1, "x")).await, testkit::ReasonCode::NotAuthorized);
+    assert_eq!(broker.server.broker().subscription_count(), 0);
 }
 
 /// The broker as a process, with its certificates where Kubernetes would mount them.

@@ -20,7 +20,7 @@ fn configuration(dir: &Path) -> Config {
         format!("{prefix}certfile = {:?}\n{prefix}keyfile = {:?}\n", files.cert, files.key)
     };
     let text = format!(
-        "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\n\
+        "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n\
          [metrics]\nenable = true\nbind = \"127.0.0.1:0\"\n[listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n\
          [listeners.ssl.default.ssl_options]\n{}session_tickets = \"stateless\"\n\
          [listeners.ssl.default.rfc8998_options]\n{}session_tickets = \"stateless\"\n\

@@ -59,7 +59,9 @@ impl Files {
 
     fn parse(&self, listeners: &str) -> Result<Config, String> {
         let number = self.brokers.replace(self.brokers.get() + 1);
-        let text = format!("[node]\ndata_dir = \"data{number}\"\n[auth]\nallow_anonymous = true\n{listeners}");
+        let text = format!(
+            "[node]\ndata_dir = \"data{number}\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n{listeners}"
+        );
         Config::parse(&self.path("shangmq.toml"), &text, []).map_err(|errors| errors.to_string())
     }
 

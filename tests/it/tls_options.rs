@@ -168,7 +168,7 @@ async fn gm_only_holds_at_a_reload_too() {
     let set = certificates();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shangmq.toml");
-    let head = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\n[crypto]\n";
+    let head = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n[crypto]\n";
     let write = |gm_only: bool, trusted: &Path| {
         let listener = gm_listener("", &set.server_sm2(), trusted);
         fs::write(&path, format!("{head}gm_only = {gm_only}\n{listener}")).unwrap();
@@ -191,7 +191,7 @@ async fn the_policy_of_the_node_takes_effect_at_a_reload() {
     let set = certificates();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shangmq.toml");
-    let head = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\n[crypto]\n";
+    let head = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n[crypto]\n";
     let write = |gm_only: bool, listener: &str| {
         fs::write(&path, format!("{head}gm_only = {gm_only}\n{listener}")).unwrap();
     };
@@ -243,7 +243,7 @@ async fn the_policy_of_the_node_takes_effect_at_a_reload() {
 // A client that offered the hybrid of curveSM2 and no other group failed with "no suitable key share".
 #[tokio::test]
 async fn a_client_whose_only_group_is_a_hybrid_with_ml_kem_speaks_mqtt() {
-    let head = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\n";
+    let head = "[node]\ndata_dir = \"data\"\n[store]\ndurability = \"off\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n";
     let start = async |ssl: &str, rfc8998: &str| {
         let text = format!("{head}{}", listener("", ssl, rfc8998, ""));
         Server::start(Config::parse(Path::new("/nowhere/shangmq.toml"), &text, []).unwrap()).await.unwrap()

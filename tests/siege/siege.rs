@@ -30,7 +30,7 @@ impl Siege {
         let broker = BrokerProcess::start(
             env!("CARGO_BIN_EXE_shangmq"),
             &format!(
-                "[node]\ndata_dir = \"data\"\n[auth]\nallow_anonymous = true\n\
+                "[node]\ndata_dir = \"data\"\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n\
                  [listeners.tcp.default]\nbind = \"127.0.0.1:0\"\n{configuration}"
             ),
         )

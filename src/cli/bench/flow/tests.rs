@@ -23,8 +23,9 @@ struct Broker {
 async fn broker(mqtt: &str) -> Broker {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shangmq.toml");
-    let text =
-        format!("[mqtt]\n{mqtt}\n[auth]\nallow_anonymous = true\n[listeners.tcp.default]\nbind = \"127.0.0.1:0\"\n");
+    let text = format!(
+        "[mqtt]\n{mqtt}\n[auth]\nallow_anonymous = true\nno_match = \"allow\"\n[listeners.tcp.default]\nbind = \"127.0.0.1:0\"\n"
+    );
     std::fs::write(&path, text).unwrap();
     let server = Server::start(Config::load(Some(&path), Vec::new()).unwrap()).await.unwrap();
     let port = server.addresses()[0].1.port().to_string();

@@ -241,6 +241,10 @@ impl Answers {
             if state.answer.as_ref().is_some_and(|old| new.this_update < old.this_update) {
                 return Err("the answer is older than the one at hand".into());
             }
+            // As one that keeps no register of what it revoked long ago says.
+            if new.state == OcspState::Unknown && state.revoked().is_some() {
+                return Err("the responder does not know the certificate any more, which it had revoked".into());
+            }
             let ended = !self.is_current(&new, now);
             let due = schedule::after_success(now, self.config.refresh_interval, new.next_update);
             state.answer = Some(new);
@@ -394,6 +398,7 @@ mod tests {
         answers.take(&entry, Ok(answer(OcspState::Good, 999)));
         assert_eq!(answers.at_hand(&issuer.fingerprint, &[7], "http://a"), Some(Reason::from_code(6)));
         answers.take(&entry, Err("down".into()));
+        answers.take(&entry, Ok(answer(OcspState::Unknown, 1001)));
         assert!(answers.at_hand(&issuer.fingerprint, &[7], "http://a").is_some());
         // It was on hold.
         answers.take(&entry, Ok(answer(OcspState::Good, 1001)));

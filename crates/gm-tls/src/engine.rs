@@ -27,7 +27,7 @@ use crate::{
     error::{HandshakeError, HandshakeFailure},
     forget,
     identity::{PeerCertificates, PeerIdentity, Protocol},
-    lasting, pair, psk,
+    lasting, offer, pair, psk,
     revocation::{PeerChains, chain},
     verify,
 };
@@ -170,6 +170,7 @@ impl Engine {
                 let error = HandshakeError::from_library(error, refused, pair);
                 let in_vain = self.role == Role::Client && context::was_asked_in_vain(self.stream.ssl());
                 let error = if in_vain { error.for_want_of_a_certificate() } else { error };
+                let error = if self.role == Role::Server { offer::explain(self.stream.ssl(), error) } else { error };
                 return Err(psk::explain(self.stream.ssl(), error));
             }
         }

@@ -116,8 +116,12 @@ impl ContextError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HandshakeFailure {
-    /// No suite, group or signature algorithm in common.
+    /// No cipher suite in common, or none that the rest of what both have lets them use.
     NoSharedSuite,
+    /// No group of the key exchange in common.
+    NoSharedGroup,
+    /// No signature algorithm in common that a certificate at hand can sign by.
+    NoSharedSignature,
     /// No protocol version in common, or versions that contradict each other.
     Version,
     /// ALPN was offered and nothing in it is served.
@@ -159,6 +163,8 @@ impl HandshakeFailure {
     pub fn label(self) -> &'static str {
         match self {
             Self::NoSharedSuite => "no_shared_suite",
+            Self::NoSharedGroup => "no_shared_group",
+            Self::NoSharedSignature => "no_shared_signature",
             Self::Version => "version",
             Self::NoSharedAlpn => "no_shared_alpn",
             Self::NoCertificate => "no_certificate",
@@ -396,7 +402,9 @@ fn classify(code: i32, words: &str, pair: bool) -> (HandshakeFailure, String) {
         return (HandshakeFailure::PeerAlert(alert.0), refused_by(alert));
     }
     let reason = match code {
-        193 | 101 | 118 | 295 | 410 | 297 => HandshakeFailure::NoSharedSuite,
+        193 => HandshakeFailure::NoSharedSuite,
+        101 | 295 | 315 | 410 => HandshakeFailure::NoSharedGroup,
+        118 | 297 | 376 => HandshakeFailure::NoSharedSignature,
         258 | 267 | 166 | 396 | 292 | 373 | 191 => HandshakeFailure::Version,
         235 => HandshakeFailure::NoSharedAlpn,
         199 | 176 => HandshakeFailure::NoCertificate,
@@ -409,7 +417,11 @@ fn classify(code: i32, words: &str, pair: bool) -> (HandshakeFailure, String) {
         _ => HandshakeFailure::Other,
     };
     let detail = match reason {
-        HandshakeFailure::NoSharedSuite => format!("nothing in common with the peer: {words}"),
+        HandshakeFailure::NoSharedSuite => format!("no cipher suite in common with the peer: {words}"),
+        HandshakeFailure::NoSharedGroup => format!("no group of the key exchange in common with the peer: {words}"),
+        HandshakeFailure::NoSharedSignature => {
+            format!("no signature algorithm in common with the peer that a certificate here can sign by: {words}")
+        }
         HandshakeFailure::NoCertificate if pair => {
             "the client sent no certificate or only one of the two that TLCP needs".to_owned()
         }

@@ -11,7 +11,15 @@ pub(crate) const X509_PURPOSE_ANY: c_int = 7;
 /// `SSL_CTRL_GET_CLIENT_CERT_TYPES`, by which `SSL_get0_certificate_types` is defined.
 pub(crate) const SSL_CTRL_GET_CLIENT_CERT_TYPES: c_int = 103;
 
+/// `SSL_CTRL_GET_GROUPS`, by which `SSL_get1_groups` is defined.
+pub(crate) const SSL_CTRL_GET_GROUPS: c_int = 90;
+
+/// `SSL_CTRL_GET_SHARED_GROUP`, by which `SSL_get_shared_group` is defined.
+pub(crate) const SSL_CTRL_GET_SHARED_GROUP: c_int = 93;
+
 unsafe extern "C" {
+    /// The name of a group by what `SSL_get1_groups` gives for it, owned by the library; null where it does not know it.
+    pub(crate) fn SSL_group_to_name(ssl: *mut SSL, id: c_int) -> *const c_char;
     /// Replaces the verification of a peer's chain: called exactly once for each chain, where the ordinary callback runs for
     /// each certificate and cannot tell the two chains of a TLCP peer apart.
     pub(crate) fn SSL_CTX_set_cert_verify_callback(

@@ -38,6 +38,8 @@ pub mod key;
 #[cfg(feature = "tongsuo")]
 mod lasting;
 #[cfg(feature = "tongsuo")]
+mod offer;
+#[cfg(feature = "tongsuo")]
 pub mod pair;
 #[cfg(feature = "tongsuo")]
 mod pem;

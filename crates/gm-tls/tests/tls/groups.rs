@@ -70,7 +70,10 @@ async fn a_hybrid_is_of_tls_1_3_alone() {
     let contexts = serving(Some("X25519MLKEM768"), None);
     let client = offering("X25519:P-256", client_options(ClientProtocol::Tls12));
     let (accepted, connected) = meet(&contexts, &client).await;
-    assert_eq!(accepted.unwrap().unwrap_err().reason(), Failure::NoSharedSuite);
+    let error = accepted.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Failure::NoSharedGroup);
+    let words = "no group of the key exchange in common: the client offers x25519 secp256r1";
+    assert_eq!(error.to_string(), words);
     assert_eq!(connected.unwrap_err().reason(), Failure::PeerAlert(40));
 }
 
@@ -80,8 +83,36 @@ async fn a_hybrid_that_is_not_configured_is_not_served() {
     for (protocol, group) in [(ClientProtocol::Tls13, "X25519MLKEM768"), (ClientProtocol::Rfc8998, "curveSM2MLKEM768")]
     {
         let (accepted, connected) = meet(&contexts, &offering(group, client_options(protocol))).await;
-        assert_eq!(accepted.unwrap().unwrap_err().reason(), Failure::NoSharedSuite, "{group}");
+        let error = accepted.unwrap().unwrap_err();
+        assert_eq!(error.reason(), Failure::NoSharedGroup, "{group}");
+        assert!(error.to_string().ends_with(&format!("the client offers {group}")), "{error}");
         assert_eq!(connected.unwrap_err().reason(), Failure::PeerAlert(40), "{group}");
+    }
+}
+
+// The suites were blamed for all of it.
+#[tokio::test]
+async fn a_server_says_whether_suites_groups_or_signatures_are_apart() {
+    let mut options = server_options(VerifyMode::None);
+    options.tls.as_mut().unwrap().signature_algorithms = vec!["ecdsa_secp256r1_sha256".to_owned()];
+    let contexts = ServerContexts::new(&options).unwrap();
+    let refused = |suites: &'static str, signatures: &'static str, groups: &'static str| {
+        let accepted = raw::client(&contexts, move |address| {
+            raw::refused(&raw::tls_client(suites, signatures, groups), address);
+        });
+        async { accepted.await.unwrap().unwrap_err() }
+    };
+    let ecdsa = "ECDHE-ECDSA-AES128-GCM-SHA256";
+    let tls13 = "TLS_AES_128_GCM_SHA256";
+    for (suites, signatures, groups, failure) in [
+        (tls13, "ECDSA+SHA256", "P-521", Failure::NoSharedGroup),
+        (tls13, "RSA-PSS+SHA256", "P-256", Failure::NoSharedSignature),
+        (ecdsa, "ECDSA+SHA256", "P-521", Failure::NoSharedGroup),
+        // The curve of the server's certificate is left out.
+        (ecdsa, "ECDSA+SHA256", "X25519", Failure::NoSharedSuite),
+    ] {
+        let error = refused(suites, signatures, groups).await;
+        assert_eq!(error.reason(), failure, "{suites} {signatures} {groups}: {error}");
     }
 }
 

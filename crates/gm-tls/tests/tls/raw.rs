@@ -9,7 +9,9 @@ use gm_tls::{
     key::PrivateKey,
     server::{Refusal, ServerContexts},
 };
-use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSession, SslStream, SslVerifyMode};
+use openssl::ssl::{
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSession, SslStream, SslVerifyMode, SslVersion,
+};
 use std::io::{Read, Write};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -108,6 +110,28 @@ pub fn tls13_client(groups: &str, suites: &str) -> SslContext {
     builder.set_ciphersuites(suites).unwrap();
     builder.set_groups_list(groups).unwrap();
     builder.build()
+}
+
+/// The same with what either version has, of suites of one of them.
+pub fn tls_client(suites: &str, signatures: &str, groups: &str) -> SslContext {
+    let mut builder = SslContextBuilder::new(SslMethod::tls_client()).unwrap();
+    builder.set_verify(SslVerifyMode::NONE);
+    if suites.starts_with("TLS_") {
+        builder.set_ciphersuites(suites).unwrap();
+        builder.set_min_proto_version(Some(SslVersion::TLS1_3)).unwrap();
+    } else {
+        builder.set_cipher_list(suites).unwrap();
+        builder.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
+    }
+    builder.set_sigalgs_list(signatures).unwrap();
+    builder.set_groups_list(groups).unwrap();
+    builder.build()
+}
+
+/// Connects with a context that the server has nothing in common with.
+pub fn refused(context: &SslContext, address: SocketAddr) {
+    let socket = std::net::TcpStream::connect(address).unwrap();
+    assert!(Ssl::new(context).unwrap().connect(socket).is_err());
 }
 
 /// Connects with a context, optionally resuming; calls `then` with the stream.

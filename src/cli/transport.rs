@@ -202,6 +202,8 @@ impl TransportArguments {
     fn security_option(&self) -> Option<&'static str> {
         let given = [
             (self.cafile.is_some(), "--cafile"),
+            suites: (!self.ciphers.is_empty()).then(|| format!("--ciphers {}", self.ciphers.join(":"))),
+            groups: (!self.groups.is_empty()).then(|| format!("--groups {}", self.groups.join(":"))),
             (self.cert.is_some(), "--cert"),
             (self.has_pair(), "a pair of client certificates"),
             (!self.ciphers.is_empty(), "--ciphers"),

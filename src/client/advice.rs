@@ -11,6 +11,10 @@ pub struct Advice {
     pub shown: Option<String>,
     /// The options that give it one.
     pub wanted: &'static str,
+    /// The cipher suites that it offers, such as `--ciphers ECC_SM4_GCM_SM3`; `None` for those that are usual.
+    pub suites: Option<String>,
+    /// The groups of the key exchange alike.
+    pub groups: Option<String>,
 }
 
 impl Advice {
@@ -47,9 +51,14 @@ impl Advice {
             (HandshakeFailure::PeerAlert(42 | 43 | 46 | 49), Some(shown)) => {
                 format!("the server does not take the client certificate ({shown}); its log says why")
             }
-            (HandshakeFailure::PeerAlert(70 | 40 | 71), _) => {
-                format!("the server refuses {name}, or has none of the offered cipher suites")
+            (HandshakeFailure::PeerAlert(70), _) => {
+                format!("the server does not speak {name}, or not in a version that was offered")
             }
+            (HandshakeFailure::PeerAlert(40), _) => self.nothing_shared(name),
+            (HandshakeFailure::PeerAlert(71), _) => format!(
+                "to the server, the {} or the keys of this client are too weak",
+                self.offered(name).join(" or the ")
+            ),
             (HandshakeFailure::PeerAlert(112), _) => {
                 "the server has no certificate for the name it was asked for; --sni NAME asks for another".to_owned()
             }
@@ -59,5 +68,70 @@ impl Advice {
             (HandshakeFailure::Closed, _) => format!("the server ended it; perhaps nothing there speaks {name}"),
             _ => return None,
         })
+    }
+
+    /// What it can be that a server finds wrong which only says that the handshake failed.
+    fn nothing_shared(&self, name: &str) -> String {
+        let certificate = match &self.shown {
+            Some(shown) => format!("does not take the client certificate ({shown})"),
+            None => format!("wants a client certificate ({})", self.wanted),
+        };
+        let mut missing = self.offered(name);
+        // Over TLCP the suite says it.
+        if name != TLCP {
+            missing.push("signature algorithms".to_owned());
+        }
+        let missing = missing.join(" or ");
+        format!(
+            "the server has none of this client's {missing}, or {certificate}, or does not serve {name}; its log says which"
+        )
+    }
+
+    /// Of what the client made an offer, with what the user chose of it.
+    fn offered(&self, name: &str) -> Vec<String> {
+        let chosen = |what: &str, named: &Option<String>| match named {
+            Some(named) => format!("{what} ({named})"),
+            None => what.to_owned(),
+        };
+        let mut offered = vec![chosen("cipher suites", &self.suites)];
+        if name != TLCP {
+            offered.push(chosen("groups", &self.groups));
+        }
+        offered
+    }
+}
+
+/// The protocol that knows no groups and no signature algorithms besides its suites.
+const TLCP: &str = "TLCP";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A client whose groups alone were wrong was told of its cipher suites.
+    #[test]
+    fn a_handshake_that_failed_for_whatever_reason_names_all_that_it_may_be() {
+        let advice = Advice {
+            wanted: "--cert and --key",
+            groups: Some("--groups X25519MLKEM768".to_owned()),
+            ..Advice::default()
+        };
+        let failed = HandshakeFailure::PeerAlert(40);
+        let said = advice.about("TLS", failed).unwrap();
+        for part in [
+            "cipher suites",
+            "groups (--groups X25519MLKEM768)",
+            "signature algorithms",
+            "--cert and --key",
+            "serve TLS",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let advice = Advice { shown: Some("--sign-cert s.crt".to_owned()), ..advice };
+        let said = advice.about("TLCP", failed).unwrap();
+        assert!(said.contains("cipher suites, or does not take the client certificate (--sign-cert s.crt)"), "{said}");
+        assert!(!said.contains("groups") && !said.contains("signature"), "{said}");
+        assert!(advice.about("TLS", HandshakeFailure::PeerAlert(71)).unwrap().contains("groups (--groups "));
+        assert!(!advice.about("TLS", HandshakeFailure::PeerAlert(70)).unwrap().contains("cipher"));
     }
 }

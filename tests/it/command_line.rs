@@ -146,6 +146,20 @@ async fn both_sides_of_a_refusal_are_as_documented() {
         }
     }
     let said = refusal(address, "tlcp", &ours).await;
-    let told = "the server refuses TLCP, or has none of the offered cipher suites";
-    assert!(said.contains(told), "{said}");
+    assert!(said.contains("the server does not speak TLCP"), "{said}");
+    // A client whose groups alone were wrong was told of its cipher suites, and so was the operator.
+    for (protocol, arguments, named, word) in [
+        ("tls1.3", ["--groups", "P-521"], "groups (--groups P-521)", "no_shared_group"),
+        ("tls1.2", ["--groups", "P-521"], "groups (--groups P-521)", "no_shared_group"),
+        ("tls1.2", ["--ciphers", "DHE-RSA-AES128-GCM-SHA256"], "cipher suites (--ciphers DHE-", "no_shared_suite"),
+    ] {
+        let offered = protocol;
+        let count = || broker.counters("ssl").failed_handshakes(Failed { protocol: "tls", offered, reason: word });
+        let before = count();
+        let said = refusal(address, protocol, &[&ours[..], &new, &arguments].concat()).await;
+        let told = "the server has none of this client's cipher suites";
+        assert!(said.contains(told) && said.contains(named), "{protocol} {word}: {said}");
+        eventually(word, || count() == before + 1).await;
+        assert!(documented(told, word), "docs/tls.md has no row of {told} and {word}");
+    }
 }

@@ -111,8 +111,24 @@ pub(super) enum TransportError {
     Password(#[from] PasswordError),
     #[error(transparent)]
     Pair(#[from] PairError),
+    #[error("--ciphers")]
+    Ciphers(#[source] ContextError),
+    #[error(
+        "--ciphers: {0} needs client certificates: give --sign-cert, --sign-key, --enc-cert and --enc-key, or name another suite"
+    )]
+    PairForSuite(&'static str),
+    #[error("--groups")]
+    Groups(#[source] ContextError),
+    #[error("--key {} is not the key of the certificate in --cert {}", key.display(), cert.display())]
+    ForeignKey { cert: PathBuf, key: PathBuf },
+    #[error("--cert {}", path.display())]
+    Unusable { path: PathBuf, source: ContextError },
+    #[error("--alpn")]
+    Alpn(#[source] ContextError),
+    #[error("--sni")]
+    ServerName(#[source] ContextError),
     #[error(transparent)]
-    Context(#[from] ContextError),
+    Context(ContextError),
 }
 
 /// Keeps a secret out of what clap prints.
@@ -186,6 +202,8 @@ impl TransportArguments {
                 Protocol::Tlcp => "--sign-cert, --sign-key, --enc-cert and --enc-key",
                 _ => "--cert and --key",
             },
+            suites: (!self.ciphers.is_empty()).then(|| format!("--ciphers {}", self.ciphers.join(":"))),
+            groups: (!self.groups.is_empty()).then(|| format!("--groups {}", self.groups.join(":"))),
         }
     }
 
@@ -202,8 +220,6 @@ impl TransportArguments {
     fn security_option(&self) -> Option<&'static str> {
         let given = [
             (self.cafile.is_some(), "--cafile"),
-            suites: (!self.ciphers.is_empty()).then(|| format!("--ciphers {}", self.ciphers.join(":"))),
-            groups: (!self.groups.is_empty()).then(|| format!("--groups {}", self.groups.join(":"))),
             (self.cert.is_some(), "--cert"),
             (self.has_pair(), "a pair of client certificates"),
             (!self.ciphers.is_empty(), "--ciphers"),
@@ -242,7 +258,35 @@ impl TransportArguments {
             );
         }
         options.identity = self.identity(protocol)?;
-        Ok(Connector::new(&options)?)
+        Connector::new(&options).map_err(|cause| self.of_option(cause))
+    }
+
+    /// What keeps a context from being built, by the option that is wrong.
+    fn of_option(&self, cause: ContextError) -> TransportError {
+        use ContextError as Cause;
+        match (cause, &self.cert) {
+            (Cause::SuiteNeedsClientCertificates { name, .. }, _) => TransportError::PairForSuite(name),
+            (
+                cause @ (Cause::UnknownSuite { .. }
+                | Cause::ForeignSuite { .. }
+                | Cause::SuiteNeedsRsa { .. }
+                | Cause::NoSuites { .. }
+                | Cause::BadList { field: "ciphers", .. }),
+                _,
+            ) => TransportError::Ciphers(cause),
+            (
+                cause @ (Cause::UnknownGroup { .. }
+                | Cause::ForeignGroup { .. }
+                | Cause::BadList { field: "groups", .. }),
+                _,
+            ) => TransportError::Groups(cause),
+            (cause @ (Cause::WrongKeyKind { .. } | Cause::Certificate { .. }), Some(path)) => {
+                TransportError::Unusable { path: path.clone(), source: cause }
+            }
+            (cause @ Cause::BadAlpn { .. }, _) => TransportError::Alpn(cause),
+            (cause @ Cause::BadServerName { .. }, _) => TransportError::ServerName(cause),
+            (cause, _) => TransportError::Context(cause),
+        }
     }
 
     fn identity(&self, protocol: ClientProtocol) -> Result<Option<ClientIdentity>, TransportError> {
@@ -256,7 +300,11 @@ impl TransportArguments {
                 return Err(TransportError::PairNeeded);
             }
             let chain = CertificateChain::from_file("--cert", cert)?;
-            return Ok(Some(ClientIdentity::Single(Identity { chain, key: key("--key", key_path)? })));
+            let key = key("--key", key_path)?;
+            if !chain.leaf.belongs_to(&key) {
+                return Err(TransportError::ForeignKey { cert: cert.clone(), key: key_path.clone() });
+            }
+            return Ok(Some(ClientIdentity::Single(Identity { chain, key })));
         }
         if !self.has_pair() {
             return Ok(None);
@@ -350,6 +398,43 @@ mod tests {
         assert!(matches!(single, Err(TransportError::PairNeeded)));
         let pair = endpoint(&["--protocol", "tls", "--insecure", "--sign-cert", "a"]);
         assert!(matches!(pair, Err(TransportError::SingleNeeded)));
+    }
+
+    #[test]
+    fn suites_groups_and_keys_that_are_wrong_name_their_option() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = crate::dev_certs::ensure(dir.path()).unwrap();
+        let file = |name: &str| set.dir().join(name).display().to_string();
+        let (ecdsa, rsa_key) = (file("client-ecdsa.crt"), file("client-rsa.key"));
+        let (ecdsa_key, sm2_key) = (file("client-ecdsa.key"), file("client-sm2.key"));
+        let pair = [file("client-sign.crt"), file("client-enc.crt"), file("client-enc.key")];
+        let key_words = format!("--key {rsa_key} is not the key of the certificate in --cert {ecdsa}");
+        let cert_words = format!("--cert {ecdsa}: rfc8998: the certificate of ");
+        for (arguments, words) in [
+            (&["--protocol", "tls", "--ciphers", "FOO"][..], "--ciphers: tls: unknown cipher suite \"FOO\""),
+            (
+                &["--protocol", "tls", "--ciphers", "TLS_AES_128_GCM_SHA256:BAR"],
+                "--ciphers: tls: unknown cipher suite \"BAR\"",
+            ),
+            (&["--protocol", "tlcp", "--ciphers", "TLS_AES_128_GCM_SHA256"], "--ciphers: tlcp: cipher suite "),
+            (
+                &["--protocol", "tlcp", "--ciphers", "ECDHE_SM4_GCM_SM3"],
+                "needs client certificates: give --sign-cert, ",
+            ),
+            (&["--protocol", "tls", "--groups", "FOO"], "--groups: tls: unknown group \"FOO\""),
+            (&["--protocol", "tls", "--groups", "X25519:BAR"], "--groups: tls: unknown group \"BAR\""),
+            (&["--protocol", "rfc8998", "--groups", "BAR"], "--groups: rfc8998: unknown group \"BAR\""),
+            (&["--protocol", "tls", "--cert", &ecdsa, "--key", &rsa_key], &key_words),
+            (&["--protocol", "rfc8998", "--cert", &ecdsa, "--key", &ecdsa_key], &cert_words),
+            (
+                &["--sign-cert", &pair[0], "--sign-key", &sm2_key, "--enc-cert", &pair[1], "--enc-key", &pair[2]],
+                "is not the key of the signing certificate in --sign-cert",
+            ),
+        ] {
+            let error = endpoint(&[arguments, &["--insecure"]].concat()).unwrap_err();
+            let said = crate::causes::Causes(&error).to_string();
+            assert!(said.contains(words), "{arguments:?}: {said}");
+        }
     }
 
     #[test]

@@ -161,12 +161,10 @@ pub(crate) fn set_signature_algorithms(
 }
 
 fn set_groups(context: &mut SslContextBuilder, protocol: &'static str, groups: &str) -> Result<(), ContextError> {
-    context.set_groups_list(groups).map_err(|source| {
-        if groups.contains(':') {
-            ContextError::BadList { protocol, field: "groups", value: groups.to_owned(), source }
-        } else {
-            ContextError::UnknownGroup { protocol, name: groups.to_owned() }
-        }
+    let Err(source) = context.set_groups_list(groups) else { return Ok(()) };
+    Err(match groups.split(':').find(|name| context.set_groups_list(name).is_err()) {
+        Some(name) => ContextError::UnknownGroup { protocol, name: name.to_owned() },
+        None => ContextError::BadList { protocol, field: "groups", value: groups.to_owned(), source },
     })
 }
 

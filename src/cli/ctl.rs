@@ -63,8 +63,20 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum CrlChange {
+/// A name is easily taken for the file.
+const CRL_ADD: &str = "\
+shangmq ctl crl add [OPTIONS] <NAME> <FILE>
+       NAME is yours to choose, FILE holds the revocation lists, such as
+       shangmq ctl crl add company company-ca.crl";
+
     /// Take the lists of a file, DER or PEM, under a name; they replace those that had it, and stay over restarts.
-    Add { name: String, file: PathBuf },
+    #[command(override_usage = CRL_ADD)]
+    Add {
+        /// What they are to be called, for `ctl crl` and `ctl crl remove`.
+        name: String,
+        /// Revocation lists, readable by the user of the broker.
+        file: PathBuf,
+    },
     /// Give up the lists under a name.
     Remove { name: String },
 }

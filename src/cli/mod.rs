@@ -157,10 +157,19 @@ fn environment() -> Result<Vec<(String, String)>, ConfigErrors> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn who_gives_a_revocation_list_no_name_is_told_how_it_is_written() {
+        for line in [&["shangmq", "ctl", "crl", "add", "ca.crl"][..], &["shangmq", "ctl", "crl", "add"]] {
+            let said = super::Cli::try_parse_from(line).unwrap_err().to_string();
+            assert!(said.contains("not provided:") && said.contains("<FILE>"), "{said}");
+            assert!(said.contains("shangmq ctl crl add company company-ca.crl"), "{said}");
+        }
     }
 }

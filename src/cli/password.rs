@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use zeroize::Zeroizing;
@@ -29,6 +29,8 @@ pub(super) enum PasswordError {
     Differ,
     #[error("an empty password")]
     Empty,
+    #[error("there is no terminal to ask for the password on: give --password-stdin or --password-file FILE")]
+    NoTerminal(#[source] io::Error),
     #[error("the password cannot be read")]
     Unreadable(#[from] io::Error),
     #[error("{}: cannot be read", path.display())]
@@ -50,14 +52,19 @@ impl PasswordArguments {
                 from_input(BufReader::new(File::open(path).map_err(failed)?))?
             }
             None if self.password_stdin => from_input(io::stdin().lock())?,
-            None => from_terminal()?,
+            None => from_terminal(Path::new(TERMINAL))?,
         };
         let password = password.as_bytes();
         Ok(if self.scram { PasswordHash::scram(password)? } else { PasswordHash::new(password)? })
     }
 }
 
-fn from_terminal() -> Result<Zeroizing<String>, PasswordError> {
+/// The terminal that a process was started from, which is asked.
+const TERMINAL: &str = "/dev/tty";
+
+fn from_terminal(terminal: &Path) -> Result<Zeroizing<String>, PasswordError> {
+    // The prompt opens it too, and does not say what could not be opened.
+    File::open(terminal).map_err(PasswordError::NoTerminal)?;
     let password = Zeroizing::new(rpassword::prompt_password("Password: ")?);
     if password.is_empty() {
         return Err(PasswordError::Empty);
@@ -82,6 +89,15 @@ fn from_input(input: impl BufRead) -> Result<Zeroizing<String>, PasswordError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_no_terminal_is_told_how_to_give_a_password() {
+        let refused = from_terminal(Path::new("/nonexistent/tty")).unwrap_err().to_string();
+        assert!(
+            refused.contains("no terminal") && refused.contains("--password-stdin or --password-file"),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn a_password_is_the_first_line_without_its_end() {

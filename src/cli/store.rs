@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::store::{Directory, Findings, Table, check, recover};
 use clap::{Args, Subcommand};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,13 +51,20 @@ impl StoreCommand {
     }
 }
 
-/// A directory without a store is most likely a wrong one.
+/// A directory without a store is most likely a wrong one, and nothing is made in it.
 fn open(path: &Path) -> Result<Directory, Box<dyn std::error::Error + Send + Sync>> {
-    let directory = Directory::open(path)?;
-    if !directory.database().is_file() {
-        return Err(format!("{}: no such file", directory.database().display()).into());
+    const ASK: &str = "give the data directory of the broker, node.data_dir in its configuration";
+    match path.metadata() {
+        Ok(found) if !found.is_dir() => Err(format!("{} is not a directory; {ASK}", path.display()).into()),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => {
+            Err(format!("there is no directory {}; {ASK}", path.display()).into())
+        }
+        Err(cause) => Err(format!("{}: {cause}", path.display()).into()),
+        Ok(_) if !Directory::has_store(path) => {
+            Err(format!("there is no store in the directory {}; {ASK}", path.display()).into())
+        }
+        Ok(_) => Ok(Directory::open(path)?),
     }
-    Ok(directory)
 }
 
 /// Exit code 1 says that something is damaged.
@@ -83,6 +90,23 @@ mod tests {
     use crate::store::{Store, WallClock};
     use std::os::unix::fs::PermissionsExt as _;
     use std::sync::Arc;
+
+    #[test]
+    fn a_directory_that_cannot_be_the_right_one_is_named_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for (directory, words) in [
+            (dir.path().join("nodir"), "there is no directory "),
+            (dir.path().to_owned(), "there is no store in the directory "),
+            (file, "is not a directory; "),
+        ] {
+            let refused = StoreCommand::Check(Check { directory }).run().unwrap_err().to_string();
+            assert!(refused.contains(words) && refused.contains("give the data directory of the broker"), "{refused}");
+        }
+        let left: Vec<_> = dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["file"]);
+    }
 
     #[test]
     fn only_its_owner_enters_the_directory_of_a_recovered_store() {

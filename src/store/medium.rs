@@ -69,6 +69,11 @@ impl Directory {
         self.path.join(DATABASE)
     }
 
+    /// Whether there is a store in a directory, which is left as it is.
+    pub fn has_store(path: &Path) -> bool {
+        path.join(DATABASE).is_file()
+    }
+
     /// A new or removed name is durable only when its directory is.
     fn sync_names(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()

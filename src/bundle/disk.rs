@@ -68,6 +68,11 @@ impl Bundles {
         Bundles { candidate: candidate.cloned(), ..self }
     }
 
+    /// The file with the key that seals the secrets of all bundles.
+    pub(crate) fn node_key_file(&self) -> PathBuf {
+        self.root.join("node.key")
+    }
+
     /// The directory of a bundle, which changes when the bundle does.
     pub fn directory(&self, id: &BundleId) -> PathBuf {
         match id.namespace() {
@@ -385,7 +390,7 @@ impl Bundles {
 
     /// The key of this node, made when there is none.
     fn node_key(&self) -> Result<SealKey, BundleError> {
-        let path = self.root.join("node.key");
+        let path = self.node_key_file();
         let refused = |reason: String| BundleError::NodeKey { path: path.clone(), reason };
         self.check_way(&self.root)?;
         match File::open(&path) {

@@ -9,7 +9,7 @@ use super::section::{Contents, FileRef, Place, Section};
 use super::tls::{IdentityFiles, TlsConfig};
 use super::tree::Value;
 use super::value::{Choice, FromValue, Problem};
-use crate::bundle::{BundleId, Part};
+use crate::bundle::{BundleId, Bundles, Part};
 
 /// Bundles of one block.
 const MAX_MANAGED: usize = 64;
@@ -212,12 +212,17 @@ impl TlsConfig {
         config
     }
 
-    /// Every file that is named, of passwords too, and the directory of every bundle, which changes when the bundle does.
+    /// Every file that is named, of passwords too, and the directory of every bundle, which changes when the bundle does, with the key that
+    /// seals them.
     pub fn files(&self) -> Vec<PathBuf> {
         let by_name = self.server_names();
         let by_name = by_name.iter().flat_map(|name| self.for_name(name).own_files());
         let keys = self.tls.iter().filter_map(|block| block.psk_file.as_ref()).map(|file| file.path().to_owned());
-        let mut files: Vec<PathBuf> = self.own_files().into_iter().chain(by_name).chain(keys).collect();
+        let sealed = self.managed().filter_map(|(_, file)| match file.contents() {
+            Contents::Managed { data_dir, .. } => Some(Bundles::in_data_dir(data_dir).node_key_file()),
+            Contents::File | Contents::Inline(_) => None,
+        });
+        let mut files: Vec<PathBuf> = self.own_files().into_iter().chain(by_name).chain(keys).chain(sealed).collect();
         files.sort();
         files.dedup();
         files

@@ -1,7 +1,12 @@
 //! Whether files are those that were read, without reading them.
 
+use std::ffi::OsString;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// Entries of a directory that are looked at: a bundle has its versions, and one that is being written.
+const MAX_IN_DIRECTORY: usize = 64;
 
 /// What a file looked like: it, and not the link that names it. Every way to replace or change a file shows in one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,19 +19,28 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// Files, and what each looked like at one time; `None` where there was none.
+/// Files, and what each looked like at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stamped(Vec<(PathBuf, Option<Stamp>)>);
+pub struct Stamped(Vec<(PathBuf, Look)>);
+
+/// What there was under a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Look {
+    Nothing,
+    File(Stamp),
+    /// Itself, which shows that files came and went, and what is in it, which may have been written to in place.
+    Directory(Stamp, Vec<(OsString, Option<Stamp>)>),
+}
 
 impl Stamped {
-    /// Looks at each file. This may wait for a network file system.
+    /// Looks at each file, and at all that is directly in a directory. This may wait for a network file system.
     pub fn take(paths: impl IntoIterator<Item = PathBuf>) -> Stamped {
         Stamped(
             paths
                 .into_iter()
                 .map(|path| {
-                    let stamp = Stamp::of(&path);
-                    (path, stamp)
+                    let look = Look::at(&path);
+                    (path, look)
                 })
                 .collect(),
         )
@@ -42,16 +56,37 @@ impl Stamped {
     }
 }
 
+impl Look {
+    fn at(path: &Path) -> Look {
+        let Ok(found) = path.metadata() else { return Look::Nothing };
+        if !found.is_dir() {
+            return Look::File(Stamp::of(&found));
+        }
+        let mut within: Vec<(OsString, Option<Stamp>)> = path
+            .read_dir()
+            .into_iter()
+            .flatten()
+            .take(MAX_IN_DIRECTORY)
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let stamp = entry.path().metadata().ok().map(|found| Stamp::of(&found));
+                Some((entry.file_name(), stamp))
+            })
+            .collect();
+        within.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Look::Directory(Stamp::of(&found), within)
+    }
+}
+
 impl Stamp {
-    fn of(path: &Path) -> Option<Stamp> {
-        let found = path.metadata().ok()?;
-        Some(Stamp {
+    fn of(found: &Metadata) -> Stamp {
+        Stamp {
             device: found.dev(),
             inode: found.ino(),
             size: found.size(),
             modified: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
-        })
+        }
     }
 }
 
@@ -78,6 +113,21 @@ mod tests {
         assert_ne!(second, third);
         fs::remove_file(&path).unwrap();
         assert_ne!(third, third.again());
+    }
+
+    // A bundle that was damaged in place, whose directory looks as before, was noticed at the next reload or start only.
+    #[test]
+    fn a_file_of_a_directory_that_was_written_in_place_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        for version in ["00000001", "00000002"] {
+            fs::write(dir.path().join(version), "whole").unwrap();
+        }
+        let before = Stamped::take([dir.path().to_owned()]);
+        assert_eq!(before, before.again());
+        let itself = Stamp::of(&dir.path().metadata().unwrap());
+        fs::write(dir.path().join("00000002"), "wh").unwrap();
+        assert_eq!(itself, Stamp::of(&dir.path().metadata().unwrap()));
+        assert_ne!(before, before.again());
     }
 
     // As Kubernetes changes a mounted secret: the name stays a link to a link, and the link in the middle is swapped.

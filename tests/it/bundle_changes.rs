@@ -201,6 +201,28 @@ async fn what_listeners_could_not_serve_with_is_not_put_in_force() {
     managed.put("other", &TLS).unwrap();
 }
 
+// The directory of the bundle looked as before, so that nobody knew before the next start, which failed.
+#[tokio::test]
+async fn a_bundle_that_is_damaged_in_place_is_noticed_and_the_one_in_use_stays() {
+    let (dir, authorities) = (tempfile::tempdir().unwrap(), Authorities::new());
+    let (path, data_dir) = (dir.path().join("shangmq.toml"), dir.path().join("data"));
+    let bundles = Bundles::in_data_dir(&data_dir);
+    bundles.put(&id("mqtt"), &authorities.bundle("localhost"), now()).unwrap();
+    fs::write(&path, text(&data_dir, "{ bundle_name = \"mqtt\" }")).unwrap();
+    let server = Server::run(Prepared::load(Some(&path), []).unwrap()).await.unwrap();
+    let address = server.addresses()[0].1;
+    let raised = |name: &str| server.operator().alarms().active.iter().any(|alarm| alarm.name == name);
+    let (version, node_key) = (bundles.directory(&id("mqtt")).join("00000001"), data_dir.join("bundles/node.key"));
+    for damaged in [&version, &node_key] {
+        let whole = fs::read(damaged).unwrap();
+        fs::write(damaged, &whole[..whole.len() / 2]).unwrap();
+        eventually("the damage is noticed", || raised("reload_refused")).await;
+        assert!(shows(&authorities, address, "localhost").await);
+        fs::write(damaged, whole).unwrap();
+        eventually("the cure is noticed", || !raised("reload_refused")).await;
+    }
+}
+
 #[tokio::test]
 async fn a_bundle_that_a_running_broker_uses_is_not_deleted() {
     let mut managed = Managed::start().await;

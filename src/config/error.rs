@@ -2,6 +2,7 @@
 //!
 //! Nothing here may carry a secret: reasons are built from keys and from values of keys that are not secret.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,6 +125,9 @@ impl ConfigErrors {
             Origin::Environment(_) => (1, 0, 0),
             Origin::Default => (2, 0, 0),
         });
+        // What all listeners have in common is wrong once.
+        let mut said = HashSet::new();
+        errors.retain(|error| said.insert(error.to_string()));
         Err(ConfigErrors { errors, note: None })
     }
 

@@ -8,7 +8,7 @@ use super::status::Status;
 use crate::auth::PskStore;
 use crate::bundle::{BundleError, BundleId, Bundles, Candidate};
 use crate::causes::Causes;
-use crate::config::{self, ConfigError, Contents, FileRef, IdentityFiles, Names, Place, TlsConfig};
+use crate::config::{self, ConfigError, Contents, FileRef, IdentityFiles, Names, Origin, Place, TlsConfig};
 use crate::dev_certs::now;
 use crate::revocation::{Policy, Revocation};
 use gm_tls::ContextError;
@@ -394,13 +394,25 @@ impl Found<'_> {
         result.map_err(|cause| self.add(file, &cause)).ok()
     }
 
-    /// As [`check`](Self::check), for a part of a bundle: one that is not there is a single mistake, whatever was to come of it.
+    /// As [`check`](Self::check), for a part of a bundle: one that is not there is a single mistake, whatever was to come of it. What is
+    /// wrong with the key of the node is no fault of a bundle or of who refers to it.
     fn managed<T>(&mut self, file: &FileRef, result: Result<T, BundleError>) -> Option<T> {
-        if let Err(BundleError::Missing(id)) = &result {
-            if self.missing.contains(id) {
+        match &result {
+            Err(BundleError::Missing(id)) => {
+                if self.missing.contains(id) {
+                    return None;
+                }
+                self.missing.push(id.clone());
+            }
+            Err(cause @ BundleError::NodeKey { path, .. }) => {
+                let error = ConfigError::new(Origin::Default, "node.data_dir", cause.to_string());
+                let error = ConfigError { path: Some(path.as_path().into()), ..error };
+                if !self.errors.contains(&error) {
+                    self.errors.push(error);
+                }
                 return None;
             }
-            self.missing.push(id.clone());
+            _ => {}
         }
         self.check(file, result)
     }

@@ -9,7 +9,7 @@ use gm_tls::client::{ClientOptions, ClientProtocol, Connector};
 use gm_tls::pki::{AlternativeNames, AuthorityProfile, CertificateAuthority, Profile, Subject};
 use shangmq::bundle::{BundleId, Bundles, Part, Parts};
 use shangmq::config::Config;
-use shangmq::server::Server;
+use shangmq::server::{Prepared, Server};
 use testkit::{AnyStream, Client, connect};
 use tokio::net::TcpStream;
 
@@ -168,6 +168,22 @@ async fn what_a_bundle_lacks_and_bundles_that_are_not_there_keep_the_broker_from
     }
     let useless = config(dir.path(), "unknown_sni = \"refuse\"\n", "{ bundle_name = \"a\" }").unwrap_err();
     assert!(useless.contains("every client that asks for one would be refused"), "{useless}");
+}
+
+// Each part of each block of each name needed it, and said so.
+#[test]
+fn the_key_of_the_node_is_missed_once() {
+    let (dir, authorities) = (tempfile::tempdir().unwrap(), Authorities::new());
+    for (name, host) in [("own", "own.example"), ("wild", "*.plant.example"), ("mqtt", "mqtt.plant.example")] {
+        put(dir.path(), name, &authorities.bundle(host));
+    }
+    let second = "[listeners.wss.default]\nbind = \"127.0.0.1:0\"\n[listeners.wss.default.ssl_options]\nmanaged_certs = { bundle_name = \"own\" }\n";
+    let config = || config(dir.path(), second, BY_NAME).unwrap();
+    assert!(Prepared::new(config()).is_ok());
+    std::fs::remove_file(dir.path().join("data/bundles/node.key")).unwrap();
+    let errors = Prepared::new(config()).unwrap_err().to_string();
+    assert!(errors.contains("data/bundles/node.key: is missing, and without it "), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
 }
 
 #[tokio::test]

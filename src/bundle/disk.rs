@@ -197,8 +197,12 @@ impl Bundles {
                 found.extend(BundleId::new(Some(&namespace), &name).ok());
             }
         }
-        // A directory without a version is what a crash left of a bundle's first.
-        found.retain(|id| self.numbers(id).is_ok_and(|versions| !versions.is_empty()));
+        // A directory without a version is what a crash left of a bundle's first, and what is no directory is none of ours.
+        found.retain(|id| match self.numbers(id) {
+            Ok(versions) => !versions.is_empty(),
+            Err(BundleError::Io { error, .. }) => error.kind() != io::ErrorKind::NotADirectory,
+            Err(_) => true,
+        });
         found.sort();
         Ok(found)
     }

@@ -224,6 +224,44 @@ async fn a_bundle_that_is_damaged_in_place_is_noticed_and_the_one_in_use_stays()
 }
 
 #[tokio::test]
+async fn bundles_are_listed_beside_one_that_is_damaged_which_is_named() {
+    let managed = Managed::start().await;
+    managed.put("other", &TLS).unwrap();
+    let listed = |more: &[&str]| {
+        let arguments = [&["certs", "bundle", "list", "--config", "shangmq.toml"], more].concat();
+        let done = managed.broker.command(&arguments);
+        (done.status.code(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, out, _) = listed(&[]);
+    assert_eq!((code, out.lines().count()), (Some(0), 2), "{out}");
+    fs::write(managed.data.path().join("bundles/global/other/00000001"), "{").unwrap();
+    let (code, out, err) = listed(&[]);
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(out.starts_with("mqtt  version 1, expires "), "{out}");
+    assert!(out.contains("\nother  cannot be read: ") && out.contains("other/00000001: damaged: "), "{out}");
+    assert!(err.contains("1 of 2 bundles cannot be read"), "{err}");
+    let (code, out, _) = listed(&["--json"]);
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, Some(1));
+    assert_eq!(found["bundles"][0]["name"], "mqtt");
+    assert_eq!(found["unreadable"][0]["name"], "other");
+    assert!(found["unreadable"][0]["reason"].as_str().unwrap().contains("damaged"), "{out}");
+    // Of what all of them lack the reason is said once.
+    fs::remove_file(managed.data.path().join("bundles/node.key")).unwrap();
+    managed.bundle(&["delete", "other"]).unwrap();
+    fs::create_dir(managed.data.path().join("bundles/global/second")).unwrap();
+    let copy = managed.data.path().join("bundles/global");
+    fs::copy(copy.join("mqtt/00000001"), copy.join("second/00000001")).unwrap();
+    let (code, out, err) = listed(&[]);
+    assert_eq!(
+        (code, out.matches("is missing, and without it").count(), out.lines().count()),
+        (Some(1), 1, 2),
+        "{out}"
+    );
+    assert!(out.contains("second  cannot be read for the same reason") && err.contains("2 of 2"), "{out}{err}");
+}
+
+#[tokio::test]
 async fn a_bundle_that_a_running_broker_uses_is_not_deleted() {
     let mut managed = Managed::start().await;
     let refused = managed.bundle(&["delete", "mqtt"]).unwrap_err();

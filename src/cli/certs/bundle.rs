@@ -120,15 +120,7 @@ impl Arguments {
             }
             Command::List(common) => {
                 let Node { bundles, .. } = common.open()?;
-                let all = bundles.all()?.iter().map(|id| bundles.show(id)).collect::<Result<Vec<_>, _>>()?;
-                if common.json {
-                    let all: Vec<Value> = all.iter().map(|info| to_json(info, now())).collect();
-                    return write_json(out, &json!({ "bundles": all }));
-                }
-                for info in &all {
-                    writeln!(out, "{}", summary(info))?;
-                }
-                Ok(())
+                list(&bundles, common.json, out)
             }
             Command::Show(one) => {
                 let Node { bundles, .. } = one.common.open()?;
@@ -278,6 +270,39 @@ impl Put {
             parts.insert(part, text);
         }
         Ok(parts)
+    }
+}
+
+/// Names all bundles, those that cannot be read too.
+fn list(bundles: &Bundles, json: bool, out: &mut impl Write) -> Result<(), CertsError> {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for id in bundles.all()? {
+        match bundles.show(&id) {
+            Ok(info) => good.push(info),
+            Err(cause) => bad.push((id, cause.to_string())),
+        }
+    }
+    if json {
+        let good: Vec<Value> = good.iter().map(|info| to_json(info, now())).collect();
+        let bad =
+            bad.iter().map(|(id, reason)| json!({ "name": id.name(), "namespace": id.namespace(), "reason": reason }));
+        write_json(out, &json!({ "bundles": good, "unreadable": bad.collect::<Vec<_>>() }))?;
+    } else {
+        for info in &good {
+            writeln!(out, "{}", summary(info))?;
+        }
+        let mut said = None;
+        for (id, reason) in &bad {
+            match said == Some(reason) {
+                true => writeln!(out, "{id}  cannot be read for the same reason")?,
+                false => writeln!(out, "{id}  cannot be read: {reason}")?,
+            }
+            said = Some(reason);
+        }
+    }
+    match bad.len() {
+        0 => Ok(()),
+        count => Err(CertsError::Findings(format!("{count} of {} bundles cannot be read", count + good.len()))),
     }
 }
 

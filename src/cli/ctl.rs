@@ -19,6 +19,8 @@ use crate::operator::{CertificateReport, Client, ClientError, Reloaded, Request,
 use crate::revocation::report::{Report, SourceKind};
 
 const DAY: i64 = 86_400;
+/// Why nothing was reloaded where the configuration, which names the broker's data directory, has mistakes.
+const NOT_ASKED: &str = "the broker was not asked and goes on as it is; correct these mistakes and reload again";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -61,14 +63,14 @@ enum Command {
     Psk(psk::PskArguments),
 }
 
-#[derive(Debug, Subcommand)]
-enum CrlChange {
 /// A name is easily taken for the file.
 const CRL_ADD: &str = "\
 shangmq ctl crl add [OPTIONS] <NAME> <FILE>
        NAME is yours to choose, FILE holds the revocation lists, such as
        shangmq ctl crl add company company-ca.crl";
 
+#[derive(Debug, Subcommand)]
+enum CrlChange {
     /// Take the lists of a file, DER or PEM, under a name; they replace those that had it, and stay over restarts.
     #[command(override_usage = CRL_ADD)]
     Add {
@@ -83,12 +85,18 @@ shangmq ctl crl add [OPTIONS] <NAME> <FILE>
 
 impl Arguments {
     pub(super) fn run(self) -> Outcome {
-        let data = match self.data {
-            Some(data) => data,
-            None => self.config.load()?.node.data_dir,
+        let out = &mut io::stdout().lock();
+        let data = match (self.data, self.config.load()) {
+            (Some(data), _) => data,
+            (None, Ok(config)) => config.node.data_dir,
+            (None, Err(errors)) if matches!(self.command, Command::Reload) => {
+                let mistakes = errors.as_slice().iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+                done(refusal(NOT_ASKED, &mistakes, self.json, out))?;
+                return Ok(ExitCode::FAILURE);
+            }
+            (None, Err(errors)) => return Err(errors.into()),
         };
         let client = Client::new(&data);
-        let out = &mut io::stdout().lock();
         let refused = match self.command {
             Command::Reload => match client.ask::<Reloaded>(Request::Reload) {
                 Ok(outcome) => return done(reloaded(&outcome, self.json, out)),

@@ -261,6 +261,27 @@ async fn bundles_are_listed_beside_one_that_is_damaged_which_is_named() {
     assert!(out.contains("second  cannot be read for the same reason") && err.contains("2 of 2"), "{out}{err}");
 }
 
+// The command itself could not read the file, to find the broker by it, and did not say what that meant for the broker.
+#[tokio::test]
+async fn a_reload_by_a_configuration_that_is_no_toml_says_that_nothing_was_reloaded() {
+    let managed = Managed::start().await;
+    let path = managed.broker.dir().join("shangmq.toml");
+    let whole = fs::read_to_string(&path).unwrap();
+    for (text, mistake) in [("[node\n", "not TOML"), ("[node]\ndata_dri = \"x\"\n", "data_dri")] {
+        fs::write(&path, text).unwrap();
+        let done = managed.broker.command(&["ctl", "reload", "--config", "shangmq.toml"]);
+        let said = String::from_utf8(done.stdout).unwrap();
+        assert_eq!(done.status.code(), Some(1));
+        assert!(said.starts_with("not reloaded: the broker was not asked and goes on as it is"), "{said}");
+        assert!(said.contains("shangmq.toml:") && said.contains(mistake), "{said}");
+        let done = managed.broker.command(&["ctl", "reload", "--json", "--config", "shangmq.toml"]);
+        let said: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert!(said["mistakes"][0]["reason"].is_string() && done.status.code() == Some(1), "{said}");
+    }
+    fs::write(&path, whole).unwrap();
+    assert!(managed.broker.command(&["ctl", "reload", "--config", "shangmq.toml"]).status.success());
+}
+
 #[tokio::test]
 async fn a_bundle_that_a_running_broker_uses_is_not_deleted() {
     let mut managed = Managed::start().await;

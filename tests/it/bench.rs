@@ -4,13 +4,14 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{Transport, over_every_transport};
+use testkit::{Behaviour, Transport, over_every_transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::broker::{Secured, Setup, TestBroker, certificates};
+use crate::revocation::{CRL, World};
 
 /// Longer than any of these runs takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -165,6 +166,27 @@ async fn handshakes_that_the_server_refuses_do_not_count() {
             let example = failure["example"].as_str().unwrap();
             assert!(example.contains("the server asks for a client certificate: give --"), "{transport:?}: {example}");
         }
+    }
+}
+
+// What is known of a certificate only after the handshake, since a list has to be fetched, came too late for every handshake.
+#[tokio::test]
+async fn clients_that_are_not_let_in_when_the_handshake_is_over_are_not_measured() {
+    for transport in SECURED {
+        let world = World::new(transport).await;
+        world.service.set(CRL, Behaviour::Status(404));
+        let client = world.client(transport);
+        let mut shown = client.files(&world);
+        shown.extend(["--connect-timeout", "20"].map(str::to_owned));
+        let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+        let broker = world.broker("crl = { mode = \"hard-fail\" }").await;
+        let output = finish(start(&broker, transport, &[&["handshake", "--count", "5"], &shown[..]].concat())).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{transport:?}: {error}");
+        assert!(error.contains("ends the connection without an answer to CONNECT"), "{transport:?}: {error}");
+        let soft = world.broker("crl = { mode = \"soft-fail\" }").await;
+        let report = bench(&soft, transport, &[&["handshake", "-c", "2", "--count", "5"], &shown[..]].concat()).await;
+        assert_eq!(numbers(&report, ["handshakes", "failed"]), [5, 0], "{transport:?}: {report:#}");
     }
 }
 

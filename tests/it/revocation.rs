@@ -1,12 +1,14 @@
 //! Clients whose certificates were revoked, or of which nobody can say whether they were: over every protocol, with an authority whose
 //! service misbehaves.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gm_tls::cert::{Certificate, KeyKind};
 use gm_tls::client::{ClientIdentity, ClientOptions, ClientProtocol, Connector, Identity};
+use gm_tls::key::PrivateKey;
 use gm_tls::pair::CertificatePair;
 use gm_tls::pki::{
     AlternativeNames, AuthorityProfile, CertificateAuthority, Issued, Profile, RevocationList, RevokedCertificate,
@@ -192,6 +194,32 @@ impl Person {
             ..ClientOptions::new(transport.protocol().unwrap(), "localhost")
         };
         Connector::new(&options).unwrap()
+    }
+
+    /// The options of a client command with the certificates, written to files of the world.
+    pub fn files(&self, world: &World) -> Vec<String> {
+        let write = |name: &str, text: &[u8]| {
+            let path = world.path(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            path.display().to_string()
+        };
+        let half = |names: [&str; 2], leaf: &Certificate, above: &[Certificate], key: &PrivateKey| {
+            let chain: Vec<u8> = std::iter::once(leaf).chain(above).flat_map(Certificate::to_pem).collect();
+            let (cert, key) = (write(names[0], &chain), write(names[1], &key.to_pem(None).unwrap()));
+            [format!("--{}", names[0]), cert, format!("--{}", names[1]), key]
+        };
+        match &self.identity {
+            ClientIdentity::Single(Identity { chain, key }) => {
+                half(["cert", "key"], &chain.leaf, &chain.intermediates, key).to_vec()
+            }
+            ClientIdentity::Pair(pair) => {
+                let above = pair.intermediates();
+                let sign = half(["sign-cert", "sign-key"], pair.sign(), above, pair.sign_key());
+                let enc = half(["enc-cert", "enc-key"], pair.enc(), above, pair.enc_key());
+                sign.into_iter().chain(enc).collect()
+            }
+        }
     }
 
     /// Connects as far as CONNACK; `Err` says what the client saw.

@@ -1,22 +1,19 @@
 //! `shangmq bench handshake`: a fixed number of workers connect again and again, each one connection at a time.
 
-use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroU64;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use clap::Args;
 use gm_tls::client::Session;
-use gm_tls::{Protocol, TlsStream};
+use gm_tls::{HandshakeFailure, Protocol, TlsStream};
 use mqtt_codec::{Connect, ConnectProperties, ProtocolVersion, Secret};
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -90,6 +87,11 @@ enum BenchError {
          reuse_sessions = true in the options of the protocol"
     )]
     NoSession,
+    #[error(
+        "{0} completes the handshake and then ends the connection without an answer to CONNECT: it does not let this client in, so that its \
+         handshakes are not measured; the server's log says why, perhaps its certificate is revoked or nobody knows whether it is"
+    )]
+    ShownTheDoor(String),
 }
 
 /// Why an attempt failed.
@@ -101,6 +103,8 @@ enum AttemptError {
     Client(#[from] ClientError),
     #[error("no CONNACK within {0} seconds")]
     NoConnAck(u64),
+    #[error("the server took no leave within {0} seconds after the handshake")]
+    NoEnd(u64),
     #[error("cannot get random bytes for a client identifier: {0}")]
     Random(getrandom::Error),
 }
@@ -159,6 +163,10 @@ impl Arguments {
             (Some(security), Some(_)) => format!("WebSocket and {}", security.name),
         };
         let server = endpoint.authority();
+        let client_certificate = self.transport.has_identity();
+        if client_certificate && !self.mqtt {
+            try_out(&endpoint).await?;
+        }
         let mut interrupt = Interrupt::install()?;
         let start = Instant::now();
         let plan = Arc::new(self.plan(endpoint, start));
@@ -184,7 +192,6 @@ impl Arguments {
         }
         progress.end();
         let elapsed = start.elapsed();
-        let client_certificate = self.transport.has_identity();
         let run =
             Run { server, transport, client_certificate, mqtt: self.mqtt, concurrency: self.concurrency, elapsed };
         if self.resume && tally.without_session > 0 && !plan.resumable.load(Ordering::Relaxed) {
@@ -280,14 +287,15 @@ impl Plan {
             latency += greeting.elapsed();
             fresh = fresh.or_else(|| slot.get().cloned());
             let _ = timeout(CLOSE_WAIT, client.disconnect()).await;
-        } else if later && !resumed {
-            fresh = match confirmed(&mut tls).await {
-                Ok(session) => session,
-                Err(error) => self.endpoint.refusal(security).after(&error).map_or(Ok(None), Err)?,
-            };
         } else {
-            // Without close_notify both sides must forget the session (RFC 5246, section 7.2.1).
-            let _ = timeout(CLOSE_WAIT, tls.shutdown()).await;
+            let limit = self.endpoint.timeout;
+            let ended = timeout(limit, end(&mut tls)).await.map_err(|_elapsed| AttemptError::NoEnd(limit.as_secs()))?;
+            if let Err(error) = ended {
+                self.endpoint.refusal(security).after(&error).map_or(Ok(()), Err)?;
+            }
+            if later && !resumed {
+                fresh = tls.session();
+            }
         }
         Ok(Success { latency, resumed, spoken, session: fresh })
     }
@@ -323,6 +331,7 @@ impl AttemptError {
                 None => "mqtt".to_owned(),
             },
             AttemptError::NoConnAck(_) => "timeout waiting for CONNACK".to_owned(),
+            AttemptError::NoEnd(_) => "timeout after the handshake".to_owned(),
             AttemptError::Random(_) => "random bytes".to_owned(),
         }
     }
@@ -367,31 +376,50 @@ async fn work(plan: Arc<Plan>, mut tally: Tally) -> Tally {
     tally
 }
 
-/// Ends a connection of TLS 1.3 and hears what becomes of it: the client has finished the handshake before the server looked at its
-/// certificate. A session is the server's consent; one that gives none consents by ending the connection as it was asked to, or by silence.
-async fn confirmed(tls: &mut TlsStream<TcpStream>) -> io::Result<Option<Session>> {
-    let last_word = async {
-        tls.shutdown().await?;
-        poll_fn(|cx| {
-            loop {
-                let mut byte = [0];
-                let mut buf = ReadBuf::new(&mut byte);
-                let read = Pin::new(&mut *tls).poll_read(cx, &mut buf);
-                if let Some(session) = tls.session() {
-                    return Poll::Ready(Ok(Some(session)));
-                }
-                match read {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Ok(None)),
-                    // What the server says besides is of no interest.
-                    Poll::Ready(Ok(())) => {}
-                }
-            }
-        })
-        .await
+/// Ends a connection in order and hears how the server does: the client may have finished the handshake before the server looked at its
+/// certificate, and the refusal comes in place of the end. Without close_notify both sides would have to forget the session, too (RFC 5246,
+/// section 7.2.1).
+async fn end(tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    tls.shutdown().await?;
+    // What the server says besides, such as a ticket, is no consent yet.
+    let mut rest = [0; 256];
+    while tls.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// One connection as far as an answer to CONNECT, before anything is measured. Of some certificates a server knows only after the handshake
+/// that they are no good, such as when it has to fetch a revocation list. It then ends the connection, as it does where the client is done.
+///
+/// # Errors
+/// The server does that. Whatever else goes wrong shows in every handshake that is measured.
+async fn try_out(endpoint: &Endpoint) -> Result<(), BenchError> {
+    let (Ok(io), Ok(client_id)) = (endpoint.connect().await, random_id()) else { return Ok(()) };
+    let connect = Connect {
+        // Which every server knows.
+        version: ProtocolVersion::V3_1_1,
+        clean_start: true,
+        keep_alive_secs: 60,
+        properties: ConnectProperties::default(),
+        client_id,
+        will: None,
+        username: None,
+        password: None,
     };
-    timeout(CLOSE_WAIT, last_word).await.unwrap_or(Ok(None))
+    let at = || endpoint.authority();
+    match timeout(endpoint.timeout, Client::connect(io, connect, MAX_PACKET_SIZE)).await {
+        Ok(Ok((client, _))) => drop(timeout(CLOSE_WAIT, client.disconnect()).await),
+        Ok(Err(error)) => match error.before_connack(at) {
+            ClientError::Connect(ConnectError::Unanswered { .. }) => return Err(BenchError::ShownTheDoor(at())),
+            ClientError::Connect(ConnectError::Handshake { source, .. })
+                if source.reason() == HandshakeFailure::Closed =>
+            {
+                return Err(BenchError::ShownTheDoor(at()));
+            }
+            _ => {}
+        },
+        Err(_elapsed) => {}
+    }
+    Ok(())
 }
 
 #[cfg(test)]

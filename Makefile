@@ -38,9 +38,13 @@ lint: ## formatting, lints and banned packages only
 	scripts/check-bans
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-soak: ## kill the broker 500 times and take its power 500 times under load, start on a large store, and try the ciphers for long
+soak: ## kill the broker 500 times and take its power 500 times under load, start on large stores, run for 20 minutes, and try the ciphers for long
 	@scripts/preflight build
 	CRASH_KILLS=500 START_SESSIONS=100000 START_RETAINED=1000000 cargo test --locked --release --test crash -- --nocapture --test-threads 1
+	START_SESSIONS=1000000 START_QUEUED=10 START_RETAINED=100000 START_SECONDS=60 cargo test --locked --release --test crash -- --nocapture large_store
+	SIEGE_READERS=9000 cargo test --locked --release --test siege -- --nocapture many_subscribers
+	cargo build --locked --release --bin shangmq
+	scripts/soak-steady 20
 	SM_ACCEL_TIMING=100 cargo test --locked --release --package sm-accel --lib timing -- --nocapture --test-threads 1
 	SM_ACCEL_ROUNDS=100000 cargo test --locked --release --package sm-accel --lib -- --nocapture
 	SM_ACCEL_TIMING=1 cargo test --locked --release --package sm-accel --test timing -- --nocapture --test-threads 1

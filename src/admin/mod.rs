@@ -37,6 +37,7 @@ pub async fn serve(socket: TcpListener, broker: Arc<Broker>, stop: watch::Receiv
             sessions: broker.session_count(),
             subscriptions: broker.subscription_count(),
             retained_messages: broker.retained_count(),
+            message_bytes: broker.message_bytes(),
         };
         broker.metrics().encode(gauges)
     };

@@ -117,7 +117,7 @@ impl Broker {
     pub fn poll_retained(
         &self,
         cx: &mut Context<'_>,
-        subscriber: &Subscriber,
+        subscriber: &Arc<Subscriber>,
         scan: &mut RetainedScan,
         limit: usize,
     ) -> Scanned {
@@ -163,7 +163,8 @@ impl Broker {
                 stored: StoredAs::default(),
                 share: None,
             };
-            subscriber.push(delivery, &mut changes);
+            // Nobody waits: it is the subscriber itself that asked.
+            self.hand_over(subscriber, delivery, &mut None, &mut changes);
         }
         if scan.more { Scanned::More } else { Scanned::Done }
     }

@@ -144,11 +144,6 @@ impl Subscriber {
         *self.owner.lock() = owner;
     }
 
-    /// Whether a connection drains the outbox now.
-    pub fn is_connected(&self) -> bool {
-        self.outbox.lock().connected
-    }
-
     /// Whether a connection drains the outbox now, and its client takes what it is given.
     pub fn keeps_up(&self) -> bool {
         self.outbox.lock().keeps_up()

@@ -156,11 +156,6 @@ impl DevCerts {
         self.files("server-rsa")
     }
 
-    /// The client's RSA-2048 certificate.
-    pub fn client_rsa(&self) -> CertKey {
-        self.files("client-rsa")
-    }
-
     fn files(&self, name: &str) -> CertKey {
         CertKey { cert: self.dir.join(format!("{name}.crt")), key: self.dir.join(format!("{name}.key")) }
     }

@@ -50,11 +50,6 @@ impl Gcm {
         Gcm { key, hash }
     }
 
-    /// How this key's GHASH is computed.
-    pub fn hash_backend(&self) -> ghash::Backend {
-        self.hash.backend()
-    }
-
     /// Encrypts and gives the tag. A pair of key and nonce is never used twice.
     pub fn seal(&self, nonce: &[u8], aad: &[u8], data: InOut<'_>) -> Result<[u8; TAG_LENGTH], Error> {
         let mut message = self.start(nonce)?;

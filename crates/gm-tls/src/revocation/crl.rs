@@ -117,17 +117,7 @@ pub struct Crl {
     tbs: Range<usize>,
     algorithm: Range<usize>,
     signature: Range<usize>,
-    issuer: Range<usize>,
-    this_update: i64,
-    next_update: Option<i64>,
-    number: Option<String>,
-    scope: Scope,
-    /// Names of the distribution point that the list is confined to, encoded. Empty: it is not confined.
-    points: Vec<Vec<u8>>,
-    /// Its authorityKeyIdentifier, encoded.
-    authority_key: Option<Box<[u8]>>,
-    /// Ordered by serial number.
-    entries: Box<[Entry]>,
+    body: Body,
 }
 
 impl Crl {
@@ -154,87 +144,73 @@ impl Crl {
         }
         let body = Body::read(&der, tbs, algorithm)?;
         let (tbs, algorithm, signature) = (range(&der, tbs), range(&der, algorithm), range(&der, signature));
-        let Body { issuer, this_update, next_update, number, scope, points, authority_key, entries } = body;
-        Ok(Crl {
-            der,
-            tbs,
-            algorithm,
-            signature,
-            issuer,
-            this_update,
-            next_update,
-            number,
-            scope,
-            points,
-            authority_key,
-            entries,
-        })
+        Ok(Crl { der, tbs, algorithm, signature, body })
     }
 
     /// Why the certificate with this serial number, the contents of its INTEGER, was revoked; `None` if the list does not name it.
     pub fn revoked(&self, serial: &[u8]) -> Option<Reason> {
         let serial = canonical(serial);
-        let found = self.entries.binary_search_by(|entry| order(self.serial(entry)).cmp(&order(serial))).ok()?;
-        self.entries.get(found).map(|entry| Reason(entry.reason))
+        let found = self.body.entries.binary_search_by(|entry| order(self.serial(entry)).cmp(&order(serial))).ok()?;
+        self.body.entries.get(found).map(|entry| Reason(entry.reason))
     }
 
     /// Whether it speaks of a certificate: of that kind, and of one that names the distribution point that the list is confined to.
     /// The names are encoded, as [`Facts::points`](super::Facts::points).
     pub fn covers(&self, is_authority: bool, names: &[Vec<u8>]) -> bool {
-        let kind = match self.scope {
+        let kind = match self.body.scope {
             Scope::All => true,
             Scope::Users => !is_authority,
             Scope::Authorities => is_authority,
         };
-        kind && (self.points.is_empty() || self.points.iter().any(|point| names.contains(point)))
+        kind && (self.body.points.is_empty() || self.body.points.iter().any(|point| names.contains(point)))
     }
 
     /// Whether it is of the same authority, by name and key identifier, and about the same certificates, so that the newer of both holds.
     pub fn is_in_series_with(&self, other: &Crl) -> bool {
         self.issuer_der() == other.issuer_der()
-            && self.authority_key == other.authority_key
-            && self.scope == other.scope
-            && self.points == other.points
+            && self.body.authority_key == other.body.authority_key
+            && self.body.scope == other.body.scope
+            && self.body.points == other.body.points
     }
 
     pub fn scope(&self) -> Scope {
-        self.scope
+        self.body.scope
     }
 
     /// Unix seconds.
     pub fn this_update(&self) -> i64 {
-        self.this_update
+        self.body.this_update
     }
 
     /// Unix seconds; without it the list never gets stale, and RFC 5280 section 5.1.2.5 does not allow that.
     pub fn next_update(&self) -> Option<i64> {
-        self.next_update
+        self.body.next_update
     }
 
     /// Whether what it says holds at `now`, unix seconds: no later list should exist.
     pub fn is_current(&self, now: i64) -> bool {
-        self.this_update <= now.saturating_add(super::CLOCK_SKEW_SECS)
-            && self.next_update.is_some_and(|next| now < next)
+        self.body.this_update <= now.saturating_add(super::CLOCK_SKEW_SECS)
+            && self.body.next_update.is_some_and(|next| now < next)
     }
 
     /// Its CRLNumber in hexadecimal, if it has one.
     pub fn number(&self) -> Option<&str> {
-        self.number.as_deref()
+        self.body.number.as_deref()
     }
 
     /// How many certificates it lists.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.body.entries.len()
     }
 
     /// The serial numbers of the certificates that it lists, without leading zeros.
     pub fn serials(&self) -> impl Iterator<Item = &[u8]> {
-        self.entries.iter().map(|entry| self.serial(entry))
+        self.body.entries.iter().map(|entry| self.serial(entry))
     }
 
     /// As [`serials`](Self::serials), with the time of each revocation in unix seconds and its reason.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], i64, Reason)> {
-        self.entries.iter().map(|entry| {
+        self.body.entries.iter().map(|entry| {
             let after = (entry.at as usize).saturating_add(usize::from(entry.length));
             let since = self.der.get(after..).and_then(time).map_or(0, |(since, _)| since);
             (self.serial(entry), since, Reason(entry.reason))
@@ -242,7 +218,7 @@ impl Crl {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.body.entries.is_empty()
     }
 
     /// The whole list.
@@ -252,12 +228,12 @@ impl Crl {
 
     /// Bytes that it takes in memory.
     pub fn memory(&self) -> usize {
-        self.der.len() + std::mem::size_of_val(&*self.entries)
+        self.der.len() + std::mem::size_of_val(&*self.body.entries)
     }
 
     /// The encoded name of its issuer.
     pub fn issuer_der(&self) -> &[u8] {
-        self.part(&self.issuer)
+        self.part(&self.body.issuer)
     }
 
     #[cfg(feature = "tongsuo")]
@@ -282,20 +258,24 @@ impl Crl {
 impl fmt::Debug for Crl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Crl");
-        debug.field("this_update", &self.this_update).field("next_update", &self.next_update);
-        debug.field("entries", &self.entries.len()).finish_non_exhaustive()
+        debug.field("this_update", &self.body.this_update).field("next_update", &self.body.next_update);
+        debug.field("entries", &self.body.entries.len()).finish_non_exhaustive()
     }
 }
 
 /// What is read of tbsCertList.
+#[derive(Clone)]
 struct Body {
     issuer: Range<usize>,
     this_update: i64,
     next_update: Option<i64>,
     number: Option<String>,
     scope: Scope,
+    /// Names of the distribution point that the list is confined to, encoded. Empty: it is not confined.
     points: Vec<Vec<u8>>,
+    /// Its authorityKeyIdentifier, encoded.
     authority_key: Option<Box<[u8]>>,
+    /// Ordered by serial number.
     entries: Box<[Entry]>,
 }
 

@@ -381,14 +381,10 @@ impl Auth {
     /// When it sent another user name in CONNECT, or its client identifier is bound to another identity.
     pub fn admit(&self, request: &AuthRequest<'_>, accepted: Accepted) -> Result<Admitted, DenyReason> {
         let Accepted { username, rules, valid_for } = accepted;
-        if let (Some(verified), Some(sent)) = (&username, request.username)
-            && *verified != *sent
-        {
-            self.failed(request.remote.ip());
-            return Err(DenyReason::BadCredentials);
-        }
         let certified = request.peer.username.clone();
-        if certified.is_some() && username.is_some() && certified != username {
+        if let Some(verified) = username.as_deref()
+            && [request.username, certified.as_deref()].into_iter().flatten().any(|other| other != verified)
+        {
             self.failed(request.remote.ip());
             return Err(DenyReason::BadCredentials);
         }

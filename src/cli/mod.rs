@@ -157,7 +157,13 @@ fn environment() -> Result<Vec<(String, String)>, ConfigErrors> {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, Parser};
+    use clap::{Args, Command, CommandFactory, Error, Parser};
+
+    /// Reads what a command line that has nothing but these arguments says.
+    pub fn try_parse<A: Args>(arguments: &[&str]) -> Result<A, Error> {
+        let command = A::augment_args(Command::new("test").disable_help_flag(true));
+        A::from_arg_matches(&command.try_get_matches_from(std::iter::once(&"test").chain(arguments))?)
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

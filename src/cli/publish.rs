@@ -268,18 +268,10 @@ fn read_lines(input: &mut impl BufRead, lines: &mpsc::Sender<Result<Bytes, Publi
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
     fn parse(arguments: &[&str]) -> Result<Arguments, clap::Error> {
-        Line::try_parse_from(std::iter::once(&"pub").chain(arguments)).map(|line| line.arguments)
+        crate::cli::tests::try_parse(arguments)
     }
 
     #[test]

@@ -293,19 +293,12 @@ async fn passed(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use clap::Parser;
     use mqtt_codec::{PublishProperties, ReasonCode};
 
     use super::*;
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
     fn parse(arguments: &[&str]) -> Arguments {
-        Line::try_parse_from(std::iter::once(&"sub").chain(arguments)).unwrap().arguments
+        crate::cli::tests::try_parse(arguments).unwrap()
     }
 
     fn message(topic: &str, retain: bool) -> Publish {

@@ -325,20 +325,10 @@ impl TransportArguments {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Debug, Parser)]
-    #[command(disable_help_flag = true)]
-    struct Line {
-        #[command(flatten)]
-        transport: TransportArguments,
-    }
-
     fn parse(arguments: &[&str]) -> TransportArguments {
-        let line = std::iter::once(&"test").chain(arguments);
-        Line::try_parse_from(line).unwrap().transport
+        crate::cli::tests::try_parse(arguments).unwrap()
     }
 
     fn endpoint(arguments: &[&str]) -> Result<Endpoint, TransportError> {

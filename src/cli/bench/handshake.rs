@@ -424,18 +424,10 @@ async fn try_out(endpoint: &Endpoint) -> Result<(), BenchError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
     fn parse(arguments: &[&str]) -> Arguments {
-        Line::try_parse_from(std::iter::once(&"handshake").chain(arguments)).unwrap().arguments
+        crate::cli::tests::try_parse(arguments).unwrap()
     }
 
     #[tokio::test]

@@ -1,18 +1,10 @@
 //! Flows through a broker in this process: what is counted adds up, and what is lost is seen.
 
-use clap::Parser;
-
 use super::*;
 use crate::cli::bench::shapes::{fanin, fanout, pair};
+use crate::cli::tests::try_parse;
 use crate::config::Config;
 use crate::server::Server;
-
-#[derive(Debug, Parser)]
-#[command(disable_help_flag = true)]
-struct Line {
-    #[command(flatten)]
-    flow: FlowArguments,
-}
 
 struct Broker {
     server: Server,
@@ -33,8 +25,8 @@ async fn broker(mqtt: &str) -> Broker {
 }
 
 async fn measure(broker: &Broker, arguments: &[&str], shape: impl FnOnce(u32) -> Shape) -> FlowReport {
-    let line = ["test", "-h", "127.0.0.1", "-p", &broker.port, "--threads", "1"];
-    let flow = Line::try_parse_from(line.iter().chain(arguments)).unwrap().flow;
+    let line = ["-h", "127.0.0.1", "-p", &broker.port, "--threads", "1"];
+    let flow: FlowArguments = try_parse(&[&line, arguments].concat()).unwrap();
     let report = flow.measure(&shape(5), 5).await.unwrap();
     println!("{report}");
     report
@@ -130,8 +122,7 @@ async fn nothing_is_missing_with_the_brokers_defaults() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_server_that_is_not_there_is_an_error() {
     let broker = broker("max_mqueue_len = 100000").await;
-    let arguments = ["test", "-h", "127.0.0.1", "-p", &broker.port, "--count", "1"];
-    let flow = Line::try_parse_from(arguments).unwrap().flow;
+    let flow: FlowArguments = try_parse(&["-h", "127.0.0.1", "-p", &broker.port, "--count", "1"]).unwrap();
     broker.server.shutdown().await;
     let error = flow.measure(&pair(5, 2, 0), 5).await.unwrap_err().to_string();
     assert!(error.starts_with("2 of 2 clients could not connect: connection refused"), "{error}");

@@ -238,7 +238,7 @@ impl Config {
         if !auth.lets_clients_in() && !listeners.iter().any(ListenerConfig::learns_of_certificates) {
             root.section("auth").warn(
                 "allow_anonymous",
-                "nobody may connect: there are no passwords, tokens, certificates or keys to know clients by",
+                "nobody may connect: there are no passwords, tokens, certificates or pre-shared keys to know clients by",
                 "name a file with password_file under [auth], write verify = \"verify_peer\" where a listener names its certificate, or \
                  write allow_anonymous = true under [auth] to let everybody in",
             );

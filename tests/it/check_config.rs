@@ -289,8 +289,8 @@ enc_keyfile = 'good/server-enc.key'
 fn that_nobody_may_do_anything_is_a_warning_of_check_config_and_of_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listener = format!("[listeners.tcp.a]\nbind = '{}'\n", taken.local_addr().unwrap());
-    let connecting = "t.toml:1:2: auth.allow_anonymous: nobody may connect: there are no passwords, tokens, certificates or keys to know \
-                      clients by; name a file with password_file under [auth], write verify = \"verify_peer\" where a listener names \
+    let connecting = "t.toml:1:2: auth.allow_anonymous: nobody may connect: there are no passwords, tokens, certificates or pre-shared \
+                      keys to know clients by; name a file with password_file under [auth], write verify = \"verify_peer\" where a listener names \
                       its certificate, or write allow_anonymous = true under [auth] to let everybody in";
     let using = "t.toml:1:2: auth.no_match: nobody may publish or subscribe: there are no rules for topics, and what no rule allows is \
                  refused; name a file of rules with acl_file under [auth], set acl = true under [auth.store], or write \

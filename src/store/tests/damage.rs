@@ -166,6 +166,14 @@ fn a_file_of_an_older_format_is_read_and_raised_and_others_are_refused_by_number
         medium
     };
     let old = of_format(1);
+    // Whoever only looks raises nothing.
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::open(dir.path()).unwrap();
+    std::fs::write(directory.database(), old.disk.bytes()).unwrap();
+    directory.set_seal(seal.as_deref()).unwrap();
+    let found = check(&directory).unwrap();
+    assert!(found.is_good() && found.rows.iter().sum::<u64>() == expected.len() as u64, "{found:?}");
+    assert_eq!(std::fs::read(directory.database()).unwrap(), old.disk.bytes());
     assert_eq!(contents(&old).unwrap(), expected);
     let (disk, ..) = load::load(&old, &ALWAYS, WallClock::default(), |_| {}).unwrap();
     assert_eq!(disk.format(), Some(2));

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use mqtt_codec::topic::matches;
 use mqtt_codec::{Publish, QoS};
@@ -124,7 +125,7 @@ impl Logs {
     }
 
     pub fn acknowledged(&self) -> usize {
-        self.state.lock().unwrap().sent.iter().map(|sent| sent.acknowledged.len()).sum()
+        self.progress().0
     }
 
     /// Waits until nothing that was acknowledged is missing.
@@ -140,12 +141,32 @@ impl Logs {
         }
     }
 
+    /// Ends when nothing new has arrived or been acknowledged for so long.
+    pub async fn standstill(&self, limit: Duration) {
+        let mut last = self.progress();
+        loop {
+            tokio::time::sleep(limit).await;
+            let now = self.progress();
+            if now == last {
+                return;
+            }
+            last = now;
+        }
+    }
+
+    /// Messages that were acknowledged, and distinct ones that arrived.
+    fn progress(&self) -> (usize, usize) {
+        let state = self.state.lock().unwrap();
+        let acknowledged = state.sent.iter().map(|sent| sent.acknowledged.len()).sum();
+        (acknowledged, state.arrived.iter().map(HashSet::len).sum())
+    }
+
     pub fn summary(&self) -> String {
         let state = self.state.lock().unwrap();
         let sent: u64 = state.sent.iter().map(|sent| sent.count).sum();
-        let acknowledged: usize = state.sent.iter().map(|sent| sent.acknowledged.len()).sum();
         let delivered: usize = state.delivered.iter().map(Vec::len).sum();
-        let distinct: usize = state.arrived.iter().map(HashSet::len).sum();
+        drop(state);
+        let (acknowledged, distinct) = self.progress();
         format!("{sent} sent, {acknowledged} acknowledged, {delivered} delivered of which {distinct} distinct")
     }
 

@@ -231,11 +231,14 @@ async fn refuses_suites_that_are_not_configured() {
 }
 
 /// What is logged while the test runs, all of which is on this thread.
-fn captured_log() -> (tracing::subscriber::DefaultGuard, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
+fn captured_log() -> (impl Sized, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
     let log = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let writer = std::sync::Arc::clone(&log);
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Tee(writer.clone())).finish();
-    (tracing::subscriber::set_default(subscriber), log)
+    // As long as there is one subscriber alone, `tracing` asks that of whichever thread comes to a place in the code first whether
+    // anybody wants its lines; where that is the thread of another test, which has none, this one would never see them.
+    let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    ((tracing::subscriber::set_default(subscriber), second), log)
 }
 
 struct Tee(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);

@@ -61,7 +61,7 @@ async fn clients_that_are_gone_wait_for_no_check() {
 
 #[tokio::test]
 async fn who_finds_no_place_to_wait_is_refused_as_busy_and_counted() {
-    let broker = one_slow_check(200_000, "max_waiting_checks = 0").start().await;
+    let broker = one_slow_check(50_000, "max_waiting_checks = 0").start().await;
     for version in [ProtocolVersion::V3_1_1, ProtocolVersion::V5] {
         let mut answers = Vec::new();
         let packet = || connect("c").version(version).credentials("nobody", PASSWORD);
@@ -84,7 +84,7 @@ async fn who_finds_no_place_to_wait_is_refused_as_busy_and_counted() {
 
 #[tokio::test]
 async fn who_finds_no_place_for_its_address_is_refused_as_busy_and_counted() {
-    let broker = one_slow_check(200_000, "max_waiting_checks_per_address = 0").start().await;
+    let broker = one_slow_check(50_000, "max_waiting_checks_per_address = 0").start().await;
     let mut clients = [ask(&broker, "a", "nobody").await, ask(&broker, "b", "nobody").await];
     let mut answers = Vec::new();
     for client in &mut clients {

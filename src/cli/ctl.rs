@@ -86,15 +86,14 @@ enum CrlChange {
 impl Arguments {
     pub(super) fn run(self) -> Outcome {
         let out = &mut io::stdout().lock();
-        let data = match (self.data, self.config.load()) {
-            (Some(data), _) => data,
-            (None, Ok(config)) => config.node.data_dir,
-            (None, Err(errors)) if matches!(self.command, Command::Reload) => {
+        let data = match self.data.map_or_else(|| self.config.load().map(|config| config.node.data_dir), Ok) {
+            Ok(data) => data,
+            Err(errors) if matches!(self.command, Command::Reload) => {
                 let mistakes = errors.as_slice().iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
                 done(refusal(NOT_ASKED, &mistakes, self.json, out))?;
                 return Ok(ExitCode::FAILURE);
             }
-            (None, Err(errors)) => return Err(errors.into()),
+            Err(errors) => return Err(errors.into()),
         };
         let client = Client::new(&data);
         let refused = match self.command {

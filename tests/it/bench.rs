@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::broker::{Secured, Setup, TestBroker, certificates};
-use crate::revocation::{CRL, World};
+use crate::revocation::{CRL, World, accept, https};
 
 /// Longer than any of these runs takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,8 +22,12 @@ fn to_port(port: u16) -> Vec<String> {
 }
 
 fn command(broker: &TestBroker, transport: Transport, arguments: &[&str]) -> Command {
+    command_to(broker.address(transport).port(), transport, arguments)
+}
+
+fn command_to(port: u16, transport: Transport, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shangmq"));
-    command.arg("bench").args(arguments).args(to_port(broker.address(transport).port()));
+    command.arg("bench").args(arguments).args(to_port(port));
     if transport.is_websocket() {
         command.arg("--ws");
     }
@@ -187,6 +191,29 @@ async fn clients_that_are_not_let_in_when_the_handshake_is_over_are_not_measured
         let soft = world.broker("crl = { mode = \"soft-fail\" }").await;
         let report = bench(&soft, transport, &[&["handshake", "-c", "2", "--count", "5"], &shown[..]].concat()).await;
         assert_eq!(numbers(&report, ["handshakes", "failed"]), [5, 0], "{transport:?}: {report:#}");
+    }
+}
+
+// Silence was taken for consent after a second, over TLS 1.2 and TLCP at once.
+#[tokio::test]
+async fn a_server_that_says_nothing_after_the_handshake_has_not_taken_it() {
+    for transport in SECURED {
+        let contexts = https(transport.protocol().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let _held = accept(&contexts, socket).await.unwrap();
+            std::future::pending::<Output>().await
+        };
+        let arguments = ["handshake", "-c", "1", "--count", "1", "--connect-timeout", "1"];
+        let run = command_to(listener.local_addr().unwrap().port(), transport, &arguments).spawn().unwrap();
+        let output = tokio::select! {
+            output = finish(run) => output,
+            output = silent => output,
+        };
+        let report = report(&output);
+        assert_eq!(numbers(&report, ["handshakes", "failed"]), [0, 1], "{transport:?}: {report:#}");
+        assert_eq!(report["failures"]["timeout after the handshake"]["count"], 1, "{transport:?}: {report:#}");
     }
 }
 

@@ -555,7 +555,7 @@ async fn lists_come_over_https_from_servers_of_either_world() {
 }
 
 /// A server with the development certificates that speaks one protocol alone.
-fn https(protocol: ClientProtocol) -> gm_tls::server::ServerContexts {
+pub fn https(protocol: ClientProtocol) -> gm_tls::server::ServerContexts {
     use gm_tls::cert::CertificateChain;
     use gm_tls::key::PrivateKey;
     use gm_tls::server::{Rfc8998Options, ServerContexts, ServerOptions, TlcpOptions, TlsOptions};
@@ -580,7 +580,7 @@ fn https(protocol: ClientProtocol) -> gm_tls::server::ServerContexts {
     ServerContexts::new(&options).unwrap()
 }
 
-async fn accept(
+pub async fn accept(
     contexts: &gm_tls::server::ServerContexts,
     mut stream: TcpStream,
 ) -> std::io::Result<gm_tls::TlsStream<TcpStream>> {

@@ -39,6 +39,7 @@ impl Operator {
 
     /// Raises alarms for what is wrong and ends those of what is over: in the log, by messages, and in the metrics.
     pub fn look_for_alarms(&self, now: i64) {
+        let _looking = self.looking.lock();
         let conditions = self.conditions(now);
         let (Settled { changed, beyond }, counts) = {
             let mut alarms = self.alarms.lock();

@@ -45,6 +45,8 @@ pub struct Operator {
     /// Held by the reload that runs: two at once could each put half of theirs in force.
     reloading: Mutex<()>,
     alarms: Mutex<alarms::Alarms>,
+    /// Held by the look for alarms that runs: what a later one sees is told later.
+    looking: Mutex<()>,
     /// Why reloads were refused, as long as that lasts.
     refused: Mutex<reload::Refused>,
     /// What messages call this node.
@@ -72,6 +74,7 @@ impl Operator {
             metrics_bind,
             reloading: Mutex::new(()),
             alarms: Mutex::default(),
+            looking: Mutex::new(()),
             refused: Mutex::default(),
             node,
         }

@@ -21,6 +21,9 @@ use crate::revocation::report::{Report, SourceKind};
 const DAY: i64 = 86_400;
 /// Why nothing was reloaded where the configuration, which names the broker's data directory, has mistakes.
 const NOT_ASKED: &str = "the broker was not asked and goes on as it is; correct these mistakes and reload again";
+/// How the broker is asked all the same.
+const NAME_DATA: &str =
+    "the broker was not asked: its data directory is named by this configuration; give it with --data DIR";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -93,7 +96,7 @@ impl Arguments {
                 done(refusal(NOT_ASKED, &mistakes, self.json, out))?;
                 return Ok(ExitCode::FAILURE);
             }
-            Err(errors) => return Err(errors.into()),
+            Err(errors) => return Err(format!("{errors}\n{NAME_DATA}").into()),
         };
         let client = Client::new(&data);
         let refused = match self.command {

@@ -278,6 +278,14 @@ async fn a_reload_by_a_configuration_that_is_no_toml_says_that_nothing_was_reloa
         let said: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
         assert!(said["mistakes"][0]["reason"].is_string() && done.status.code() == Some(1), "{said}");
     }
+    // What the broker says of it is to be had all the same.
+    let done = managed.broker.command(&["ctl", "alarms", "--config", "shangmq.toml"]);
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(
+        done.status.code() == Some(1) && said.contains("data_dri") && said.contains("give it with --data DIR"),
+        "{said}"
+    );
+    assert!(managed.broker.command(&["ctl", "alarms", "--data", "data"]).status.success());
     fs::write(&path, whole).unwrap();
     assert!(managed.broker.command(&["ctl", "reload", "--config", "shangmq.toml"]).status.success());
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const UNCOUNTED: usize = 4 << 10;
 /// What is counted of a session changes by multiples of this.
 const STEP: usize = 4 << 10;
-/// Steps that a session may hold less than is counted before that is given back.
+/// Bytes that a session may hold less than is counted before they are given back.
 const SLACK: usize = 4 * STEP;
 /// The part of the limit that is kept for sessions whose clients have taken everything.
 const RESERVED_PART: usize = 8;

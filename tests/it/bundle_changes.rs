@@ -285,7 +285,9 @@ async fn a_reload_by_a_configuration_that_is_no_toml_says_that_nothing_was_reloa
         done.status.code() == Some(1) && said.contains("data_dri") && said.contains("give it with --data DIR"),
         "{said}"
     );
-    assert!(managed.broker.command(&["ctl", "alarms", "--data", "data"]).status.success());
+    let data = managed.data.path().to_str().unwrap();
+    let done = managed.broker.command(&["ctl", "alarms", "--data", data]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     fs::write(&path, whole).unwrap();
     assert!(managed.broker.command(&["ctl", "reload", "--config", "shangmq.toml"]).status.success());
 }

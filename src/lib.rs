@@ -23,7 +23,6 @@ pub mod client;
 pub mod config;
 pub mod conn;
 pub mod dev_certs;
-mod given_memory;
 pub mod metrics;
 pub mod net;
 pub mod operator;

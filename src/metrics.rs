@@ -142,8 +142,6 @@ pub struct Gauges {
     /// (Session, filter) pairs.
     pub subscriptions: usize,
     pub retained_messages: usize,
-    /// Bytes of messages that wait in memory or are under way for sessions.
-    pub message_bytes: usize,
 }
 
 /// Counters added up over all listeners.
@@ -388,8 +386,6 @@ impl Scrape {
         gauge(encoder, "sessions", "Sessions, connected or not", self.gauges.sessions)?;
         gauge(encoder, "subscriptions", "Pairs of session and topic filter", self.gauges.subscriptions)?;
         gauge(encoder, "retained_messages", "Retained messages stored", self.gauges.retained_messages)?;
-        let help = "Bytes of messages that wait in memory or are under way for sessions";
-        gauge(encoder, "message_bytes", help, self.gauges.message_bytes)?;
         let dropped = metrics.dropped().map(|(reason, count)| ([("reason", reason)], count));
         counters(
             encoder,

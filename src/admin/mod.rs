@@ -37,7 +37,6 @@ pub async fn serve(socket: TcpListener, broker: Arc<Broker>, stop: watch::Receiv
             sessions: broker.session_count(),
             subscriptions: broker.subscription_count(),
             retained_messages: broker.retained_count(),
-            message_bytes: broker.message_bytes(),
         };
         broker.metrics().encode(gauges)
     };

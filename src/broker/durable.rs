@@ -138,7 +138,8 @@ impl Broker {
         if queue.shared {
             backlog.mark_shared();
         }
-        let subscriber = Subscriber::new(id, client_id.clone(), Owner::from_text(owner), Arc::clone(&self.bounds));
+        let subscriber =
+            Subscriber::new(id, client_id.clone(), Owner::from_text(owner), Arc::clone(&self.queue_limits));
         let subscriber = Arc::new(subscriber.stored(Arc::clone(store), backlog));
         let mut session = Session::new(expiry);
         session.inflight.set_floor(first);

@@ -217,8 +217,8 @@ impl Broker {
     }
 
     fn new_subscriber(&self, slot: &Slot, owner: Owner, durable: bool) -> Arc<Subscriber> {
-        let bounds = Arc::clone(&self.bounds);
-        let subscriber = Subscriber::new(self.next_subscriber_id(), slot.client_id.clone(), owner, bounds);
+        let limits = Arc::clone(&self.queue_limits);
+        let subscriber = Subscriber::new(self.next_subscriber_id(), slot.client_id.clone(), owner, limits);
         Arc::new(match self.store.as_ref().filter(|_| durable) {
             Some(store) => subscriber.stored(Arc::clone(store), Backlog::new()),
             None => subscriber,
@@ -280,7 +280,6 @@ impl Broker {
             // The batch comes before the lock.
             changes.begin();
         }
-        subscriber.hold(session.inflight.bytes());
         let now = self.now();
         // [MQTT-4.1.0-1]: not before the connection does.
         let ends_at = session.expiry.deadline(now);

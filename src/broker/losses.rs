@@ -111,7 +111,6 @@ impl Broker {
     pub(super) fn report_losses(&self) {
         let (lines, (clients, messages)) = self.losses.due(self.now());
         let (max_mqueue_len, max_mqueue_bytes) = (self.config.max_mqueue_len, self.config.max_mqueue_bytes);
-        let max_total_mqueue_bytes = self.bounds.memory.limit();
         for Line { client_id, messages, over } in lines {
             tracing::warn!(
                 client_id = shortened(&client_id),
@@ -119,10 +118,8 @@ impl Broker {
                 seconds = over.div_ceil(1000),
                 max_mqueue_len,
                 max_mqueue_bytes,
-                max_total_mqueue_bytes,
                 "messages of QoS 1 or 2 were dropped, since the client's queue was full: it is away, or takes too slowly; see to the \
-                 client, or raise mqtt.max_mqueue_len or mqtt.max_mqueue_bytes; or mqtt.max_total_mqueue_bytes, if \
-                 shangmq_limits_hit_total names it"
+                 client, or raise mqtt.max_mqueue_len or mqtt.max_mqueue_bytes"
             );
         }
         if clients > 0 {
@@ -131,7 +128,6 @@ impl Broker {
                 dropped = messages,
                 max_mqueue_len,
                 max_mqueue_bytes,
-                max_total_mqueue_bytes,
                 "messages of QoS 1 or 2 were dropped, since the queues of more clients were full than have a line each"
             );
         }
@@ -142,13 +138,11 @@ impl Broker {
 mod tests {
     use super::*;
     use crate::auth::Owner;
-    use crate::broker::{Bounds, Memory};
     use crate::session::QueueLimits;
 
     fn subscriber(n: usize) -> Arc<Subscriber> {
         let limits = QueueLimits { max_messages: 1, max_bytes: 1, store_qos0: false, slow_wait: 0, priorities: None };
-        let bounds = Bounds { queue: limits, memory: Memory::new(1 << 20) };
-        Arc::new(Subscriber::new(n as u64, n.to_string().into(), Owner::default(), Arc::new(bounds)))
+        Arc::new(Subscriber::new(n as u64, n.to_string().into(), Owner::default(), Arc::new(limits)))
     }
 
     fn line(client: &str, messages: u64, over: Millis) -> Line {

@@ -13,7 +13,6 @@ mod flapping;
 mod janitor;
 mod lease;
 mod losses;
-mod memory;
 mod outbox;
 mod patience;
 mod publish;
@@ -30,17 +29,15 @@ pub use delayed::{Delay, DelayOptions, Later};
 pub use durable::Changes;
 pub use ended::Ended;
 pub use lease::{Lease, OpenError, OpenRequest, Opened};
-pub use memory::{Memory, is_worth_telling};
-pub use outbox::{Bounds, Wait};
+pub use outbox::Wait;
 pub use publish::{PublishOptions, Published, RetainedStore};
 pub use retained::{Held, RetainedIndex, RetainedScan, Scanned, retained_index};
 pub use shared::Publisher;
 pub use subscribe::{SubscribeOutcome, SubscribeRequest};
-pub use subscriber::{Awaited, Drained, Subscriber, SubscriberId, WantedRows};
+pub use subscriber::{Awaited, Drained, Subscriber, SubscriberId};
 
 use crate::auth::Owner;
 use crate::config::{DefaultPriority, Features, MqttConfig, RetainerConfig};
-use crate::given_memory;
 use crate::metrics::Metrics;
 use crate::router::{CacheLimits, Match, RouteCache, Router, RouterLimits, SharedGroup};
 use crate::session::{Millis, Priorities, QueueLimits, SubscriptionOptions, millis};
@@ -59,11 +56,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-
-/// The part of the memory there is that messages for sessions may take by default.
-const MEMORY_PART: usize = 4;
-/// Where the system does not say how much there is.
-const FALLBACK_MEMORY: usize = 1 << 30;
 
 /// The subscriber's side of a route.
 pub type Routes = Router<Arc<Subscriber>, SubscriptionOptions>;
@@ -92,7 +84,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     features: Features,
     /// One value for all sessions.
-    bounds: Arc<Bounds>,
+    queue_limits: Arc<QueueLimits>,
     /// Places publishers and topics in shared groups.
     hasher: DefaultHashBuilder,
     delayed: Delayed,
@@ -124,7 +116,7 @@ impl Broker {
         started: Instant,
     ) -> Arc<Broker> {
         Arc::new(Broker {
-            bounds: Arc::new(Bounds { queue: queue_limits(&config), memory: memory(&config) }),
+            queue_limits: Arc::new(queue_limits(&config)),
             hasher: DefaultHashBuilder::default(),
             delayed: Delayed::new(&features.delayed),
             flapping: features.flapping_detect.enable.then(|| Flapping::new(&features.flapping_detect)),
@@ -179,11 +171,6 @@ impl Broker {
 
     pub fn retained_count(&self) -> usize {
         self.retained.len()
-    }
-
-    /// Bytes of messages that wait in memory or are under way for sessions.
-    pub fn message_bytes(&self) -> usize {
-        self.bounds.memory.counted()
     }
 
     pub fn features(&self) -> &Features {
@@ -289,12 +276,6 @@ impl Broker {
     fn next_subscriber_id(&self) -> SubscriberId {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
-}
-
-/// Of what this process is given, for messages, unless the configuration says otherwise.
-fn memory(config: &MqttConfig) -> Memory {
-    let automatic = || given_memory::given().map_or(FALLBACK_MEMORY, |given| given / MEMORY_PART);
-    Memory::new(config.max_total_mqueue_bytes.unwrap_or_else(automatic))
 }
 
 fn queue_limits(config: &MqttConfig) -> QueueLimits {

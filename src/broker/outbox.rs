@@ -1,8 +1,7 @@
 //! What waits for one session, and the publishers that wait until there is room for more.
 
-use super::memory::{Memory, Part, is_counted};
 use super::patience::Patience;
-use crate::session::{Backlog, Delivery, Millis, Push, Queue, QueueLimits, Rows};
+use crate::session::{Backlog, Millis, Queue, QueueLimits};
 use mqtt_codec::{QoS, ReasonCode};
 use std::task::Waker;
 
@@ -10,13 +9,6 @@ use std::task::Waker;
 /// Enough for full batches, and little enough that a message does not grow old in the queue.
 const CROWDED_MESSAGES: usize = 1024;
 const CROWDED_BYTES: usize = 1 << 20;
-
-/// What bounds the outboxes of all sessions.
-#[derive(Debug)]
-pub struct Bounds {
-    pub queue: QueueLimits,
-    pub memory: Memory,
-}
 
 /// What keeps the connection from sending more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,9 +69,6 @@ pub(super) struct Outbox {
     pub ended: bool,
     pub connected: bool,
     pub kick: Option<ReasonCode>,
-    /// Bytes that were taken out and are not done: in flight, or waiting for the socket.
-    under_way: usize,
-    part: Part,
     pace: Pace,
     /// The connection does not hear its client, since it publishes more than it is let: acknowledgements cannot come.
     deaf: bool,
@@ -91,18 +80,16 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(bounds: &Bounds) -> Outbox {
+    pub fn new(limits: &QueueLimits) -> Outbox {
         Outbox {
             queue: Queue::new(),
             backlog: None,
             ended: false,
             connected: false,
             kick: None,
-            under_way: 0,
-            part: Part::default(),
             pace: Pace::Unready,
             deaf: false,
-            patience: Patience::new(bounds.queue.slow_wait),
+            patience: Patience::new(limits.slow_wait),
             gave_up: false,
             plain: Waiting::default(),
             acknowledged: Waiting::default(),
@@ -119,57 +106,6 @@ impl Outbox {
         self.kick = None;
     }
 
-    /// Appends a message: what became of it, whether it is the only one, and whether the memory of all sessions was the reason for what
-    /// was dropped.
-    pub fn push(&mut self, delivery: Delivery, bounds: &Bounds, rows: &mut dyn Rows) -> (Push, bool, bool) {
-        let (limits, away) = (&bounds.queue, !self.connected);
-        // What comes later takes the place of what waits, however little room there is.
-        let room = self.room_for(delivery.cost(), &bounds.memory).max(self.queue.bytes());
-        let long = self.load().0 >= limits.max_messages;
-        let (was_empty, push) = match &mut self.backlog {
-            None => (self.queue.is_empty(), self.queue.push(delivery, away, room, limits)),
-            Some(backlog) => (backlog.is_empty(), backlog.push(delivery, away, room, limits, rows)),
-        };
-        self.recount(bounds);
-        let dropped = matches!(push, Push::Evicted { .. } | Push::DroppedFull);
-        (push, was_empty, dropped && !long && room < limits.max_bytes)
-    }
-
-    /// The connection, or the session without one, holds so many bytes of what was taken out.
-    pub fn hold(&mut self, under_way: usize, bounds: &Bounds) {
-        self.under_way = under_way;
-        self.recount(bounds);
-    }
-
-    /// Counts anew what waits.
-    pub fn recount(&mut self, bounds: &Bounds) {
-        self.part.set(self.held(), &bounds.memory);
-    }
-
-    /// Nothing is held any more.
-    pub fn give_back(&mut self, bounds: &Bounds) {
-        self.part.set(0, &bounds.memory);
-    }
-
-    /// Bytes that may wait in memory, and whether next to nothing is on its way to the client, so that it is not what would go on.
-    pub fn room(&self, memory: &Memory) -> (usize, bool) {
-        (self.room_for(usize::MAX, memory), !is_counted(self.under_way))
-    }
-
-    /// Bytes that may wait in memory with a message of `cost` bytes.
-    fn room_for(&self, cost: usize, memory: &Memory) -> usize {
-        memory.room(self.held(), cost).saturating_sub(self.under_way)
-    }
-
-    /// Bytes of memory that the session's messages take.
-    pub fn held(&self) -> usize {
-        let waiting = match &self.backlog {
-            None => self.queue.bytes(),
-            Some(backlog) => backlog.in_memory().1,
-        };
-        waiting.saturating_add(self.under_way)
-    }
-
     /// Messages that wait and their bytes.
     pub fn load(&self) -> (usize, usize) {
         match &self.backlog {
@@ -184,8 +120,8 @@ impl Outbox {
     }
 
     /// Whether a publisher waits after such a message.
-    pub fn is_crowded(&self, worth: Worth, bounds: &Bounds) -> bool {
-        self.is_awaited(worth) && self.is_above(1, bounds)
+    pub fn is_crowded(&self, worth: Worth, limits: &QueueLimits) -> bool {
+        self.is_awaited(worth) && self.is_above(1, limits)
     }
 
     /// Whether anybody waits who has to be counted.
@@ -194,12 +130,10 @@ impl Outbox {
         self.connected && !self.deaf && (self.pace == Pace::Going || self.pace == Pace::Held && held)
     }
 
-    fn is_above(&self, divisor: usize, Bounds { queue, memory }: &Bounds) -> bool {
+    fn is_above(&self, divisor: usize, limits: &QueueLimits) -> bool {
         let (messages, bytes) = self.load();
-        messages > CROWDED_MESSAGES.min(queue.max_messages / 2) / divisor
-            || bytes > CROWDED_BYTES.min(queue.max_bytes / 2) / divisor
-            // What is stored is not dropped for want of memory.
-            || self.backlog.is_none() && bytes > self.room(memory).0 / 2 / divisor
+        messages > CROWDED_MESSAGES.min(limits.max_messages / 2) / divisor
+            || bytes > CROWDED_BYTES.min(limits.max_bytes / 2) / divisor
     }
 
     /// Has the waker called when the outbox is not crowded any more: how long to wait, and whom to wake.
@@ -208,14 +142,14 @@ impl Outbox {
         worth: Worth,
         turn: Option<Turn>,
         waker: &Waker,
-        bounds: &Bounds,
+        limits: &QueueLimits,
         now: Millis,
     ) -> (Asked, Vec<Waker>) {
         // Whoever waits looks at the clock, since a client that takes nothing wakes nobody.
         let over = self.patience.spend(0, 0, now);
-        let released = if over { self.release(bounds) } else { Vec::new() };
+        let released = if over { self.release(limits) } else { Vec::new() };
         let gave_up = std::mem::take(&mut self.gave_up) || over;
-        let crowded = self.is_crowded(worth, bounds);
+        let crowded = self.is_crowded(worth, limits);
         let waiting = self.waiting(worth);
         let waits = if turn == Some(waiting.turn) {
             true
@@ -237,7 +171,7 @@ impl Outbox {
         &mut self,
         pace: Pace,
         taken: impl FnOnce() -> (usize, usize),
-        bounds: &Bounds,
+        limits: &QueueLimits,
         now: Millis,
     ) -> Vec<Waker> {
         if self.patience.counts() {
@@ -246,35 +180,35 @@ impl Outbox {
         }
         self.pace = pace;
         // Later than they were stopped, so that they do not stop again with the next message.
-        if (self.patience.is_given_up() || !self.nobody_waits()) && !self.is_above(2, bounds) {
+        if (self.patience.is_given_up() || !self.nobody_waits()) && !self.is_above(2, limits) {
             self.patience.restore();
         }
-        let released = self.release(bounds);
+        let released = self.release(limits);
         self.count(now);
         released
     }
 
     /// Whether the connection's client can be heard.
-    pub fn set_deaf(&mut self, deaf: bool, bounds: &Bounds) -> Vec<Waker> {
+    pub fn set_deaf(&mut self, deaf: bool, limits: &QueueLimits) -> Vec<Waker> {
         self.deaf = deaf;
-        self.release(bounds)
+        self.release(limits)
     }
 
-    pub fn disconnect(&mut self, bounds: &Bounds, now: Millis) -> Vec<Waker> {
+    pub fn disconnect(&mut self, limits: &QueueLimits, now: Millis) -> Vec<Waker> {
         self.connected = false;
         self.patience.spend(0, 0, now);
         // Nobody waits for it while it is away.
         self.patience.count(false, now);
-        self.release(bounds)
+        self.release(limits)
     }
 
     /// The publishers to wake, if there is no reason any more to wait.
-    fn release(&mut self, bounds: &Bounds) -> Vec<Waker> {
+    fn release(&mut self, limits: &QueueLimits) -> Vec<Waker> {
         let mut released = Vec::new();
         if self.nobody_waits() {
             return released;
         }
-        let full = self.is_above(2, bounds);
+        let full = self.is_above(2, limits);
         for worth in [Worth::Plain, Worth::Acknowledged] {
             let awaited = full && self.is_awaited(worth);
             let waiting = self.waiting(worth);

@@ -219,9 +219,6 @@ impl Broker {
             Push::Evicted { plain, acknowledged } => (plain, acknowledged),
             Push::DroppedFull => (usize::from(qos == QoS::AtMostOnce), usize::from(qos != QoS::AtMostOnce)),
         };
-        if pushed.squeezed {
-            self.metrics.limit_hit("mqtt.max_total_mqueue_bytes");
-        }
         self.metrics.dropped_queue_full.fetch_add((plain + acknowledged) as u64, Ordering::Relaxed);
         if acknowledged > 0 {
             self.losses.add(subscriber, acknowledged, self.now());

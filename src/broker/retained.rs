@@ -117,7 +117,7 @@ impl Broker {
     pub fn poll_retained(
         &self,
         cx: &mut Context<'_>,
-        subscriber: &Arc<Subscriber>,
+        subscriber: &Subscriber,
         scan: &mut RetainedScan,
         limit: usize,
     ) -> Scanned {
@@ -163,8 +163,7 @@ impl Broker {
                 stored: StoredAs::default(),
                 share: None,
             };
-            // Nobody waits: it is the subscriber itself that asked.
-            self.hand_over(subscriber, delivery, &mut None, &mut changes);
+            subscriber.push(delivery, &mut changes);
         }
         if scan.more { Scanned::More } else { Scanned::Done }
     }

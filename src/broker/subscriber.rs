@@ -2,9 +2,9 @@
 
 use super::durable::{Changes, InBatch, OneByOne};
 use super::losses::Loss;
-use super::outbox::{Asked, Bounds, Outbox, Pace, Turn, Worth};
+use super::outbox::{Asked, Outbox, Pace, Turn, Worth};
 use crate::auth::Owner;
-use crate::session::{Backlog, Delivery, Held, LoadedRow, Millis, Push, Queue, Ticket};
+use crate::session::{Backlog, Delivery, Held, LoadedRow, Millis, Push, Queue, QueueLimits, Ticket};
 use crate::store::{Health, Store};
 use bytestring::ByteString;
 use futures_util::task::AtomicWaker;
@@ -25,29 +25,10 @@ pub struct Drained {
     pub expired: usize,
     /// The outbox holds more than was taken.
     pub more: bool,
-    /// The client may be sent more with QoS 1 or 2.
-    pub open: bool,
     /// The next message waits for the store, not for the client: until a ticket is durable, or until it was read.
     pub held: Option<Held>,
     /// Why the connection must end, if somebody wants it to.
     pub kick: Option<ReasonCode>,
-    /// Bytes that were taken out now, and those that were taken out now or before and are not done.
-    bytes: usize,
-    pub under_way: usize,
-}
-
-impl Drained {
-    fn take(&mut self, delivery: &Delivery, window: usize, most: usize) {
-        self.acknowledged += usize::from(delivery.qos != QoS::AtMostOnce);
-        self.bytes += delivery.cost();
-        self.under_way += delivery.cost();
-        self.open = self.is_open(window, most);
-    }
-
-    /// Whether the client may be sent more with QoS 1 or 2: as messages, and as bytes where memory is short.
-    fn is_open(&self, window: usize, most: usize) -> bool {
-        self.acknowledged < window && self.under_way <= most
-    }
 }
 
 /// A subscriber that a publisher is to wait for, and the QoS of the message after which.
@@ -62,19 +43,6 @@ pub struct Awaited {
 pub struct Pushed {
     pub push: Push,
     pub crowded: bool,
-    /// Something was dropped for want of memory that all sessions share.
-    pub squeezed: bool,
-}
-
-/// Rows of a session's queue that are to be read now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WantedRows {
-    /// The number of the first, and of the next delivery.
-    pub from: u64,
-    pub next: u64,
-    pub bytes: usize,
-    /// The ticket of the last change to the queue.
-    pub last_ticket: Ticket,
 }
 
 /// One session as publishers see it. It is compared and hashed by its id.
@@ -84,7 +52,7 @@ pub struct Subscriber {
     client_id: ByteString,
     /// Who has the session: who opened it, or took it over where sessions are not bound.
     owner: Mutex<Owner>,
-    bounds: Arc<Bounds>,
+    limits: Arc<QueueLimits>,
     outbox: Mutex<Outbox>,
     waker: AtomicWaker,
     loss: Loss,
@@ -93,13 +61,13 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    pub fn new(id: SubscriberId, client_id: ByteString, owner: Owner, bounds: Arc<Bounds>) -> Subscriber {
+    pub fn new(id: SubscriberId, client_id: ByteString, owner: Owner, limits: Arc<QueueLimits>) -> Subscriber {
         Subscriber {
             id,
             client_id,
             owner: Mutex::new(owner),
-            outbox: Mutex::new(Outbox::new(&bounds)),
-            bounds,
+            outbox: Mutex::new(Outbox::new(&limits)),
+            limits,
             waker: AtomicWaker::new(),
             loss: Loss::default(),
             store: None,
@@ -158,52 +126,42 @@ impl Subscriber {
         let worth = Worth::from(delivery.qos);
         let mut outbox = self.outbox.lock();
         if outbox.ended {
-            return Pushed { push: Push::Ended, crowded: false, squeezed: false };
+            return Pushed { push: Push::Ended, crowded: false };
         }
-        let mut rows = InBatch { id: self.id, changes };
-        let (push, was_empty, squeezed) = outbox.push(delivery, &self.bounds, &mut rows);
-        let crowded = outbox.is_crowded(worth, &self.bounds);
-        let connected = outbox.connected;
+        let away = !outbox.connected;
+        let (was_empty, push) = match &mut outbox.backlog {
+            None => (outbox.queue.is_empty(), outbox.queue.push(delivery, away, &self.limits)),
+            Some(backlog) => {
+                let was_empty = backlog.is_empty();
+                (was_empty, backlog.push(delivery, away, &self.limits, &mut InBatch { id: self.id, changes }))
+            }
+        };
+        let crowded = outbox.is_crowded(worth, &self.limits);
         drop(outbox);
-        if was_empty && connected {
+        if was_empty && !away {
             self.waker.wake();
         }
-        Pushed { push, crowded, squeezed }
+        Pushed { push, crowded }
     }
 
     /// Whether a publisher is to wait for this subscriber after a message with this QoS: its connection has more to send than it has
     /// come to, or than its client took until now. `waker` is called when that is over. `turn` is that of the call before, if the wait
     /// goes on.
     pub fn wait(&self, qos: QoS, turn: Option<Turn>, waker: &Waker, now: Millis) -> Asked {
-        let (asked, released) = self.outbox.lock().wait(qos.into(), turn, waker, &self.bounds, now);
+        let (asked, released) = self.outbox.lock().wait(qos.into(), turn, waker, &self.limits, now);
         wake_all(released);
         asked
     }
 
-    /// The connection cannot send now, since its socket is full; the client has taken `bytes` since the last time, and `under_way` are
-    /// not done.
-    pub fn stall(&self, bytes: usize, under_way: usize, now: Millis) {
-        let mut outbox = self.outbox.lock();
-        outbox.hold(under_way, &self.bounds);
-        let released = outbox.moved(Pace::Held, || (0, bytes), &self.bounds, now);
-        drop(outbox);
+    /// The connection cannot send now, since its socket is full; the client has taken `bytes` since the last time.
+    pub fn stall(&self, bytes: usize, now: Millis) {
+        let released = self.outbox.lock().moved(Pace::Held, || (0, bytes), &self.limits, now);
         wake_all(released);
-    }
-
-    /// So many bytes of what was taken out of the queue are not done.
-    pub fn hold(&self, under_way: usize) {
-        self.outbox.lock().hold(under_way, &self.bounds);
-    }
-
-    /// How many messages of up to `largest` bytes the session has memory for, `most` at once; one if nothing else is on its way.
-    pub fn appetite(&self, most: usize, largest: usize) -> usize {
-        let (room, idle) = self.outbox.lock().room(&self.bounds.memory);
-        if room >= most.saturating_mul(largest) { most } else { usize::from(idle || room >= largest) }
     }
 
     /// Whether the connection hears no acknowledgements, for what its client publishes. Nobody waits for one that is deaf.
     pub fn set_deaf(&self, deaf: bool) {
-        let released = self.outbox.lock().set_deaf(deaf, &self.bounds);
+        let released = self.outbox.lock().set_deaf(deaf, &self.limits);
         wake_all(released);
     }
 
@@ -225,7 +183,7 @@ impl Subscriber {
 
     /// The connection is gone.
     pub(super) fn disconnect(&self, now: Millis) {
-        let released = self.outbox.lock().disconnect(&self.bounds, now);
+        let released = self.outbox.lock().disconnect(&self.limits, now);
         wake_all(released);
         self.waker.take();
     }
@@ -235,9 +193,7 @@ impl Subscriber {
         let mut outbox = self.outbox.lock();
         outbox.ended = true;
         let stored = outbox.backlog.as_mut().map_or(0, |backlog| backlog.discard());
-        let queue = std::mem::take(&mut outbox.queue);
-        outbox.hold(0, &self.bounds);
-        (stored, queue)
+        (stored, std::mem::take(&mut outbox.queue))
     }
 
     /// Whether rows of its queue may have come by shared subscriptions.
@@ -248,10 +204,8 @@ impl Subscriber {
     /// What is stored leaves the memory, since the connection is gone. `in_flight` is the lowest number of a delivery that was sent and
     /// not acknowledged, and the bytes of all that were.
     pub(super) fn park(&self, in_flight: Option<(u64, usize)>) {
-        let outbox = &mut *self.outbox.lock();
-        if let Some(backlog) = &mut outbox.backlog {
+        if let Some(backlog) = &mut self.outbox.lock().backlog {
             backlog.park(in_flight);
-            outbox.hold(0, &self.bounds);
         }
     }
 
@@ -263,13 +217,11 @@ impl Subscriber {
         outbox.backlog.as_deref().map_or((1, 1, false), state)
     }
 
-    /// What is to be read now.
-    pub fn wants_rows(&self) -> Option<WantedRows> {
+    /// What is to be read now: from which number, the number of the next delivery, and the ticket of the last change.
+    pub fn wants_rows(&self) -> Option<(u64, u64, Ticket)> {
         let outbox = self.outbox.lock();
         let backlog = outbox.backlog.as_ref()?;
-        let (room, idle) = outbox.room(&self.bounds.memory);
-        let (from, bytes) = backlog.wants_rows(room, idle)?;
-        Some(WantedRows { from, next: backlog.next(), bytes, last_ticket: backlog.last_ticket() })
+        Some((backlog.wants_rows()?, backlog.next(), backlog.last_ticket()))
     }
 
     /// Whether rows that are read are shown to whoever may refuse them, which only the session's own connection changes.
@@ -285,22 +237,19 @@ impl Subscriber {
         keep: impl FnMut(&Delivery) -> bool,
         changes: &mut Changes<'_>,
     ) -> usize {
-        let outbox = &mut *self.outbox.lock();
-        let Some(backlog) = &mut outbox.backlog else { return 0 };
-        let refused = backlog.loaded(rows, through, keep, &mut InBatch { id: self.id, changes });
-        outbox.recount(&self.bounds);
-        refused
+        match &mut self.outbox.lock().backlog {
+            Some(backlog) => backlog.loaded(rows, through, keep, &mut InBatch { id: self.id, changes }),
+            None => 0,
+        }
     }
 
     /// Drops what waits and is not to be kept; returns how many messages that were.
     pub(super) fn retain(&self, keep: impl FnMut(&Delivery) -> bool, changes: &mut Changes<'_>) -> usize {
         let outbox = &mut *self.outbox.lock();
-        let dropped = match &mut outbox.backlog {
+        match &mut outbox.backlog {
             Some(backlog) => backlog.retain(keep, &mut InBatch { id: self.id, changes }),
             None => outbox.queue.retain(keep),
-        };
-        outbox.recount(&self.bounds);
-        dropped
+        }
     }
 
     /// Who is to be woken when something arrives. Register before [`drain`](Self::drain), or a message may be missed.
@@ -309,14 +258,12 @@ impl Subscriber {
     }
 
     /// Moves at most `limit` messages into `batch`, at most `window` of them with QoS 1 or 2. Stored ones from `ids_below` on wait.
-    /// `under_way` bytes of earlier ones are not done.
     pub fn drain(
         &self,
         batch: &mut Vec<Delivery>,
         limit: usize,
         window: usize,
         ids_below: u64,
-        under_way: usize,
         now: Millis,
     ) -> Drained {
         let mut drained = Drained::default();
@@ -326,16 +273,14 @@ impl Subscriber {
             // The connection ends: what it took now would be sent by nobody.
             return drained;
         }
-        let most = self.bounds.memory.most_under_way();
-        drained.under_way = under_way;
-        drained.open = drained.is_open(window, most);
         if let (Some(backlog), Some(store)) = (&mut outbox.backlog, &self.store) {
             let durable = store.durable();
             let mut rows = OneByOne { id: self.id, store };
             while batch.len() < limit {
-                match backlog.pop(drained.open, ids_below, durable, now, &mut drained.expired, &mut rows) {
+                let open = drained.acknowledged < window;
+                match backlog.pop(open, ids_below, durable, now, &mut drained.expired, &mut rows) {
                     Ok(delivery) => {
-                        drained.take(&delivery, window, most);
+                        drained.acknowledged += usize::from(delivery.qos != QoS::AtMostOnce);
                         batch.push(delivery);
                     }
                     Err(held) => {
@@ -352,13 +297,13 @@ impl Subscriber {
                 // Nobody waits for a store that can take nothing.
                 Some(_) => Pace::Unready,
             };
-            self.drained(outbox, &drained, batch.len(), pace, now);
+            self.drained(outbox, batch, pace, now);
             return drained;
         }
         while batch.len() < limit {
-            match outbox.queue.pop(drained.open, now, &mut drained.expired) {
+            match outbox.queue.pop(drained.acknowledged < window, now, &mut drained.expired) {
                 Some(delivery) => {
-                    drained.take(&delivery, window, most);
+                    drained.acknowledged += usize::from(delivery.qos != QoS::AtMostOnce);
                     batch.push(delivery);
                 }
                 None => break,
@@ -367,13 +312,13 @@ impl Subscriber {
         drained.more = !outbox.queue.is_empty();
         // A message that was left although there was room in the batch waits for the window.
         let pace = if drained.more && batch.len() < limit { Pace::Held } else { Pace::Going };
-        self.drained(outbox, &drained, batch.len(), pace, now);
+        self.drained(outbox, batch, pace, now);
         drained
     }
 
-    fn drained(&self, mut outbox: MutexGuard<'_, Outbox>, drained: &Drained, messages: usize, pace: Pace, now: Millis) {
-        outbox.hold(drained.under_way, &self.bounds);
-        let released = outbox.moved(pace, || (messages, drained.bytes), &self.bounds, now);
+    fn drained(&self, mut outbox: MutexGuard<'_, Outbox>, batch: &[Delivery], pace: Pace, now: Millis) {
+        let taken = || (batch.len(), batch.iter().map(Delivery::cost).sum());
+        let released = outbox.moved(pace, taken, &self.limits, now);
         drop(outbox);
         wake_all(released);
     }
@@ -382,13 +327,6 @@ impl Subscriber {
 fn wake_all(released: Vec<Waker>) {
     for waker in released {
         waker.wake();
-    }
-}
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        let bounds = Arc::clone(&self.bounds);
-        self.outbox.get_mut().give_back(&bounds);
     }
 }
 
@@ -407,4 +345,230 @@ impl Hash for Subscriber {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::session::message_for_tests as delivery;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const WAIT: Millis = 500;
+    const LIMITS: QueueLimits =
+        QueueLimits { max_messages: 10, max_bytes: 1 << 20, store_qos0: false, slow_wait: WAIT, priorities: None };
+
+    /// One whose connection has drained it for the first time.
+    fn connected() -> Subscriber {
+        let s = subscriber();
+        s.connect();
+        s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0);
+        s
+    }
+
+    fn subscriber() -> Subscriber {
+        Subscriber::new(1, "c".into(), Owner::default(), Arc::new(LIMITS))
+    }
+
+    #[test]
+    fn takes_no_more_acknowledged_messages_than_the_window_has_places() {
+        let s = subscriber();
+        s.connect();
+        for qos in [QoS::AtLeastOnce, QoS::AtMostOnce, QoS::ExactlyOnce, QoS::AtMostOnce] {
+            s.push(delivery("t", qos), &mut Changes::new(None));
+        }
+        let mut batch = Vec::new();
+        let drained = s.drain(&mut batch, 10, 1, u64::MAX, 0);
+        assert_eq!((batch.len(), drained.acknowledged, drained.more), (2, 1, true));
+        let drained = s.drain(&mut batch, 10, 1, u64::MAX, 0);
+        assert_eq!((batch.len(), drained.acknowledged, drained.more), (4, 1, false));
+    }
+
+    #[test]
+    fn the_first_reason_to_end_stands_until_the_next_connection() {
+        let s = subscriber();
+        s.connect();
+        s.kick(ReasonCode::SessionTakenOver);
+        s.kick(ReasonCode::ServerShuttingDown);
+        assert_eq!(s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0).kick, Some(ReasonCode::SessionTakenOver));
+        s.connect();
+        assert_eq!(s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0).kick, None);
+    }
+
+    /// A batch was taken and dropped by a connection that was told to go, so that the next one did not send it.
+    #[test]
+    fn a_connection_that_is_to_end_takes_nothing_more() {
+        let s = connected();
+        s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None));
+        s.kick(ReasonCode::SessionTakenOver);
+        let mut batch = Vec::new();
+        assert!(s.drain(&mut batch, 10, 10, u64::MAX, 0).kick.is_some());
+        assert!(batch.is_empty());
+        s.disconnect(0);
+        s.connect();
+        s.drain(&mut batch, 10, 10, u64::MAX, 0);
+        assert_eq!(batch.len(), 1);
+    }
+
+    #[test]
+    fn qos_0_is_not_kept_for_an_absent_client() {
+        let s = subscriber();
+        assert_eq!(s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).push, Push::DroppedAway);
+        assert_eq!(s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None)).push, Push::Queued);
+    }
+
+    /// A waker, and how often it was called.
+    fn counted() -> (Waker, Arc<AtomicUsize>) {
+        struct Count(Arc<AtomicUsize>);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let calls = Arc::new(AtomicUsize::new(0));
+        (Waker::from(Arc::new(Count(Arc::clone(&calls)))), calls)
+    }
+
+    fn crowded() -> Subscriber {
+        let s = connected();
+        for _ in 0..5 {
+            assert!(!s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+        }
+        assert!(s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+        s
+    }
+
+    /// The turn of a publisher that waits.
+    fn wait(s: &Subscriber, qos: QoS, turn: Option<Turn>, waker: &Waker, now: Millis) -> Option<Turn> {
+        s.wait(qos, turn, waker, now).wait.map(|wait| wait.turn)
+    }
+
+    #[test]
+    fn publishers_wait_for_a_crowded_outbox_and_go_on_when_it_is_half_empty() {
+        let s = crowded();
+        let (waker, calls) = counted();
+        let turn = wait(&s, QoS::AtMostOnce, None, &waker, 0);
+        assert!(turn.is_some());
+        assert_eq!(wait(&s, QoS::AtMostOnce, turn, &waker, 0), turn, "asked again, it still waits, once");
+        let mut batch = Vec::new();
+        s.drain(&mut batch, 3, 10, u64::MAX, 0);
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+        s.drain(&mut batch, 4, 10, u64::MAX, 0);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        assert_eq!(wait(&s, QoS::AtMostOnce, turn, &waker, 0), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_full_socket_with_messages_that_may_be_lost() {
+        let s = crowded();
+        let (waker, calls) = counted();
+        let turn = wait(&s, QoS::AtMostOnce, None, &waker, 0);
+        s.stall(0, 0);
+        assert_eq!((calls.load(Ordering::Relaxed), wait(&s, QoS::AtMostOnce, turn, &waker, 0)), (1, None));
+        assert!(!s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+        assert!(s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None)).crowded);
+        // Bytes are taken again.
+        s.drain(&mut Vec::new(), 1, 10, u64::MAX, 0);
+        assert!(s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+    }
+
+    /// One whose window is closed, and that has more messages than its publishers are to add to.
+    fn held() -> Subscriber {
+        let s = connected();
+        for _ in 0..10 {
+            s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None));
+        }
+        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 0);
+        s
+    }
+
+    #[test]
+    fn publishers_wait_for_a_client_that_acknowledges() {
+        let s = held();
+        let (waker, calls) = counted();
+        let turn = wait(&s, QoS::AtLeastOnce, None, &waker, 1_000);
+        assert!(turn.is_some());
+        let until = |now| s.wait(QoS::AtLeastOnce, turn, &waker, now).wait.unwrap().until.unwrap();
+        assert_eq!(until(1_000), 1_000 + WAIT);
+        // 2 messages after 450 ms are few, but earn some time.
+        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 1_450);
+        assert!((1_450 + 50 + 20..1_450 + 50 + 25).contains(&until(1_450)));
+        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 1_500);
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+        // Half of the crowd is gone.
+        s.drain(&mut Vec::new(), 10, 2, u64::MAX, 1_510);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        assert_eq!(wait(&s, QoS::AtLeastOnce, turn, &waker, 1_510), None);
+    }
+
+    #[test]
+    fn nobody_waits_long_for_a_client_that_takes_nothing() {
+        let s = held();
+        let ((waker, calls), (other, others)) = (counted(), counted());
+        let turn = wait(&s, QoS::AtLeastOnce, None, &waker, 0);
+        assert!(wait(&s, QoS::ExactlyOnce, None, &other, 100).is_some());
+        assert_eq!(wait(&s, QoS::AtLeastOnce, turn, &waker, WAIT - 1), turn);
+        assert!(s.keeps_up());
+        assert_eq!(s.wait(QoS::AtLeastOnce, turn, &waker, WAIT), Asked { wait: None, gave_up: true });
+        assert_eq!((calls.load(Ordering::Relaxed), others.load(Ordering::Relaxed)), (1, 1), "all of them go on");
+        assert!(!s.keeps_up());
+        // Nor after one acknowledgement, until it keeps pace or has caught up.
+        s.drain(&mut Vec::new(), 10, 1, u64::MAX, WAIT + 1);
+        assert!(!s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None)).crowded);
+        s.drain(&mut Vec::new(), 20, 20, u64::MAX, WAIT + 2);
+        for _ in 0..10 {
+            s.push(delivery("t", QoS::AtLeastOnce), &mut Changes::new(None));
+        }
+        assert!(wait(&s, QoS::AtLeastOnce, None, &waker, WAIT + 3).is_some());
+    }
+
+    #[test]
+    fn connecting_again_does_not_buy_another_wait() {
+        let s = held();
+        let (waker, calls) = counted();
+        let mut turn = wait(&s, QoS::AtLeastOnce, None, &waker, 0);
+        for at in [200, 400, WAIT] {
+            assert!(turn.is_some(), "{at}");
+            s.disconnect(at);
+            s.connect();
+            s.drain(&mut Vec::new(), 10, 0, u64::MAX, at);
+            turn = wait(&s, QoS::AtLeastOnce, None, &waker, at);
+        }
+        assert_eq!((turn, s.keeps_up(), calls.load(Ordering::Relaxed)), (None, false, 3));
+        // The time away is not counted.
+        let s = held();
+        assert!(wait(&s, QoS::AtLeastOnce, None, &waker, 0).is_some());
+        s.disconnect(100);
+        s.connect();
+        s.drain(&mut Vec::new(), 10, 0, u64::MAX, 100_000);
+        assert!(wait(&s, QoS::AtLeastOnce, None, &waker, 100_000).is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_acknowledgements_that_cannot_be_heard() {
+        let s = held();
+        let (waker, calls) = counted();
+        let turn = wait(&s, QoS::AtLeastOnce, None, &waker, 0);
+        s.set_deaf(true);
+        assert_eq!((calls.load(Ordering::Relaxed), wait(&s, QoS::AtLeastOnce, turn, &waker, 0)), (1, None));
+        s.set_deaf(false);
+        assert!(wait(&s, QoS::AtLeastOnce, None, &waker, 0).is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_connection_that_has_not_drained_yet() {
+        let s = subscriber();
+        s.connect();
+        for _ in 0..10 {
+            assert!(!s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+        }
+        s.drain(&mut Vec::new(), 1, 1, u64::MAX, 0);
+        assert!(s.push(delivery("t", QoS::AtMostOnce), &mut Changes::new(None)).crowded);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_client_that_has_gone() {
+        let s = crowded();
+        let (waker, calls) = counted();
+        let turn = wait(&s, QoS::AtMostOnce, None, &waker, 0);
+        s.disconnect(0);
+        assert_eq!((calls.load(Ordering::Relaxed), wait(&s, QoS::AtMostOnce, turn, &waker, 0)), (1, None));
+    }
+}

@@ -13,8 +13,6 @@ use super::value::{ByteSize, Choice, Span, Word};
 const MQTT_MAX_PACKET_BYTES: u64 = 268_435_455 + 5;
 /// The longest interval that fits the four-byte seconds of MQTT 5.0; the next value up means "never".
 const MAX_INTERVAL: Span = Span(Duration::from_secs(u32::MAX as u64 - 1));
-const MIN_TOTAL_MQUEUE: ByteSize = ByteSize(1 << 20);
-const MAX_TOTAL_MQUEUE: ByteSize = ByteSize(1 << 40);
 const MIN_DEADLINE: Span = Span(Duration::from_millis(100));
 const MAX_DEADLINE: Span = Span(Duration::from_secs(3600));
 
@@ -44,8 +42,6 @@ pub struct MqttConfig {
     /// Messages queued for one session, and their bytes; whichever is reached first.
     pub max_mqueue_len: usize,
     pub max_mqueue_bytes: usize,
-    /// Bytes of messages that wait in memory or are under way for all sessions together; `None` is a part of the memory there is.
-    pub max_total_mqueue_bytes: Option<usize>,
     /// Whether QoS 0 messages are queued for a client that is away.
     pub mqueue_store_qos0: bool,
     /// How long the session of an MQTT 3 client without clean session outlives its connection.
@@ -116,7 +112,6 @@ impl Default for MqttConfig {
             await_rel_timeout: Duration::from_secs(300),
             max_mqueue_len: 1000,
             max_mqueue_bytes: 8 << 20,
-            max_total_mqueue_bytes: None,
             mqueue_store_qos0: true,
             session_expiry_interval: Duration::from_secs(2 * 3600),
             max_session_expiry_interval: Duration::from_secs(7 * 24 * 3600),
@@ -161,7 +156,6 @@ impl MqttConfig {
             await_rel_timeout: interval(s, "await_rel_timeout", d.await_rel_timeout),
             max_mqueue_len: s.within("max_mqueue_len", d.max_mqueue_len, 1, 10_000_000),
             max_mqueue_bytes: size(s, "max_mqueue_bytes", 8 << 20, 1 << 10, 16 << 30),
-            max_total_mqueue_bytes: max_total_mqueue_bytes(s),
             mqueue_store_qos0: s.read("mqueue_store_qos0", d.mqueue_store_qos0),
             session_expiry_interval: interval(s, "session_expiry_interval", d.session_expiry_interval),
             max_session_expiry_interval: interval(s, "max_session_expiry_interval", d.max_session_expiry_interval),
@@ -267,21 +261,6 @@ pub enum DefaultPriority {
 impl Choice for DefaultPriority {
     const WORDS: &'static [(&'static str, DefaultPriority)] =
         &[("lowest", DefaultPriority::Lowest), ("highest", DefaultPriority::Highest)];
-}
-
-/// A size, or `"auto"`.
-fn max_total_mqueue_bytes(section: &mut Section<'_>) -> Option<usize> {
-    const KEY: &str = "max_total_mqueue_bytes";
-    if section.is_word(KEY, "auto") {
-        let _: Option<String> = section.optional(KEY);
-        return None;
-    }
-    let size: ByteSize = section.optional(KEY)?;
-    if size < MIN_TOTAL_MQUEUE || size > MAX_TOTAL_MQUEUE {
-        let reason = format!("{size} is out of range, it must be between {MIN_TOTAL_MQUEUE} and {MAX_TOTAL_MQUEUE}");
-        section.error(KEY, reason, Some("the default is \"auto\"".to_owned()));
-    }
-    usize::try_from(size.0).ok()
 }
 
 /// Topics named in `mqueue_priorities`.

@@ -12,7 +12,7 @@ use super::stored::StoredSide;
 use super::{Context, Io};
 use crate::auth::Access;
 use crate::broker::Subscriber;
-use crate::broker::{Cache, Lease, Publisher, RetainedScan};
+use crate::broker::{Cache, Lease, Publisher, RetainedScan, Scanned};
 use crate::metrics::Traffic;
 use crate::session::{Delivery, Held, InboundAliases, Millis, OutboundAliases, Resend, Sending, TopicAs, Wire};
 use bytestring::ByteString;
@@ -132,8 +132,6 @@ pub(super) struct State {
     pub replies: Replies,
     pub stored: StoredSide,
     pub traffic: Traffic,
-    /// Bytes under way that the session's outbox was told of.
-    pub told: usize,
     pub negotiated: Negotiated,
 }
 
@@ -167,7 +165,6 @@ impl Established {
             replies: Replies::default(),
             stored,
             traffic: Traffic::default(),
-            told: 0,
             negotiated,
         };
         Box::new(Established {
@@ -275,10 +272,9 @@ impl Established {
         self.taken = taken;
         if self.state.output.is_full() {
             let taken = usize::try_from(self.bytes_out - before).unwrap_or(usize::MAX);
-            self.state.told = self.state.under_way();
-            self.state.lease.subscriber().stall(taken, self.state.told, self.context.broker.now());
+            self.state.lease.subscriber().stall(taken, self.context.broker.now());
         }
-        let room_again = self.state.tell_under_way() || was_full && !self.state.output.is_full();
+        let room_again = was_full && !self.state.output.is_full();
         Ok(read || drained || answered || room_again)
     }
 
@@ -408,12 +404,10 @@ impl State {
     /// Takes a batch from the outbox and encodes it; when the outbox is empty, retained messages refill it.
     fn drain(&mut self, batch: &mut Vec<Delivery>, now: Millis, cx: &mut task::Context<'_>) -> Result<bool, Close> {
         self.settle();
-        let under_way = self.under_way();
         let (broker, subscriber, session) = self.lease.parts();
         // [MQTT-3.3.4-9] [MQTT-3.3.4-10] [MQTT-4.9.0-2] [MQTT-4.9.0-3]: answers do not wait for the window.
         let window = self.negotiated.window.saturating_sub(session.inflight.len());
-        let drained = subscriber.drain(batch, BATCH, window, session.inflight.ids_below(), under_way, now);
-        self.told = drained.under_way;
+        let drained = subscriber.drain(batch, BATCH, window, session.inflight.ids_below(), now);
         if let Some(reason) = drained.kick {
             return Err(Close::Kicked(reason));
         }
@@ -449,9 +443,19 @@ impl State {
         }
         if drained.more {
             // More is there: either this batch was full, or the window is closed and an acknowledgement will wake us.
-            return Ok(drained.open);
+            return Ok(window > drained.acknowledged);
         }
-        Ok(self.scan_retained(BATCH, cx))
+        let (broker, subscriber, _) = self.lease.parts();
+        match self.scans.front_mut() {
+            Some(scan) => {
+                let scanned = broker.poll_retained(cx, subscriber, scan, BATCH);
+                if scanned == Scanned::Done {
+                    self.scans.pop_front();
+                }
+                Ok(scanned != Scanned::Reading)
+            }
+            None => Ok(false),
+        }
     }
 
     /// Sends retained messages for a new subscription, once however often it is repeated meanwhile.

@@ -22,11 +22,6 @@ impl Output {
         self.buffer.len() >= HIGH_WATER
     }
 
-    /// Bytes that wait for the socket.
-    pub fn len(&self) -> usize {
-        self.buffer.len()
-    }
-
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }

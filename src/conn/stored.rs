@@ -3,8 +3,7 @@
 use super::Close;
 use super::established::State;
 use super::replies::Reply;
-use crate::broker::{Scanned, WantedRows, is_worth_telling};
-use crate::session::{IN_MEMORY_MESSAGES, Ticket};
+use crate::session::{IN_MEMORY_BYTES, IN_MEMORY_MESSAGES, Ticket};
 use crate::store::{Fault, Health, Key, QueueRows, Reading, Row};
 use std::future::Future;
 use std::num::NonZeroU16;
@@ -123,39 +122,6 @@ impl State {
         }
     }
 
-    /// Bytes of messages that were taken out of the queue and are not done: in flight, or waiting for the socket.
-    pub(super) fn under_way(&mut self) -> usize {
-        self.lease.session().inflight.bytes() + self.output.len()
-    }
-
-    /// Tells the session's outbox that much less is under way than it was told; `true` if so, since there may be room now.
-    pub(super) fn tell_under_way(&mut self) -> bool {
-        let now = self.under_way();
-        let tells = is_worth_telling(self.told, now);
-        if tells {
-            self.lease.subscriber().hold(now);
-            self.told = now;
-        }
-        tells
-    }
-
-    /// Refills the queue, which is empty, with at most `most` retained messages; `true` if it goes on at once.
-    pub(super) fn scan_retained(&mut self, most: usize, cx: &mut Context<'_>) -> bool {
-        let (broker, subscriber, _) = self.lease.parts();
-        let Some(scan) = self.scans.front_mut() else { return false };
-        let largest = usize::try_from(broker.config().max_packet_size).unwrap_or(usize::MAX);
-        let limit = subscriber.appetite(most, largest);
-        if limit == 0 {
-            // What is under way goes on, and then this does.
-            return false;
-        }
-        let scanned = broker.poll_retained(cx, subscriber, scan, limit);
-        if scanned == Scanned::Done {
-            self.scans.pop_front();
-        }
-        scanned != Scanned::Reading
-    }
-
     /// Frees packet identifiers whose rows are gone, and has the task woken when more are.
     pub(super) fn settle(&mut self) {
         if let Some(store) = self.lease.subscriber().store() {
@@ -189,8 +155,8 @@ impl State {
                 }
                 continue;
             }
-            let Some(WantedRows { from, next, bytes, last_ticket }) = subscriber.wants_rows() else { return Ok(false) };
-            let reading = store.read_queue(subscriber.id(), from, IN_MEMORY_MESSAGES, bytes);
+            let Some((from, next, last_ticket)) = subscriber.wants_rows() else { return Ok(false) };
+            let reading = store.read_queue(subscriber.id(), from, IN_MEMORY_MESSAGES, IN_MEMORY_BYTES);
             self.stored.reading = Some(QueueRead { reading, next, last_ticket });
         }
     }

@@ -4,7 +4,7 @@ use super::{Labelled, load};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The limits of docs/limits.md that are counted when they are reached, by their keys in the configuration.
-pub const LIMITS: [&str; 40] = [
+pub const LIMITS: [&str; 39] = [
     "mqtt.max_packet_size",
     "mqtt.max_clientid_len",
     "mqtt.max_topic_levels",
@@ -42,7 +42,6 @@ pub const LIMITS: [&str; 40] = [
     "auth.max_failures_per_minute",
     "mqtt.max_topic_alias_bytes",
     "mqtt.slow_subscriber_wait",
-    "mqtt.max_total_mqueue_bytes",
     "auth.store.max_users",
     "auth.store.max_rules",
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 
 fn lines(metrics: &Arc<Metrics>) -> Vec<String> {
-    let gauges = Gauges { sessions: 3, subscriptions: 7, retained_messages: 2, message_bytes: 4096 };
+    let gauges = Gauges { sessions: 3, subscriptions: 7, retained_messages: 2 };
     metrics.encode(gauges).lines().map(str::to_owned).collect()
 }
 
@@ -41,7 +41,6 @@ fn every_event_is_a_sample_of_its_listener() {
         "shangmq_sessions 3",
         "shangmq_subscriptions 7",
         "shangmq_retained_messages 2",
-        "shangmq_message_bytes 4096",
         r#"shangmq_messages_dropped_total{reason="session_ended"} 4"#,
         r#"shangmq_messages_dropped_total{reason="queue_full"} 0"#,
         "shangmq_sessions_ended_total 1",

@@ -156,8 +156,8 @@ impl World {
         let expires_at = message.expires_at;
         let away = !self.connected;
         let pushed = match self.durable {
-            true => self.backlog.push(delivery, away, usize::MAX, &LIMITS, &mut self.disk),
-            false => self.queue.push(delivery, away, usize::MAX, &LIMITS),
+            true => self.backlog.push(delivery, away, &LIMITS, &mut self.disk),
+            false => self.queue.push(delivery, away, &LIMITS),
         };
         if away && qos == QoS::AtMostOnce {
             assert_eq!(pushed, Push::DroppedAway);
@@ -306,7 +306,7 @@ impl World {
             self.connect();
         }
         loop {
-            let more = self.durable && self.backlog.wants_rows(usize::MAX, true).is_some();
+            let more = self.durable && self.backlog.wants_rows().is_some();
             self.read(3);
             if !self.send() && !more && self.down.is_empty() && self.up.is_empty() {
                 break;

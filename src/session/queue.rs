@@ -120,19 +120,18 @@ impl Queue {
         before - self.len()
     }
 
-    /// Appends `delivery`; `away` says that no connection drains the queue. It may hold `room` bytes if that is less than its limit.
-    pub fn push(&mut self, delivery: Delivery, away: bool, room: usize, limits: &QueueLimits) -> Push {
+    /// Appends `delivery`; `away` says that no connection drains the queue.
+    pub fn push(&mut self, delivery: Delivery, away: bool, limits: &QueueLimits) -> Push {
         if away && delivery.qos == QoS::AtMostOnce && !limits.store_qos0 {
             return Push::DroppedAway;
         }
         let cost = delivery.cost();
-        let max_bytes = limits.max_bytes.min(room);
-        if cost > max_bytes || limits.max_messages == 0 {
+        if cost > limits.max_bytes || limits.max_messages == 0 {
             return Push::DroppedFull;
         }
         let priority = limits.priorities.as_ref().map(|priorities| priorities.of(&delivery.message.topic));
         let mut evicted = [0; 2];
-        while self.len() >= limits.max_messages || self.bytes.saturating_add(cost) > max_bytes {
+        while self.len() >= limits.max_messages || self.bytes.saturating_add(cost) > limits.max_bytes {
             if delivery.qos == QoS::AtMostOnce {
                 return Push::DroppedFull;
             }
@@ -301,7 +300,7 @@ mod tests {
     fn keeps_the_order_across_qos() {
         let mut queue = Queue::new();
         for (topic, qos) in [("a", QoS::AtLeastOnce), ("b", QoS::AtMostOnce), ("c", QoS::ExactlyOnce)] {
-            assert_eq!(queue.push(delivery(topic, qos), false, usize::MAX, &LIMITS), Push::Queued);
+            assert_eq!(queue.push(delivery(topic, qos), false, &LIMITS), Push::Queued);
         }
         assert!(queue.pop(false, 0, &mut 0).is_none());
         assert_eq!(topics(&mut queue), ["a", "b", "c"]);
@@ -312,11 +311,11 @@ mod tests {
     fn a_full_queue_drops_arriving_qos_0_and_the_oldest_for_qos_1() {
         let mut queue = Queue::new();
         for topic in ["a", "b", "c"] {
-            queue.push(delivery(topic, QoS::AtLeastOnce), false, usize::MAX, &LIMITS);
+            queue.push(delivery(topic, QoS::AtLeastOnce), false, &LIMITS);
         }
-        assert_eq!(queue.push(delivery("d", QoS::AtMostOnce), false, usize::MAX, &LIMITS), Push::DroppedFull);
+        assert_eq!(queue.push(delivery("d", QoS::AtMostOnce), false, &LIMITS), Push::DroppedFull);
         assert_eq!(
-            queue.push(delivery("e", QoS::AtLeastOnce), false, usize::MAX, &LIMITS),
+            queue.push(delivery("e", QoS::AtLeastOnce), false, &LIMITS),
             Push::Evicted { plain: 0, acknowledged: 1 }
         );
         assert_eq!(topics(&mut queue), ["b", "c", "e"]);
@@ -325,9 +324,9 @@ mod tests {
     #[test]
     fn qos_0_is_kept_for_an_absent_client_only_when_asked() {
         let mut queue = Queue::new();
-        assert_eq!(queue.push(delivery("a", QoS::AtMostOnce), true, usize::MAX, &LIMITS), Push::DroppedAway);
+        assert_eq!(queue.push(delivery("a", QoS::AtMostOnce), true, &LIMITS), Push::DroppedAway);
         let keep = QueueLimits { store_qos0: true, ..LIMITS };
-        assert_eq!(queue.push(delivery("a", QoS::AtMostOnce), true, usize::MAX, &keep), Push::Queued);
+        assert_eq!(queue.push(delivery("a", QoS::AtMostOnce), true, &keep), Push::Queued);
     }
 
     #[test]
@@ -335,36 +334,22 @@ mod tests {
         let cost = delivery("a", QoS::AtLeastOnce).cost();
         let limits = QueueLimits { max_messages: 100, max_bytes: 2 * cost, ..LIMITS };
         let mut queue = Queue::new();
-        queue.push(delivery("a", QoS::AtLeastOnce), false, usize::MAX, &limits);
-        queue.push(delivery("b", QoS::AtLeastOnce), false, usize::MAX, &limits);
+        queue.push(delivery("a", QoS::AtLeastOnce), false, &limits);
+        queue.push(delivery("b", QoS::AtLeastOnce), false, &limits);
         assert_eq!(
-            queue.push(delivery("c", QoS::AtLeastOnce), false, usize::MAX, &limits),
+            queue.push(delivery("c", QoS::AtLeastOnce), false, &limits),
             Push::Evicted { plain: 0, acknowledged: 1 }
         );
         assert_eq!(queue.bytes(), 2 * cost);
         let tiny = QueueLimits { max_bytes: cost - 1, ..limits };
-        assert_eq!(queue.push(delivery("d", QoS::AtLeastOnce), false, usize::MAX, &tiny), Push::DroppedFull);
-    }
-
-    #[test]
-    fn with_less_room_than_its_limit_a_queue_drops_the_oldest_too() {
-        let cost = delivery("a", QoS::AtLeastOnce).cost();
-        let mut queue = Queue::new();
-        for topic in ["a", "b", "c"] {
-            queue.push(delivery(topic, QoS::AtLeastOnce), false, usize::MAX, &LIMITS);
-        }
-        let push = queue.push(delivery("d", QoS::AtLeastOnce), false, 2 * cost, &LIMITS);
-        assert_eq!(push, Push::Evicted { plain: 0, acknowledged: 2 });
-        assert_eq!(queue.push(delivery("e", QoS::AtMostOnce), false, 2 * cost, &LIMITS), Push::DroppedFull);
-        assert_eq!(queue.push(delivery("f", QoS::AtLeastOnce), false, cost - 1, &LIMITS), Push::DroppedFull);
-        assert_eq!(topics(&mut queue), ["c", "d"]);
+        assert_eq!(queue.push(delivery("d", QoS::AtLeastOnce), false, &tiny), Push::DroppedFull);
     }
 
     #[test]
     fn what_is_not_kept_leaves_with_its_bytes() {
         let mut queue = Queue::new();
         for topic in ["a", "b", "c"] {
-            queue.push(delivery(topic, QoS::AtLeastOnce), false, usize::MAX, &LIMITS);
+            queue.push(delivery(topic, QoS::AtLeastOnce), false, &LIMITS);
         }
         assert_eq!(queue.retain(|delivery| delivery.message.topic == "b"), 2);
         assert_eq!(queue.bytes(), delivery("b", QoS::AtLeastOnce).cost());
@@ -374,8 +359,8 @@ mod tests {
     #[test]
     fn expired_messages_are_skipped_and_counted() {
         let mut queue = Queue::new();
-        queue.push(expiring("a", 100), false, usize::MAX, &LIMITS);
-        queue.push(delivery("b", QoS::AtLeastOnce), false, usize::MAX, &LIMITS);
+        queue.push(expiring("a", 100), false, &LIMITS);
+        queue.push(delivery("b", QoS::AtLeastOnce), false, &LIMITS);
         let mut expired = 0;
         assert_eq!(queue.pop(true, 100, &mut expired).unwrap().message.topic, "b");
         assert_eq!(expired, 1);
@@ -391,7 +376,7 @@ mod tests {
         let mut queue = Queue::new();
         let limits = prioritised(10);
         for topic in ["other", "low", "high", "low", "high"] {
-            assert_eq!(queue.push(delivery(topic, QoS::AtLeastOnce), false, usize::MAX, &limits), Push::Queued);
+            assert_eq!(queue.push(delivery(topic, QoS::AtLeastOnce), false, &limits), Push::Queued);
         }
         assert_eq!(topics(&mut queue), ["high", "high", "low", "low", "other"]);
         assert_eq!((queue.bytes(), queue.len()), (0, 0));
@@ -401,10 +386,10 @@ mod tests {
     fn lower_priorities_are_not_starved() {
         let mut queue = Queue::new();
         let limits = prioritised(1000);
-        queue.push(delivery("low", QoS::AtLeastOnce), false, usize::MAX, &limits);
-        queue.push(delivery("other", QoS::AtLeastOnce), false, usize::MAX, &limits);
+        queue.push(delivery("low", QoS::AtLeastOnce), false, &limits);
+        queue.push(delivery("other", QoS::AtLeastOnce), false, &limits);
         for _ in 0..70 {
-            queue.push(delivery("high", QoS::AtLeastOnce), false, usize::MAX, &limits);
+            queue.push(delivery("high", QoS::AtLeastOnce), false, &limits);
         }
         let sent = topics(&mut queue);
         assert_eq!(sent.len(), 72);
@@ -418,13 +403,13 @@ mod tests {
         let mut queue = Queue::new();
         let limits = prioritised(3);
         for topic in ["other", "high", "low"] {
-            queue.push(delivery(topic, QoS::AtLeastOnce), false, usize::MAX, &limits);
+            queue.push(delivery(topic, QoS::AtLeastOnce), false, &limits);
         }
         assert_eq!(
-            queue.push(delivery("high", QoS::AtLeastOnce), false, usize::MAX, &limits),
+            queue.push(delivery("high", QoS::AtLeastOnce), false, &limits),
             Push::Evicted { plain: 0, acknowledged: 1 }
         );
-        assert_eq!(queue.push(delivery("other", QoS::AtLeastOnce), false, usize::MAX, &limits), Push::DroppedFull);
+        assert_eq!(queue.push(delivery("other", QoS::AtLeastOnce), false, &limits), Push::DroppedFull);
         assert_eq!(queue.retain(|delivery| delivery.message.topic == "high"), 1);
         assert_eq!(queue.bytes(), 2 * delivery("high", QoS::AtLeastOnce).cost());
         assert_eq!(topics(&mut queue), ["high", "high"]);

@@ -47,7 +47,6 @@ mod identity;
 mod limit_counters;
 mod limits;
 mod logs;
-mod memory;
 mod negotiation;
 mod ocsp;
 mod panics;

@@ -6,7 +6,7 @@ use testkit::{Client, ConnectExt, Packet, PublishExt, connect, publish, pubrec, 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
-use crate::attacker::{allow_descriptors, bytes, client, many, pour, socket, until_closed};
+use crate::attacker::{bytes, client, pour, socket, until_closed};
 use crate::siege::{MIB, Siege};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -34,48 +34,6 @@ async fn a_subscriber_that_never_reads_does_not_hold_what_others_publish() {
     // It goes on reading nothing; the broker ends it.
     siege.end(64 * MIB).await;
     drop(reader);
-}
-
-/// Each within its own limits, they held as much as there was: 32 messages in flight and a full socket were enough of it.
-/// `SIEGE_READERS` says how many there are.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_subscribers_that_never_read_share_a_bounded_memory() {
-    const PUBLISHERS: usize = 4;
-    let readers = std::env::var("SIEGE_READERS").map_or(300, |text| text.parse().expect("SIEGE_READERS is a number"));
-    allow_descriptors(readers as u64);
-    let configuration = "[mqtt]\nmax_total_mqueue_bytes = \"32MB\"\nslow_subscriber_wait = \"0s\"\n";
-    let siege = Siege::begin("many slow readers", configuration).await;
-    let address = siege.address();
-    let slow = many(readers, 32, move |number| async move {
-        let small = TcpSocket::new_v4().unwrap();
-        small.set_recv_buffer_size(4 * 1024).unwrap();
-        let stream = small.connect(address).await.unwrap();
-        let mut reader = Client::new(stream).with_patience(Duration::from_secs(60));
-        reader.connect(connect(&format!("slow {number}"))).await;
-        reader.subscribe(&format!("flood/{number}"), 1).await;
-        reader
-    })
-    .await;
-    // 600 KB for each of 300: five times of what there is.
-    let rounds = 45_000 / readers;
-    many(PUBLISHERS, PUBLISHERS, move |publisher| async move {
-        let mut stream = socket(address).await;
-        stream.write_all(&bytes(connect(&format!("flood {publisher}")))).await.unwrap();
-        let (mut answers, mut writing) = stream.into_split();
-        let drain = tokio::spawn(async move { tokio::io::copy(&mut answers, &mut tokio::io::sink()).await });
-        for _ in 0..rounds {
-            for number in (publisher..readers).step_by(PUBLISHERS) {
-                let packet = publish(&format!("flood/{number}"), 1, vec![7; 4096]).id(1);
-                writing.write_all(&bytes(packet)).await.expect("the broker reads what an honest publisher sends");
-            }
-        }
-        drop(writing);
-        drain.await.unwrap().unwrap();
-    })
-    .await;
-    drop(slow);
-    // Besides messages, each connection takes some.
-    siege.end((32 + 24) * MIB + readers as u64 * 16 * 1024).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

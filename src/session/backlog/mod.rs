@@ -158,23 +158,14 @@ impl Backlog {
     }
 
     /// Appends `delivery`; `away` says that no connection drains the queue. A full queue drops an arriving QoS 0 message, and its
-    /// oldest messages for one of QoS 1 or 2. What waits in memory may take `room` bytes: beyond it QoS 0 is dropped and the rest is
-    /// only on disk.
-    pub fn push(
-        &mut self,
-        mut delivery: Delivery,
-        away: bool,
-        room: usize,
-        limits: &QueueLimits,
-        rows: &mut dyn Rows,
-    ) -> Push {
+    /// oldest messages for one of QoS 1 or 2.
+    pub fn push(&mut self, mut delivery: Delivery, away: bool, limits: &QueueLimits, rows: &mut dyn Rows) -> Push {
         let cost = delivery.cost();
         let plain = delivery.qos == QoS::AtMostOnce;
         if plain && away && !limits.store_qos0 {
             return Push::DroppedAway;
         }
-        let in_memory = self.bytes.saturating_add(cost);
-        if cost > limits.max_bytes || limits.max_messages == 0 || plain && in_memory > room {
+        if cost > limits.max_bytes || limits.max_messages == 0 {
             return Push::DroppedFull;
         }
         let mut evicted = [0; 2];
@@ -197,9 +188,8 @@ impl Backlog {
             self.shared |= delivery.share.is_some();
             let ticket = rows.put(seq, &delivery);
             self.last_ticket = ticket;
-            // Fewer bytes than before, if something was evicted.
-            let fits = self.stored.len() < IN_MEMORY_MESSAGES && self.bytes < IN_MEMORY_BYTES && in_memory <= room;
-            if !away && fits && self.cursor == seq {
+            let room = self.stored.len() < IN_MEMORY_MESSAGES && self.bytes < IN_MEMORY_BYTES;
+            if !away && room && self.cursor == seq {
                 delivery.stored = StoredAs { seq, ticket, ..StoredAs::default() };
                 self.cursor = self.next;
                 self.bytes += cost;
@@ -261,16 +251,11 @@ impl Backlog {
         }
     }
 
-    /// The number from which rows are to be read now, if so, and how many bytes of them. What waits in memory may take `room` bytes.
-    /// With `idle`, nothing that the client was sent is on its way, so that nothing else would go on.
-    pub fn wants_rows(&self, room: usize, idle: bool) -> Option<(u64, usize)> {
-        let left = room.min(IN_MEMORY_BYTES).saturating_sub(self.bytes);
+    /// The number from which rows are to be read now, if so.
+    pub fn wants_rows(&self) -> Option<u64> {
         // With none in memory one must come, however much of QoS 0 waits behind it.
-        let wanted = match self.stored.len() {
-            0 => idle || room > self.bytes,
-            waiting => waiting < READ_BELOW && left > 0,
-        };
-        (self.cursor < self.next && wanted).then_some((self.cursor, left))
+        let room = self.stored.len() < READ_BELOW && self.bytes < IN_MEMORY_BYTES || self.stored.is_empty();
+        (self.cursor < self.next && room).then_some(self.cursor)
     }
 
     /// Takes over rows that were read from where [`wants_rows`](Self::wants_rows) said, in rising order. `through` is set when there were

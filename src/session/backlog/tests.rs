@@ -32,7 +32,7 @@ impl Rows for Disk {
 impl Disk {
     /// Reads what the backlog wants, at most `limit` rows.
     pub fn feed(&mut self, backlog: &mut Backlog, limit: usize) {
-        let Some((from, _)) = backlog.wants_rows(usize::MAX, true) else { return };
+        let Some(from) = backlog.wants_rows() else { return };
         let mut found: Vec<_> = self.rows.range(from..).take(limit + 1).map(|(seq, row)| (*seq, row.clone())).collect();
         let through = (found.len() <= limit).then(|| backlog.next());
         found.truncate(limit);
@@ -87,7 +87,7 @@ proptest! {
                     for _ in 0..times {
                         next += 1;
                         let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(qos)];
-                        match backlog.push(message(next, qos), away, usize::MAX, &LIMITS, &mut disk) {
+                        match backlog.push(message(next, qos), away, &LIMITS, &mut disk) {
                             Push::Queued => {}
                             Push::Evicted { plain, acknowledged } => {
                                 model.drain(..plain + acknowledged);
@@ -142,10 +142,10 @@ proptest! {
 fn a_row_is_read_however_much_of_qos_0_waits_behind_it() {
     let limits = QueueLimits { max_bytes: 8 << 20, max_messages: 1000, ..LIMITS };
     let (mut backlog, mut disk) = (Backlog::new(), Disk::default());
-    backlog.push(message(1, QoS::AtLeastOnce), true, usize::MAX, &limits, &mut disk);
+    backlog.push(message(1, QoS::AtLeastOnce), true, &limits, &mut disk);
     let mut large = message(2, QoS::AtMostOnce);
     std::sync::Arc::get_mut(&mut large.message).unwrap().payload = vec![0; IN_MEMORY_BYTES].into();
-    backlog.push(large, false, usize::MAX, &limits, &mut disk);
+    backlog.push(large, false, &limits, &mut disk);
     let pop = |backlog: &mut Backlog, disk: &mut Disk| {
         backlog.pop(true, u64::MAX, Ticket::MAX, 0, &mut 0, disk).map(|delivery| delivery.qos)
     };
@@ -159,11 +159,11 @@ fn a_row_is_read_however_much_of_qos_0_waits_behind_it() {
 fn what_was_sent_is_not_evicted_and_comes_again_marked() {
     let limits = QueueLimits { max_messages: 2, ..LIMITS };
     let (mut backlog, mut disk) = (Backlog::new(), Disk::default());
-    backlog.push(message(1, QoS::ExactlyOnce), false, usize::MAX, &limits, &mut disk);
+    backlog.push(message(1, QoS::ExactlyOnce), false, &limits, &mut disk);
     let sent = backlog.pop(true, u64::MAX, Ticket::MAX, 0, &mut 0, &mut disk).unwrap();
     backlog.park(Some((sent.stored.seq, sent.cost())));
     for n in 2..=5 {
-        backlog.push(message(n, QoS::AtLeastOnce), true, usize::MAX, &limits, &mut disk);
+        backlog.push(message(n, QoS::AtLeastOnce), true, &limits, &mut disk);
     }
     assert_eq!(disk.rows.keys().copied().collect::<Vec<_>>(), [1, 4, 5]);
     disk.feed(&mut backlog, 10);
@@ -177,9 +177,9 @@ fn what_was_sent_is_not_evicted_and_comes_again_marked() {
 #[test]
 fn qos_2_waits_for_its_row_and_holds_what_follows() {
     let (mut backlog, mut disk) = (Backlog::new(), Disk::default());
-    backlog.push(message(1, QoS::AtLeastOnce), false, usize::MAX, &LIMITS, &mut disk);
-    backlog.push(message(2, QoS::ExactlyOnce), false, usize::MAX, &LIMITS, &mut disk);
-    backlog.push(message(3, QoS::AtLeastOnce), false, usize::MAX, &LIMITS, &mut disk);
+    backlog.push(message(1, QoS::AtLeastOnce), false, &LIMITS, &mut disk);
+    backlog.push(message(2, QoS::ExactlyOnce), false, &LIMITS, &mut disk);
+    backlog.push(message(3, QoS::AtLeastOnce), false, &LIMITS, &mut disk);
     let mut pop = |durable| backlog.pop(true, u64::MAX, durable, 0, &mut 0, &mut disk).map(|d| number(&d));
     assert_eq!(pop(0), Ok(1));
     assert_eq!(pop(1), Err(Held::Ticket(2)));
@@ -191,7 +191,7 @@ fn qos_2_waits_for_its_row_and_holds_what_follows() {
 #[test]
 fn an_expired_message_leaves_the_disk_when_its_turn_comes() {
     let (mut backlog, mut disk) = (Backlog::new(), Disk::default());
-    backlog.push(expiring("t", 100), false, usize::MAX, &LIMITS, &mut disk);
+    backlog.push(expiring("t", 100), false, &LIMITS, &mut disk);
     let mut expired = 0;
     assert!(backlog.pop(true, u64::MAX, Ticket::MAX, 100, &mut expired, &mut disk).is_err());
     assert_eq!((expired, disk.rows.len()), (1, 0));
@@ -201,29 +201,10 @@ fn an_expired_message_leaves_the_disk_when_its_turn_comes() {
 fn judged_rows_are_dropped_when_they_are_read() {
     let (mut backlog, mut disk) = (Backlog::new(), Disk::default());
     for n in 1..=3 {
-        backlog.push(message(n, QoS::AtLeastOnce), true, usize::MAX, &LIMITS, &mut disk);
+        backlog.push(message(n, QoS::AtLeastOnce), true, &LIMITS, &mut disk);
     }
     assert_eq!(backlog.retain(|_| false, &mut disk), 0, "nothing is in memory");
     let read = disk.rows.iter().map(|(seq, row)| (*seq, row.clone())).collect();
     assert_eq!(backlog.loaded(read, Some(4), |d| number(d) == 2, &mut disk), 2);
     assert_eq!(disk.rows.keys().copied().collect::<Vec<_>>(), [2]);
-}
-
-#[test]
-fn beyond_its_room_a_message_is_only_on_disk_and_comes_when_there_is_room() {
-    let (mut backlog, mut disk) = (Backlog::new(), Disk::default());
-    let cost = message(1, QoS::AtLeastOnce).cost();
-    for n in 1..=4 {
-        assert_eq!(backlog.push(message(n, QoS::AtLeastOnce), false, 2 * cost, &LIMITS, &mut disk), Push::Queued);
-    }
-    assert_eq!((backlog.in_memory(), backlog.len(), disk.rows.len()), ((2, 2 * cost), 4, 4));
-    assert_eq!(backlog.push(message(5, QoS::AtMostOnce), false, 2 * cost, &LIMITS, &mut disk), Push::DroppedFull);
-    // With some in memory it reads no further than its room, with none only as long as something else goes on.
-    assert_eq!(backlog.wants_rows(2 * cost, false), None);
-    assert_eq!(backlog.wants_rows(3 * cost, false), Some((3, cost)));
-    for _ in 0..2 {
-        backlog.pop(true, u64::MAX, u64::MAX, 0, &mut 0, &mut disk).unwrap();
-    }
-    assert_eq!(backlog.wants_rows(0, false), None);
-    assert_eq!(backlog.wants_rows(0, true), Some((3, 0)));
 }

@@ -95,7 +95,7 @@ fn each_wrong_configuration_is_an_error_of_its_own() {
     assert!(matches!(tls(&|tls| tls.ciphers = vec!["NO-SUCH-SUITE".into()]), Error::UnknownSuite { .. }));
     assert!(matches!(tls(&|tls| tls.ciphers = vec!["ECC_SM4_GCM_SM3".into()]), Error::ForeignSuite { .. }));
     assert!(matches!(tls(&|tls| tls.groups = Some("no-such-group".into())), Error::UnknownGroup { .. }));
-    assert!(matches!(tls(&|tls| tls.groups = Some("X25519:no-such".into())), Error::BadList { .. }));
+    assert!(matches!(tls(&|tls| tls.groups = Some("X25519:no-such".into())), Error::UnknownGroup { .. }));
     assert!(matches!(
         tls(&|tls| (tls.min_version, tls.max_version) =
             (gm_tls::server::TlsVersion::Tls13, gm_tls::server::TlsVersion::Tls12)),

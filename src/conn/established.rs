@@ -414,6 +414,7 @@ impl State {
         if drained.expired > 0 {
             broker.metrics().dropped_expired.fetch_add(drained.expired as u64, Ordering::Relaxed);
         }
+        let full = batch.len() >= BATCH;
         let mut sent = Ok(());
         for delivery in batch.drain(..) {
             if delivery.stored.released {
@@ -442,8 +443,11 @@ impl State {
             None => {}
         }
         if drained.more {
-            // More is there: either this batch was full, or the window is closed and an acknowledgement will wake us.
-            return Ok(window > drained.acknowledged);
+            // More is there. The batch was full: only the next look says whether the client's window is closed, and publishers that wait
+            // need to know. Or the window was closed, and an acknowledgement will wake us, unless it was closed by a message that the
+            // client does not take.
+            let (window, inflight) = (self.negotiated.window, self.lease.session().inflight.len());
+            return Ok(full || window > inflight);
         }
         let (broker, subscriber, _) = self.lease.parts();
         match self.scans.front_mut() {

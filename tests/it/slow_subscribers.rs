@@ -141,6 +141,48 @@ async fn a_subscriber_that_acknowledges_nothing_holds_others_up_once_and_shortly
     }
 }
 
+// The last message of a batch closed the window, nobody looked again before the client sent something, and it seemed to be on its way:
+// publishers waited for it without end.
+#[tokio::test(start_paused = true)]
+async fn a_window_that_a_full_batch_closes_holds_nobody_up_longer() {
+    let broker = SimulatedBroker::start(Setup::new().mqtt("max_inflight = 60"));
+    let mut stuck = broker.connect(connect("stuck")).await;
+    stuck.subscribe("t", 1).await;
+    let mut publisher = broker.connect(connect("p")).await;
+    let begun = Instant::now();
+    let mut bytes = BytesMut::new();
+    let levels = [(4, 0), (60, 1), (2000, 0), (1, 1)];
+    let levels = levels.into_iter().flat_map(|(times, level)| std::iter::repeat_n(level, times));
+    for (n, level) in (1..).zip(levels) {
+        Packet::from(numbered("t", level, n)).encode(ProtocolVersion::V5, &mut bytes).unwrap();
+    }
+    publisher.send_raw(&bytes).await;
+    for _ in 0..61 {
+        assert!(matches!(publisher.recv().await, Packet::PubAck(_)));
+    }
+    assert!(begun.elapsed() <= Duration::from_millis(510), "{:?}", begun.elapsed());
+    drop(stuck);
+}
+
+// It closed the window and was then not sent, so that no acknowledgement could open it.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_the_client_does_not_take_holds_up_none_behind_it() {
+    let broker = SimulatedBroker::start(Setup::new());
+    let mut small = broker.connect(connect("small").receive_maximum(1).max_packet_size(100)).await;
+    small.subscribe("t", 1).await;
+    let mut publisher = broker.connect(connect("p")).await;
+    let begun = Instant::now();
+    let mut bytes = BytesMut::new();
+    for packet in [publish("t", 1, "x".repeat(200)), publish("t", 1, "y")].into_iter().zip(1..) {
+        let (mut packet, n) = packet;
+        packet.packet_id = Some(packet_id(n));
+        Packet::from(packet).encode(ProtocolVersion::V5, &mut bytes).unwrap();
+    }
+    publisher.send_raw(&bytes).await;
+    assert_eq!(small.recv_publish().await.payload, "y");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_that_takes_one_message_in_50_ms_does_not_set_the_pace() {
     let broker = SimulatedBroker::start(Setup::new());

@@ -238,8 +238,14 @@ impl Answers {
         let mut state = entry.state.lock();
         let outcome = outcome.and_then(|new| {
             // Whoever is between here and the responder could bring back what it said before it revoked.
-            if state.answer.as_ref().is_some_and(|old| new.this_update < old.this_update) {
+            let old = state.answer.as_ref();
+            if old.is_some_and(|old| new.this_update < old.this_update) {
                 return Err("the answer is older than the one at hand".into());
+            }
+            // Of answers that were signed together, as of one second, one was there before the certificate was revoked.
+            let revokes = matches!(new.state, OcspState::Revoked(_));
+            if !revokes && old.is_some_and(|old| new.this_update == old.this_update) && state.revoked().is_some() {
+                return Err("the answer is no newer than the one at hand, which revokes".into());
             }
             // As one that keeps no register of what it revoked long ago says.
             if new.state == OcspState::Unknown && state.revoked().is_some() {
@@ -403,6 +409,24 @@ mod tests {
         // It was on hold.
         answers.take(&entry, Ok(answer(OcspState::Good, 1001)));
         assert_eq!(answers.at_hand(&issuer.fingerprint, &[7], "http://a"), None);
+    }
+
+    // Of answers that were signed together, one from before the revocation took it back.
+    #[test]
+    fn an_answer_of_the_same_time_does_not_take_back_a_revocation() {
+        let answers = answers(10);
+        let (certificate, issuer) = authority();
+        let asked = Asked { certificate: &certificate, serial: &[7], issuer: &issuer, responder: "http://a" };
+        let entry = answers.entry(asked).unwrap();
+        answers.take(&entry, Ok(answer(OcspState::Good, 1000)));
+        answers.take(&entry, Ok(answer(OcspState::Revoked(Reason::from_code(1)), 1000)));
+        assert!(entry.revoked().is_some());
+        answers.take(&entry, Ok(answer(OcspState::Good, 1000)));
+        assert_eq!(answers.at_hand(&issuer.fingerprint, &[7], "http://a"), Some(Reason::from_code(1)));
+        let error = answers.report().remove(0).error.unwrap();
+        assert!(error.contains("no newer than the one at hand, which revokes"), "{error}");
+        answers.take(&entry, Ok(answer(OcspState::Revoked(Reason::from_code(1)), 1000)));
+        assert_eq!(answers.report().remove(0).error, None);
     }
 
     #[test]

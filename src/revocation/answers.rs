@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::fetch::{Fetcher, Question};
 use super::held::Issuer;
 use super::report::{AnswerReport, hex};
-use super::schedule;
+use super::schedule::{self, Seldom};
 use crate::causes::Causes;
 use crate::config::RevocationConfig;
 use crate::dev_certs::now;
@@ -27,6 +27,9 @@ pub(super) const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Of what share of the answers the oldest are given up when there is no room for another.
 const GIVEN_UP: usize = 8;
+
+/// Of what share that are so even where they revoke. Those that come then find their room among themselves.
+const GIVEN_UP_REVOKED: usize = 64;
 
 /// The issuer's certificate, so that two authorities of one name share nothing, the serial number, and who is asked.
 type Key = (Fingerprint, Box<[u8]>, Arc<str>);
@@ -39,6 +42,8 @@ pub(super) struct Answers {
     entries: Mutex<HashMap<Key, Arc<Entry>>>,
     /// Told about each answer that revokes.
     revoked: watch::Sender<u64>,
+    /// When it is said that revoked ones are forgotten.
+    forgetting: Seldom,
 }
 
 /// What is known of one certificate. Who holds it besides the table keeps it there and current.
@@ -99,6 +104,7 @@ impl Answers {
             counters: Arc::clone(counters),
             entries: Mutex::default(),
             revoked: watch::Sender::new(0),
+            forgetting: Seldom::default(),
         })
     }
 
@@ -189,29 +195,37 @@ impl Answers {
     fn give_up(&self, entries: &mut HashMap<Key, Arc<Entry>>) -> Result<(), Arc<str>> {
         // An entry that is held by a connection or by its fetch is in use.
         let idle = entries.iter().filter(|(_, entry)| Arc::strong_count(entry) == 1);
-        let mut idle: Vec<(bool, i64, Key)> = idle
+        let mut idle: Vec<(bool, i64, &Key)> = idle
             .map(|(key, entry)| {
                 let state = entry.state.lock();
-                (state.revoked().is_some(), state.used_at, key.clone())
+                (state.revoked().is_some(), state.used_at, key)
             })
             .collect();
-        idle.sort_unstable_by_key(|(revoked, used_at, _)| (*revoked, *used_at));
         if idle.is_empty() {
             return Err(
                 "revocation.max_answers is reached by certificates of clients that are connected; raise it".into()
             );
         }
         let others = idle.iter().filter(|(revoked, ..)| !revoked).count();
-        if others == 0 {
-            warn!(
-                max_answers = self.config.max_answers,
-                "revocation.max_answers is full of revoked certificates, and those not shown for longest are forgotten; raise it"
-            );
-            self.counters.event("revoked_forgotten");
+        let share = |of: usize| self.config.max_answers.div_ceil(of);
+        let several = share(GIVEN_UP).min(others.max(share(GIVEN_UP_REVOKED))).min(idle.len());
+        if several < idle.len() {
+            idle.select_nth_unstable_by_key(several, |(revoked, used_at, _)| (*revoked, *used_at));
         }
-        let several = self.config.max_answers.div_ceil(GIVEN_UP).min(others.max(1));
-        for (.., key) in idle.iter().take(several) {
-            entries.remove(key);
+        let given_up: Vec<Key> = idle.iter().take(several).map(|(.., key)| Key::clone(key)).collect();
+        for key in given_up {
+            entries.remove(&key);
+        }
+        let forgotten = several.saturating_sub(others);
+        if forgotten > 0 {
+            (0..forgotten).for_each(|_| self.counters.event("revoked_forgotten"));
+            if self.forgetting.is_due(now()) {
+                warn!(
+                    max_answers = self.config.max_answers,
+                    forgotten,
+                    "revocation.max_answers is full of revoked certificates, and those not shown for longest are forgotten; raise it"
+                );
+            }
         }
         Ok(())
     }
@@ -481,5 +495,29 @@ mod tests {
         revoke(200);
         revoke(201);
         assert_eq!((revoked().count(), answers.counters.events("revoked_forgotten")), (16, 1));
+    }
+
+    // Each new certificate had the whole table searched and sorted, under the lock that all clients take.
+    #[test]
+    fn a_table_full_of_revoked_answers_is_not_searched_for_each_client() {
+        let answers = answers(640);
+        let (certificate, issuer) = authority();
+        let entry = |number: u16| {
+            let serial = number.to_be_bytes();
+            let asked = Asked { certificate: &certificate, serial: &serial, issuer: &issuer, responder: "http://a" };
+            answers.entry(asked).unwrap()
+        };
+        (0..640).for_each(|number| {
+            let entry = entry(number);
+            answers.take(&entry, Ok(answer(OcspState::Revoked(Reason::from_code(1)), 1000)));
+            // The first ones were shown longest ago.
+            entry.state.lock().used_at = i64::from(number);
+        });
+        (640..1000).for_each(|number| _ = entry(number));
+        assert_eq!(answers.counters.events("max_answers"), 360 / 10);
+        // Room is made among them once, and is then enough for those that are not revoked.
+        assert_eq!(answers.counters.events("revoked_forgotten"), 10);
+        let at_hand = |number: u16| answers.at_hand(&issuer.fingerprint, &number.to_be_bytes(), "http://a").is_some();
+        assert!((0..640).filter(|number| at_hand(*number)).eq(10..640));
     }
 }

@@ -1,7 +1,9 @@
 //! When something is fetched again: ahead of its end, and after failures less and less often. Each time is shifted at random, so that
-//! nodes that began together do not ask together.
+//! nodes that began together do not ask together. And how often something that goes on is said.
 
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 /// Never asked more often than this, whatever an authority writes, in seconds.
 const LEAST: i64 = 10;
@@ -37,6 +39,24 @@ pub(super) fn after_failure(now: i64, failures: u32) -> i64 {
     now.saturating_add(pause + pause * share() / 4096)
 }
 
+/// A line in the log about what may happen with each client: once in five minutes.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Mutex<Option<i64>>);
+
+impl Seldom {
+    const PAUSE: i64 = 300;
+
+    /// Whether it is said at `now`, in unix seconds. A clock that was set back does not silence it.
+    pub(super) fn is_due(&self, now: i64) -> bool {
+        let mut said_at = self.0.lock();
+        let due = said_at.is_none_or(|at| now < at || now.saturating_sub(at) >= Self::PAUSE);
+        if due {
+            *said_at = Some(now);
+        }
+        due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +80,13 @@ mod tests {
         let pause = |failures| after_failure(0, failures);
         assert!((5..=6).contains(&pause(1)) && (10..=12).contains(&pause(2)) && (20..=25).contains(&pause(3)));
         assert!((300..=375).contains(&pause(10)) && (300..=375).contains(&pause(u32::MAX)));
+    }
+
+    #[test]
+    fn what_goes_on_is_said_once_in_five_minutes() {
+        let seldom = Seldom::default();
+        let said: Vec<i64> = (0..1000).filter(|second| seldom.is_due(10_000 + second)).collect();
+        assert_eq!(said, [0, 300, 600, 900]);
+        assert!(seldom.is_due(5) && !seldom.is_due(6));
     }
 }

@@ -188,10 +188,7 @@ fn reloaded(outcome: &Reloaded, json: bool, out: &mut impl Write) -> io::Result<
     if json {
         return writeln!(out, "{}", serde_json::to_string(outcome)?);
     }
-    match outcome.listeners.as_slice() {
-        [] => writeln!(out, "reloaded: nothing has changed for new connections of any listener")?,
-        changed => writeln!(out, "reloaded: new connections of {} are secured by what was read", changed.join(", "))?,
-    }
+    writeln!(out, "reloaded: {}", outcome.effect())?;
     if !outcome.restart_needed.is_empty() {
         writeln!(out, "changed, and in force only after a restart: {}", outcome.restart_needed.join(", "))?;
     }

@@ -72,6 +72,20 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
+impl Reloaded {
+    /// What is in force now and may not have been before, in words.
+    pub fn effect(&self) -> String {
+        let auth = "rules for topics, users and passwords were read again and are in force";
+        let secured = || format!("new connections of {} are secured by what was read", self.listeners.join(", "));
+        match (self.auth, self.listeners.is_empty()) {
+            (true, true) => format!("{auth}; how connections are secured has not changed"),
+            (true, false) => format!("{auth}; {}", secured()),
+            (false, true) => "nothing has changed for new connections of any listener".to_owned(),
+            (false, false) => secured(),
+        }
+    }
+}
+
 /// Why the last reload of each extent was refused, as long as what it was to put in force is not: empty is that nothing was refused.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
@@ -137,13 +151,7 @@ impl Operator {
                     let keys = outcome.restart_needed.join(", ");
                     warn!(trigger, keys, "reload: these keys have changed and take effect at the next start only");
                 }
-                let auth = outcome.auth;
-                if outcome.listeners.is_empty() {
-                    info!(trigger, auth, "reload done; nothing has changed for new connections of any listener");
-                } else {
-                    let listeners = outcome.listeners.join(", ");
-                    info!(trigger, listeners, auth, "reload done; new connections are secured by what was read");
-                }
+                info!(trigger, "reload done; {}", outcome.effect());
                 Ok(outcome)
             }
             Err(errors) => {
@@ -285,5 +293,25 @@ impl Operator {
             }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Who had taken a right away was told that nothing had changed.
+    #[test]
+    fn a_reload_says_what_it_read_again() {
+        let of = |auth, listeners: &[&str]| {
+            let listeners = listeners.iter().map(ToString::to_string).collect();
+            Reloaded { auth, listeners, ..Reloaded::default() }.effect()
+        };
+        let auth = "rules for topics, users and passwords were read again and are in force; ";
+        assert_eq!(of(false, &[]), "nothing has changed for new connections of any listener");
+        assert_eq!(of(true, &[]), format!("{auth}how connections are secured has not changed"));
+        let secured = "new connections of ssl:a, wss:b are secured by what was read";
+        assert_eq!(of(false, &["ssl:a", "wss:b"]), secured);
+        assert_eq!(of(true, &["ssl:a", "wss:b"]), format!("{auth}{secured}"));
     }
 }

@@ -233,11 +233,11 @@ impl Auth {
         Ok(())
     }
 
-    /// Takes the rule at a place out of the store, or all of the list; how many these are.
+    /// Takes the rule at a place out of the store, or all of the list, and gives them.
     ///
     /// # Errors
     /// There is no rule at that place.
-    pub fn remove_rules(&self, subject: &RulesFor, place: Option<usize>) -> Result<usize, RuleRefused> {
+    pub fn remove_rules(&self, subject: &RulesFor, place: Option<usize>) -> Result<Vec<WrittenRule>, RuleRefused> {
         let removed = self.rules.remove(subject, place)?;
         self.authorizer.has_changed();
         Ok(removed)

@@ -49,6 +49,13 @@ impl NewKeys {
         let (identity, key) = entry(identity, key.trim_end_matches(['\r', '\n'])).map_err(problem)?;
         Ok(NewKeys(Keys::from([(identity, key)])))
     }
+
+    /// The identities in order, quoted.
+    pub fn identities(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.0.keys().map(|identity| format!("{identity:?}")).collect();
+        all.sort_unstable();
+        all
+    }
 }
 
 /// Adds identities to a file, or gives them other keys.

@@ -1,6 +1,7 @@
 //! Rules for topics in the embedded store: a list for each client identifier, for each user name, and for everyone. All of them are known
 //! in memory, and every change of a list is a row.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Identity;
 use super::acl::{ListOf, PatternError, Permit, Rule, RuleAction, Source, TopicPattern, Who};
 use super::shards::Shards;
+use crate::config::Choice;
 use crate::store::{Kept, Key, Row};
 
 /// Rules of one list: a subscription may be compared with each of them.
@@ -29,6 +31,17 @@ pub enum RulesFor {
     Everyone,
 }
 
+/// Names are quoted, so that neither a terminal nor a log is told what to do.
+impl fmt::Display for RulesFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RulesFor::ClientId(id) => write!(f, "client id {id:?}"),
+            RulesFor::Username(name) => write!(f, "user name {name:?}"),
+            RulesFor::Everyone => f.write_str("everyone"),
+        }
+    }
+}
+
 /// A rule as operators write it. It stands in a list, and so concerns whom the list is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +56,21 @@ pub struct WrittenRule {
     /// Only messages with this retain flag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain: Option<bool>,
+}
+
+impl fmt::Display for WrittenRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {:?}", self.permit.word(), self.action.word(), self.topic)?;
+        if let Some(qos) = &self.qos {
+            let levels: Vec<String> = qos.iter().map(u8::to_string).collect();
+            write!(f, ", qos {}", levels.join(" or "))?;
+        }
+        match self.retain {
+            Some(true) => f.write_str(", retained"),
+            Some(false) => f.write_str(", not retained"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Why rules are not taken.
@@ -267,22 +295,21 @@ impl StoredRules {
         })
     }
 
-    /// Takes the rule at a place out of a list, or all of its rules; how many these are.
+    /// Takes the rule at a place out of a list, or all of its rules, and gives them.
     ///
     /// # Errors
     /// There is no rule at that place.
-    pub(super) fn remove(&self, subject: &RulesFor, place: Option<usize>) -> Result<usize, RuleRefused> {
-        let mut removed = 0;
+    pub(super) fn remove(&self, subject: &RulesFor, place: Option<usize>) -> Result<Vec<WrittenRule>, RuleRefused> {
+        let mut removed = Vec::new();
         self.change(subject, |written| {
             let before = written.len();
-            match place {
-                None => written.clear(),
+            removed = match place {
+                None => std::mem::take(written),
                 Some(place) => {
                     let at = place.checked_sub(1).filter(|at| *at < before);
-                    written.remove(at.ok_or(RuleRefused::NoPlace(before, place))?);
+                    vec![written.remove(at.ok_or(RuleRefused::NoPlace(before, place))?)]
                 }
-            }
-            removed = before - written.len();
+            };
             Ok(())
         })?;
         Ok(removed)
@@ -353,9 +380,10 @@ mod tests {
         assert_eq!(rules.add(&ada, Some(7), vec![rule(Permit::Deny, "x")]), Err(RuleRefused::NoPlace(5, 7)));
         assert_eq!(rules.add(&ada, Some(0), vec![rule(Permit::Deny, "x")]), Err(RuleRefused::NoPlace(5, 0)));
         assert_eq!(rules.remove(&ada, Some(6)), Err(RuleRefused::NoPlace(5, 6)));
-        assert_eq!(rules.remove(&ada, Some(3)), Ok(1));
+        assert_eq!(rules.remove(&ada, Some(3)), Ok(vec![rule(Permit::Deny, "c")]));
         assert_eq!(topics(&rules, &ada), ["a", "b", "d", "e"]);
-        assert_eq!((rules.remove(&ada, None), rules.remove(&ada, None), rules.len()), (Ok(4), Ok(0), 0));
+        let removed = |rules: &StoredRules| rules.remove(&ada, None).unwrap().len();
+        assert_eq!((removed(&rules), removed(&rules), rules.len()), (4, 0, 0));
         assert_eq!(rules.subjects_after(None), []);
     }
 

@@ -3,7 +3,10 @@
 use super::fitting::{MAX_LIST, fitting};
 use super::{Operator, kept};
 use crate::broker::{Ban, Subject};
+use crate::telemetry::shortened;
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use tracing::info;
 
 /// Whom a ban is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,17 @@ impl Banned {
     }
 }
 
+/// Names are quoted, so that a log is not told what to do.
+impl fmt::Display for Banned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Banned::ClientId(id) => write!(f, "client id {:?}", shortened(id)),
+            Banned::Username(name) => write!(f, "user name {:?}", shortened(name)),
+            Banned::Address(address) => write!(f, "address {address}"),
+        }
+    }
+}
+
 impl Operator {
     /// The bans that hold, in the order of their ends.
     pub fn bans(&self) -> BanList {
@@ -79,7 +93,9 @@ impl Operator {
     /// There is no room for it, or the store does not take it. In the latter case it holds until the broker stops.
     pub async fn ban(&self, banned: &Banned, seconds: Option<u64>, reason: String) -> Result<BanChange, String> {
         let until = seconds.map(|seconds| self.broker.now().saturating_add(seconds.saturating_mul(1000)));
+        let (lasts, why) = (seconds.map_or("without end".to_owned(), |secs| format!("{secs} s")), reason.clone());
         self.broker.ban(banned.subject(), Ban { until, reason }).map_err(|full| full.to_string())?;
+        info!(subject = %banned, %lasts, reason = shortened(&why), "an operator added a ban");
         self.changed(true, "the ban holds now, but may be gone after a restart").await
     }
 
@@ -89,6 +105,9 @@ impl Operator {
     /// The store does not take it. The ban is lifted until the broker stops.
     pub async fn unban(&self, banned: &Banned) -> Result<BanChange, String> {
         let changed = self.broker.bans().remove(&banned.subject());
+        if changed {
+            info!(subject = %banned, "an operator lifted a ban");
+        }
         self.changed(changed, "the ban is lifted now, but may be back after a restart").await
     }
 

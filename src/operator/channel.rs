@@ -23,7 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{Instrument, Span, info, info_span, warn};
 
 /// Name of the socket in the data directory.
 pub const SOCKET: &str = "ctl.sock";
@@ -207,7 +207,8 @@ async fn converse(mut stream: UnixStream, operator: &Arc<Operator>, data_dir: &A
         let mut line = Vec::new();
         let mut reader = BufReader::new((&mut stream).take(MAX_REQUEST));
         timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
-        answer(&line, operator, data_dir).await
+        // Every line of the log about what is done then says who asked for it.
+        answer(&line, operator, data_dir).instrument(info_span!("ctl", user = peer)).await
     };
     let mut text = serde_json::to_vec(&response)?;
     text.push(b'\n');
@@ -290,8 +291,8 @@ where
     T: Serialize + Send + 'static,
     E: std::fmt::Display + Send + 'static,
 {
-    let operator = Arc::clone(operator);
-    match tokio::task::spawn_blocking(move || work(&operator)).await {
+    let (operator, asked) = (Arc::clone(operator), Span::current());
+    match tokio::task::spawn_blocking(move || asked.in_scope(|| work(&operator))).await {
         Ok(Ok(done)) => Response::of(&done),
         Ok(Err(refused)) => Response::refusal(refused.to_string()),
         Err(_) => Response::refusal("a bug of the broker; please report it with the panic message in its log"),

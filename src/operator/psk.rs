@@ -2,7 +2,7 @@
 //! look keys up in. Keys come by files and are never shown.
 
 use super::Operator;
-use super::fitting::{MAX_LIST, fitting};
+use super::fitting::{MAX_LIST, first_few, fitting};
 use crate::auth::{NewKeys, PskChanged, PskFileError, add_keys, remove_key};
 use crate::net::Listener;
 use serde::{Deserialize, Serialize};
@@ -134,7 +134,8 @@ impl Operator {
             (target, changed)
         };
         let PskChanged { added, replaced, .. } = changed;
-        info!(added, replaced, file = %target.path.display(), "an operator added pre-shared keys");
+        let identities = first_few(&new.identities());
+        info!(%identities, added, replaced, file = %target.path.display(), "an operator added pre-shared keys");
         Ok(target.changed(changed))
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tracing::{error, info, warn};
+use tracing::{Span, error, info, warn};
 
 /// Where the configuration came from, to be read again.
 #[derive(Debug, Clone)]
@@ -175,8 +175,8 @@ impl Operator {
     /// # Errors
     /// As [`reload`](Self::reload).
     pub async fn reload_aside(self: &Arc<Self>, trigger: Trigger) -> Result<Reloaded, ConfigErrors> {
-        let operator = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || operator.reload(trigger)).await {
+        let (operator, asked) = (Arc::clone(self), Span::current());
+        match tokio::task::spawn_blocking(move || asked.in_scope(|| operator.reload(trigger))).await {
             Ok(outcome) => outcome,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }

@@ -1,6 +1,6 @@
 //! Users and rules in the store: each change is answered when it is durable there.
 
-use super::fitting::{MAX_PART, fitting};
+use super::fitting::{MAX_PART, first_few, fitting};
 use super::{Operator, kept};
 use crate::auth::{PasswordHash, RuleRefused, RulesFor, UserRefused, Users, WrittenRule};
 use serde::{Deserialize, Serialize};
@@ -122,13 +122,14 @@ impl Operator {
         place: Option<usize>,
         rules: Vec<WrittenRule>,
     ) -> Result<StoredChange, String> {
-        let count = rules.len();
+        let (count, written) = (rules.len(), first_few(&rules));
         let added = self.auth.add_rules(subject, place, rules);
         if added == Err(RuleRefused::Full) {
             self.metrics.limit_hit("auth.store.max_rules");
         }
         added.map_err(|refused| refused.to_string())?;
-        info!(?subject, count, "an operator added rules for topics");
+        let place = place.map_or("at the end".to_owned(), |place| format!("at place {place}"));
+        info!(%subject, rules = %written, %place, count, "an operator added rules for topics");
         self.durable(count, self.auth.asks_stored_rules()).await
     }
 
@@ -137,9 +138,13 @@ impl Operator {
     /// # Errors
     /// There is none, or the store does not write it; in the latter case it is gone until the broker stops.
     pub async fn remove_rules(&self, subject: &RulesFor, place: Option<usize>) -> Result<StoredChange, String> {
-        let count = self.auth.remove_rules(subject, place).map_err(|refused| refused.to_string())?;
-        info!(?subject, count, "an operator removed rules for topics");
-        self.durable(count, self.auth.asks_stored_rules()).await
+        let removed = self.auth.remove_rules(subject, place).map_err(|refused| refused.to_string())?;
+        if !removed.is_empty() {
+            let place = place.map_or("all of the list".to_owned(), |place| format!("at place {place}"));
+            let (rules, count) = (first_few(&removed), removed.len());
+            info!(%subject, %rules, %place, count, "an operator removed rules for topics");
+        }
+        self.durable(removed.len(), self.auth.asks_stored_rules()).await
     }
 
     fn disconnect(&self, name: &str, disconnect: bool) {

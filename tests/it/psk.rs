@@ -56,6 +56,8 @@ async fn keys_are_added_imported_and_removed_at_run_time_and_stay_over_a_restart
     assert!(done.starts_with("1 added, 0 with another key, 0 removed") && done.contains("ssl:default"), "{done}");
     let done = ctl(&broker, &["import", "more"]).unwrap();
     assert!(done.starts_with("1 added, 1 with another key"), "{done}");
+    let identities = r#""identities":"\"b\"; \"c\"","added":1,"replaced":1"#;
+    broker.logged(&[r#""name":"ctl""#, "an operator added pre-shared keys", identities]).await;
     let done = ctl(&broker, &["remove", "a", "--disconnect"]).unwrap();
     assert!(done.starts_with("0 added, 0 with another key, 1 removed"), "{done}");
     assert!(ctl(&broker, &["remove", "a"]).unwrap().starts_with("nothing to change"));

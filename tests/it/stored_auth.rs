@@ -119,6 +119,13 @@ async fn rules_by_hand_hold_for_the_next_packet_and_after_a_kill() {
     );
     assert_eq!(add(&["--client-id", "c", "allow", "subscribe", "down/#", "eq odd/#"]), "added\n");
     assert_eq!(add(&["--client-id", "c", "--at", "1", "deny", "all", "down/secret"]), "added\n");
+    let (who, added) = (r#""name":"ctl""#, "an operator added rules for topics");
+    let rules = r#""subject":"client id \"c\"","rules":"deny all \"down/secret\"","place":"at place 1""#;
+    broker.logged(&[who, added, rules]).await;
+    let rules =
+        r#""rules":"allow publish \"up/${clientid}\", qos 0 or 1, not retained","place":"at the end","count":1"#;
+    broker.logged(&[who, added, r#""subject":"everyone""#, rules]).await;
+    broker.logged(&[added, r#""rules":"allow subscribe \"down/#\"; allow subscribe \"eq odd/#\"""#]).await;
     let bad = refused(&broker, &["acl", "add", "--username", "u", "allow", "all", "a/${nobody}"]);
     assert!(bad.contains("`${nobody}` is no placeholder"), "{bad}");
     assert!(refused(&broker, &["acl", "add", "allow", "all", "a"]).contains("--everyone"));
@@ -138,6 +145,9 @@ async fn rules_by_hand_hold_for_the_next_packet_and_after_a_kill() {
     }
     assert_eq!(ctl(&broker, &["acl", "remove", "--client-id", "c", "--at", "1"]), "removed\n");
     assert_eq!(ctl(&broker, &["acl", "remove", "--everyone", "--whole-list"]), "removed\n");
+    let removed = "an operator removed rules for topics";
+    broker.logged(&[who, removed, r#""rules":"deny all \"down/secret\"","place":"at place 1""#]).await;
+    broker.logged(&[who, removed, r#""subject":"everyone""#, r#""place":"all of the list","count":1"#]).await;
     let left = "client id \"c\"\n  1 allow subscribe \"down/#\"\n  2 allow subscribe \"eq odd/#\"\n";
     assert_eq!(ctl(&broker, &["acl", "list", "--client-id", "c"]), left);
     assert_eq!(ctl(&broker, &["acl", "list"]), left);

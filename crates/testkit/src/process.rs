@@ -113,6 +113,18 @@ impl BrokerProcess {
         std::fs::read_to_string(log_file(self.dir.path())).unwrap_or_default()
     }
 
+    /// Waits until the log, which a thread of its own writes, has a line with all of these words.
+    pub async fn logged(&self, words: &[&str]) {
+        let has = || self.log().lines().any(|line| words.iter().all(|word| line.contains(word)));
+        let said = async {
+            while !has() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), said).await;
+        assert!(waited.is_ok(), "no line of the log has {words:?}:\n{}", self.log_tail());
+    }
+
     /// The last lines of the log.
     pub fn log_tail(&self) -> String {
         let log = self.log();

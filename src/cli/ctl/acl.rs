@@ -128,25 +128,9 @@ fn list(
         return Ok(writeln!(out, "there are no such rules in the store")?);
     }
     for list in &all {
-        // Names are quoted, so that a terminal is not told what to do.
-        match &list.subject {
-            RulesFor::ClientId(id) => writeln!(out, "client id {id:?}")?,
-            RulesFor::Username(name) => writeln!(out, "user name {name:?}")?,
-            RulesFor::Everyone => writeln!(out, "everyone")?,
-        }
+        writeln!(out, "{}", list.subject)?;
         for (place, rule) in (1..).zip(&list.rules) {
-            let (permit, action) = (rule.permit.word(), rule.action.word());
-            write!(out, "  {place} {permit} {action} {:?}", rule.topic)?;
-            if let Some(qos) = &rule.qos {
-                let levels: Vec<String> = qos.iter().map(u8::to_string).collect();
-                write!(out, ", qos {}", levels.join(" or "))?;
-            }
-            match rule.retain {
-                Some(true) => write!(out, ", retained")?,
-                Some(false) => write!(out, ", not retained")?,
-                None => {}
-            }
-            writeln!(out)?;
+            writeln!(out, "  {place} {rule}")?;
         }
     }
     Ok(())

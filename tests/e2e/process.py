@@ -46,6 +46,16 @@ class Process:
             if wanted(line):
                 return line
 
+    def wait_lines(self, *wanted, timeout=15):
+        """Until each of `wanted` has held for a line not seen yet, in whatever order."""
+        left = list(wanted)
+
+        def last(line):
+            left[:] = [wanted for wanted in left if not wanted(line)]
+            return not left
+
+        self.wait_line(last, timeout)
+
     def wait_exit(self, timeout=30):
         """The exit code."""
         try:

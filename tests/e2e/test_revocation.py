@@ -57,6 +57,10 @@ def tests(development, broker):
     return found
 
 
+def stapled(line):
+    return "OCSP answer to staple is here" in line
+
+
 class Authority:
     """An authority by `openssl ca` in the directory of a test."""
 
@@ -77,11 +81,12 @@ class Authority:
         work = self.context.work
         (work / f"{name}-chain.pem").write_text((work / f"{name}.pem").read_text() + (work / "ca.pem").read_text())
 
-    def broker(self, lines):
+    def broker(self, lines, *said):
+        """A broker that is ready, and has said this."""
         (self.context.work / "shangmq.toml").write_text(CONFIG.format(port=self.port, lines=lines))
         (self.context.work / "server.key").chmod(0o600)
         process = self.context.owner.start([BINARY, "start", "--config", "shangmq.toml"], cwd=self.context.work)
-        process.wait_line(lambda line: re.search(r"\bready\b", line), timeout=60)
+        process.wait_lines(lambda line: re.search(r"\bready\b", line), *said, timeout=60)
         return process
 
     def answer(self):
@@ -102,8 +107,7 @@ def stapling(context, version):
     authority = Authority(context)
     authority.issue("server")
     authority.answer()
-    broker = authority.broker("ocsp = { enable_ocsp_stapling = true }")
-    broker.wait_line(lambda line: "OCSP answer to staple is here" in line, timeout=20)
+    authority.broker("ocsp = { enable_ocsp_stapling = true }", stapled)
     said = authority.connect(f"-status -{version}")
     for words in ("OCSP Response Status: successful", "Cert Status: good", "Verify return code: 0"):
         if words not in said:
@@ -116,13 +120,15 @@ def stapling(context, version):
 def must_staple(context):
     authority = Authority(context, "tlsfeature = status_request")
     authority.issue("server")
-    broker = authority.broker("ocsp = { enable_ocsp_stapling = true }")
-    broker.wait_line(lambda line: "no OCSP answer for a must-staple certificate" in line, timeout=20)
+    def missing(line):
+        return "no OCSP answer for a must-staple certificate" in line
+
+    broker = authority.broker("ocsp = { enable_ocsp_stapling = true }", missing)
     said = authority.connect("-status")
     if "Cert Status" in said or "Verify return code: 0" in said and "New, TLS" in said:
         raise Failure(f"served without an answer:\n{said}")
     authority.answer()
-    broker.wait_line(lambda line: "OCSP answer to staple is here" in line, timeout=30)
+    broker.wait_lines(stapled, timeout=30)
     said = authority.connect("-status")
     if "Cert Status: good" not in said:
         raise Failure(f"no answer:\n{said}")

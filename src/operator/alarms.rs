@@ -25,16 +25,19 @@ pub enum AlarmKind {
     Store,
     /// Clients are refused because a revocation list cannot be used.
     CrlUnusable,
+    /// Clients are refused because an OCSP responder does not answer.
+    OcspUnreachable,
     /// A certificate that promises stapled OCSP answers has none.
     StapleMissing,
 }
 
 impl AlarmKind {
-    pub const ALL: [AlarmKind; 5] = [
+    pub const ALL: [AlarmKind; 6] = [
         AlarmKind::CertExpiry,
         AlarmKind::ReloadRefused,
         AlarmKind::Store,
         AlarmKind::CrlUnusable,
+        AlarmKind::OcspUnreachable,
         AlarmKind::StapleMissing,
     ];
 
@@ -44,6 +47,7 @@ impl AlarmKind {
             AlarmKind::ReloadRefused => "reload_refused",
             AlarmKind::Store => "store",
             AlarmKind::CrlUnusable => "crl_unusable",
+            AlarmKind::OcspUnreachable => "ocsp_unreachable",
             AlarmKind::StapleMissing => "staple_missing",
         }
     }

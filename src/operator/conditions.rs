@@ -6,8 +6,8 @@ use super::{CertificateReport, Operator};
 use crate::config::{ClientAuth, FailMode};
 use crate::dev_certs::now;
 use crate::metrics::EXPIRY_DAYS;
-use crate::revocation::LackingList;
 use crate::revocation::report::{ListReport, Report, SourceKind};
+use crate::revocation::{LackingList, SilentResponder};
 use crate::store::Health;
 use serde_json::json;
 use std::path::Path;
@@ -80,6 +80,7 @@ impl Operator {
         found.extend(self.broker.store().and_then(|store| store_trouble(store.health())));
         let hard = self.is_hard_on_lists();
         found.extend(revocation(&self.revocation.report_without_clients(), hard));
+        found.extend(self.revocation.silent_responders().iter().map(silent));
         for listener in &self.listeners {
             let lacking = listener.security().map(|security| security.lacking()).unwrap_or_default();
             found.extend(lacking.iter().map(|list| refused_for_want_of(listener.id(), list)));
@@ -186,6 +187,22 @@ fn refused_for_want_of(listener: &str, lacking: &LackingList) -> Condition {
         ),
         details: json!({ "listener": listener, "issuer": issuer }),
         causes: vec![format!("{listener}: {lacking}")],
+    }
+}
+
+fn silent(one: &SilentResponder) -> Condition {
+    let SilentResponder { responder, issuer, error } = one;
+    Condition {
+        kind: AlarmKind::OcspUnreachable,
+        subject: responder.clone(),
+        step: 0,
+        urgent: true,
+        message: format!(
+            "the OCSP responder {responder} gives no answer that can be used: clients whose certificates {issuer} issued are refused \
+             (hard-fail)"
+        ),
+        details: json!({ "responder": responder, "issuer": issuer }),
+        causes: vec![format!("{responder}: {error}")],
     }
 }
 

@@ -4,6 +4,7 @@
 //! newer answer says otherwise.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gm_tls::cert::{Certificate, Source};
@@ -44,6 +45,8 @@ pub(super) struct Answers {
     revoked: watch::Sender<u64>,
     /// When it is said that revoked ones are forgotten.
     forgetting: Seldom,
+    /// Numbers the outcomes of fetches.
+    outcomes: AtomicU64,
 }
 
 /// What is known of one certificate. Who holds it besides the table keeps it there and current.
@@ -65,6 +68,10 @@ struct State {
     error: Option<Arc<str>>,
     fetching: bool,
     used_at: i64,
+    /// Whether a client was refused since the last answer, for want of one.
+    refused: bool,
+    /// The number of the last outcome; 0 before the first.
+    outcome: u64,
 }
 
 impl State {
@@ -81,6 +88,26 @@ impl Entry {
     pub(super) fn revoked(&self) -> Option<Reason> {
         self.state.lock().revoked()
     }
+}
+
+/// A responder for want of whose answers clients are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SilentResponder {
+    pub responder: String,
+    /// Who issued to the clients.
+    pub issuer: String,
+    /// Why its last answer could not be had or used.
+    pub error: String,
+}
+
+/// What is known of a responder by its answers about the certificates of one issuer.
+#[derive(Debug, Default)]
+struct Heard {
+    refuses: bool,
+    succeeded: u64,
+    failed: u64,
+    error: Option<Arc<str>>,
+    issuer: String,
 }
 
 /// A certificate to be asked about, and whom.
@@ -105,6 +132,7 @@ impl Answers {
             entries: Mutex::default(),
             revoked: watch::Sender::new(0),
             forgetting: Seldom::default(),
+            outcomes: AtomicU64::new(0),
         })
     }
 
@@ -149,6 +177,47 @@ impl Answers {
         let key = (asked.issuer.fingerprint, asked.serial.into(), asked.responder.into());
         let entry = self.entries.lock().get(&key).cloned()?;
         entry.revoked()
+    }
+
+    /// Takes note that a client was refused for want of this answer.
+    pub(super) fn note_refused(&self, asked: Asked<'_>) {
+        let key = (asked.issuer.fingerprint, asked.serial.into(), asked.responder.into());
+        if let Some(entry) = self.entries.lock().get(&key) {
+            entry.state.lock().refused = true;
+        }
+    }
+
+    /// Responders for want of whose answers clients were refused, and that have not answered anybody since.
+    pub(super) fn silent(&self) -> Vec<SilentResponder> {
+        let mut heard: HashMap<(Fingerprint, Arc<str>), Heard> = HashMap::new();
+        let now = now();
+        for ((issuer, _, responder), entry) in self.entries.lock().iter() {
+            let state = entry.state.lock();
+            let one = heard.entry((*issuer, Arc::clone(responder))).or_default();
+            let Some(error) = &state.error else {
+                one.succeeded = one.succeeded.max(state.outcome);
+                continue;
+            };
+            if state.outcome > one.failed {
+                (one.failed, one.error) = (state.outcome, Some(Arc::clone(error)));
+            }
+            if state.refused && !state.answer.as_ref().is_some_and(|answer| self.is_current(answer, now)) {
+                one.refuses = true;
+                if one.issuer.is_empty() {
+                    one.issuer = entry.issuer.certificate.subject();
+                }
+            }
+        }
+        let silent = heard.into_iter().filter(|(_, one)| one.refuses && one.failed > one.succeeded);
+        let mut silent: Vec<SilentResponder> = silent
+            .map(|((_, responder), Heard { issuer, error, .. })| SilentResponder {
+                responder: responder.to_string(),
+                issuer,
+                error: error.as_deref().unwrap_or_default().to_owned(),
+            })
+            .collect();
+        silent.sort_by(|one, other| (&one.responder, &one.issuer).cmp(&(&other.responder, &other.issuer)));
+        silent
     }
 
     /// Why a certificate was revoked, by an answer that is here and current. With one that has ended it is asked again.
@@ -250,6 +319,7 @@ impl Answers {
     fn take(&self, entry: &Entry, outcome: Result<OcspAnswer, Arc<str>>) {
         let now = now();
         let mut state = entry.state.lock();
+        state.outcome = self.outcomes.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let outcome = outcome.and_then(|new| {
             // Whoever is between here and the responder could bring back what it said before it revoked.
             let old = state.answer.as_ref();
@@ -276,7 +346,7 @@ impl Answers {
         match outcome {
             Ok(due) => {
                 state.due = due;
-                (state.failures, state.error) = (0, None);
+                (state.failures, state.error, state.refused) = (0, None, false);
                 self.counters.fetched("ocsp", "ok");
             }
             Err(error) => {

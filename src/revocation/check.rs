@@ -252,6 +252,9 @@ impl Policy {
                 },
             };
         }
+        if check.mode == FailMode::Hard {
+            link.asked(check).for_each(|asked| self.service.answers.note_refused(asked));
+        }
         (Verdict::Unknown(why), 0)
     }
 

@@ -33,6 +33,7 @@ use gm_tls::revocation::{Facts, Fingerprint, StapleSource};
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
+pub use answers::SilentResponder;
 pub use check::{LackingList, Policy};
 pub use fetch::FetchError;
 pub use files::UploadError;
@@ -183,6 +184,11 @@ impl Revocation {
         let mut crls = self.points.report();
         crls.extend(self.files.report());
         Report { now: crate::dev_certs::now(), crls, ocsp_answers: Vec::new(), staples: self.staples.report() }
+    }
+
+    /// OCSP responders that do not answer, so that clients are refused (hard-fail).
+    pub fn silent_responders(&self) -> Vec<SilentResponder> {
+        self.answers.silent()
     }
 
     /// Fetches what is due, follows files, and ends connections whose certificates were revoked, for ever.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use gm_tls::cert::Certificate;
 use gm_tls::pki::{AnswerTimes, CertificateAuthority, Responder, Status, StatusServices, serial_bytes};
+use shangmq::operator::AlarmKind;
 use testkit::{Behaviour, Transport};
 
+use crate::alarms::until_raised;
 use crate::broker::eventually;
 use crate::revocation::{OCSP, PROTOCOLS, World, now, refused};
 
@@ -81,6 +83,43 @@ async fn an_answer_that_cannot_be_had_refuses_or_lets_in_as_configured() {
         let soft = world.broker_with("ocsp_check = { mode = \"soft-fail\" }", &bounds).await;
         client.enter(&soft, transport).await.unwrap();
     }
+}
+
+// Every client was refused, and only the lines about each of them told why.
+#[tokio::test]
+async fn a_responder_that_does_not_answer_is_an_alarm_under_hard_fail_until_it_answers_anybody() {
+    let transport = Transport::Tls13;
+    let world = World::new(transport).await;
+    let (first, second) = (world.client(transport), world.client(transport));
+    world.service.set(OCSP, Behaviour::Down);
+    let (soft, hard) =
+        (world.broker("ocsp_check = { mode = \"soft-fail\" }").await, world.broker("ocsp_check = {}").await);
+    first.enter(&soft, transport).await.unwrap();
+    until_raised(&soft.server, AlarmKind::OcspUnreachable, &[]).await;
+    refused(&first, &hard, transport, "revocation_unknown").await;
+    let name = format!("ocsp_unreachable/{}", world.service.url(OCSP));
+    until_raised(&hard.server, AlarmKind::OcspUnreachable, &[&name]).await;
+    let alarm = hard.server.operator().alarms().active.into_iter().find(|alarm| alarm.name == name).unwrap();
+    assert!(alarm.urgent && alarm.message.contains("CA"), "{alarm:?}");
+    assert!(alarm.causes[0].contains("HTTP"), "{alarm:?}");
+    // The first client does not come again, so that nobody asks about it.
+    world.service.set(OCSP, responder(&world, Vec::new(), 600));
+    second.enter(&hard, transport).await.unwrap();
+    until_raised(&hard.server, AlarmKind::OcspUnreachable, &[]).await;
+}
+
+// The next responder answers, and nobody is refused.
+#[tokio::test]
+async fn a_responder_in_whose_place_another_answers_is_no_alarm() {
+    let transport = Transport::Tls13;
+    let world = World::new(transport).await;
+    let ocsp_urls = vec![world.service.url(OCSP), world.service.url(OTHER)];
+    let client = world.client_with(transport, StatusServices { ocsp_urls, ..StatusServices::default() });
+    world.service.set(OCSP, Behaviour::Down);
+    world.service.set(OTHER, responder(&world, Vec::new(), 600));
+    let broker = world.broker("ocsp_check = {}").await;
+    client.enter(&broker, transport).await.unwrap();
+    until_raised(&broker.server, AlarmKind::OcspUnreachable, &[]).await;
 }
 
 const OTHER: &str = "/other-ocsp";

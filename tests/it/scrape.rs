@@ -128,7 +128,7 @@ async fn a_scrape_tells_of_handshakes_resumption_revocation_and_every_certificat
             assert_eq!(value(&text, "shangmq_revocation_held", &[("what", what), ("state", state)]), 0.0);
         }
     }
-    for kind in ["cert_expiry", "reload_refused", "store", "crl_unusable", "staple_missing"] {
+    for kind in ["cert_expiry", "reload_refused", "store", "crl_unusable", "ocsp_unreachable", "staple_missing"] {
         assert_eq!(value(&text, "shangmq_alarms_active", &[("kind", kind)]), 0.0);
     }
 }

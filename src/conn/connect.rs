@@ -5,7 +5,7 @@ use super::established::{Authenticated, Established, Negotiated};
 use super::input::Input;
 use super::names::{ClientNames, Topics};
 use super::output::Output;
-use super::peer::Known;
+use super::peer::{Known, certificate_shown};
 use super::{Close, Context, Io, refused};
 use crate::auth::acl::Publishing;
 use crate::auth::{Access, Admitted, AuthRequest};
@@ -128,6 +128,7 @@ impl AwaitAuth {
                 username = self.connect.username.as_deref().map(shortened),
                 protocol = self.protocol(),
                 suite = self.context.peer.as_ref().map_or("", |peer| peer.suite),
+                certificate = certificate_shown(self.context.peer.as_deref()),
                 cause = %close,
                 "CONNECT refused"
             );

@@ -26,6 +26,7 @@ mod stored;
 pub use close::{Close, StreamLimit};
 pub use established::Established;
 pub use linger::linger;
+pub use peer::certificate_shown;
 
 use crate::auth::{Auth, Proxied};
 use crate::broker::Broker;

@@ -2,8 +2,16 @@
 
 use super::{Close, Context};
 use crate::auth::{DenyReason, Peer, Security, VerifiedCertificate, check_name, name_of};
+use crate::telemetry::shortened;
 use bytestring::ByteString;
+use gm_tls::identity::PeerIdentity;
 use std::sync::Arc;
+
+/// The subject of a client's certificate for a line of the log, which alone pays for reading it.
+pub fn certificate_shown(peer: Option<&PeerIdentity>) -> Option<String> {
+    let certificate = peer?.signing.as_ref()?.decode().ok()?;
+    Some(shortened(&certificate.subject()).to_owned())
+}
 
 /// What the connection says of its client.
 #[derive(Debug)]

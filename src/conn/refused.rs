@@ -64,6 +64,7 @@ fn say(context: &Context, access: &Access, action: Checked, topic: &str, rule: i
         remote = %context.remote,
         client_id = shortened(&identity.client_id),
         username = identity.username.as_deref().map(shortened),
+        certificate = identity.peer.certificate.as_ref().map(|certificate| shortened(certificate.subject())),
         action = action.as_str(),
         topic = shortened(topic),
         rule = %rule(),

@@ -91,11 +91,17 @@ pub(super) async fn admit(
 
 /// Serves a connection to its end, which comes sooner when a certificate of the client is revoked.
 pub(super) async fn serve(io: Box<dyn Io>, context: conn::Context, revoked: oneshot::Receiver<Reason>) {
-    let (remote, listener) = (context.remote, Arc::clone(&context.listener));
+    let (remote, listener, peer) = (context.remote, Arc::clone(&context.listener), context.peer.clone());
     let withdrawn = async {
         match revoked.await {
             Ok(reason) => {
-                info!(listener = &*listener, %remote, %reason, "connection closed: a certificate of the client was revoked");
+                info!(
+                    listener = &*listener,
+                    %remote,
+                    certificate = conn::certificate_shown(peer.as_deref()),
+                    %reason,
+                    "connection closed: a certificate of the client was revoked"
+                );
             }
             // Nobody watches any more.
             Err(_) => std::future::pending().await,

@@ -4,12 +4,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
+use gm_tls::cert::CertificateChain;
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::{AckExt, Client, ConnectExt, PublishExt, ReasonCode, connect, puback, publish, suback, subscribe, will};
+use testkit::{
+    AckExt, BrokerProcess, Client, ConnectExt, PublishExt, ReasonCode, connect, puback, publish, suback, subscribe,
+    will,
+};
 use tokio::net::TcpStream;
 
-use crate::broker::eventually;
+use crate::broker::{certificates, eventually};
 
 const CONFIGURATION: &str = r#"
 [log]
@@ -213,4 +217,38 @@ async fn a_reload_says_that_rules_and_users_were_read_again() {
     let done: Vec<&&str> = said.iter().filter(|message| message.starts_with("reload done")).collect();
     let read = "reload done; rules for topics, users and passwords were read again and are in force; how connections are secured has not changed";
     assert_eq!(done, [&read]);
+}
+
+// Behind a listener that wants certificates, a line named address and client identifier, and not whose certificate it was.
+#[tokio::test]
+async fn what_is_refused_to_a_client_with_a_certificate_names_its_subject() {
+    let (certs, server, client) = (certificates(), certificates().server_ecdsa(), certificates().client_ecdsa());
+    let toml = format!(
+        "[auth]\nallow_anonymous = true\nno_match = \"deny\"\n[mqtt]\nmax_clientid_len = 24\n[listeners.tcp.plain]\nbind = \"127.0.0.1:0\"\n\
+         [listeners.ssl.default]\nbind = \"127.0.0.1:0\"\n[listeners.ssl.default.ssl_options]\ncertfile = {:?}\nkeyfile = {:?}\n\
+         cacertfile = {:?}\nverify = \"verify_peer\"\nfail_if_no_peer_cert = true\n",
+        server.cert,
+        server.key,
+        certs.ecdsa_ca()
+    );
+    let broker = BrokerProcess::start(env!("CARGO_BIN_EXE_shangmq"), &toml).await;
+    let port = |listener: &str| broker.address(listener).port().to_string();
+    let publish = |listener: &str, id: &str, more: &[&str]| {
+        let port = port(listener);
+        let line = ["pub", "-h", "localhost", "-p", &port, "-i", id, "-t", "closed/a", "-q", "1", "-m", "x"];
+        assert!(!broker.command(&[&line[..], more].concat()).status.success());
+    };
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let (ca, cert, key) = (path(&certs.ecdsa_ca()), path(&client.cert), path(&client.key));
+    let tls = ["--protocol", "tls", "--cafile", &ca, "--cert", &cert, "--key", &key];
+    let subject = CertificateChain::from_file("", &client.cert).unwrap().leaf.subject();
+    let subject = format!("\"certificate\":{}", Value::from(subject));
+    publish("ssl:default", "c", &tls);
+    broker.logged(&["refused by the rules for topics", "\"client_id\":\"c\"", &subject]).await;
+    let long = "x".repeat(25);
+    publish("ssl:default", &long, &tls);
+    broker.logged(&["CONNECT refused", &long, &subject]).await;
+    publish("tcp:plain", "p", &[]);
+    broker.logged(&["refused by the rules for topics", "\"client_id\":\"p\""]).await;
+    assert_eq!(broker.log().matches("\"certificate\"").count(), 2);
 }

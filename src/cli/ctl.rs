@@ -225,7 +225,7 @@ fn certificates(found: &[CertificateReport], json: bool, out: &mut impl Write) -
         return writeln!(out, "{}", serde_json::to_string(found)?);
     }
     if found.is_empty() {
-        return writeln!(out, "no listener shows a certificate");
+        return writeln!(out, "no listener shows a certificate or trusts an authority");
     }
     for one in found {
         writeln!(out, "{} {} {}", one.listener, one.protocol, one.usage)?;

@@ -1,4 +1,4 @@
-//! How long the certificates of listeners are still good.
+//! How long the certificates of listeners, and the authorities that they trust, are still good.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,22 +16,23 @@ pub struct Expiry {
     pub protocol: &'static str,
     pub usage: &'static str,
     pub file: String,
+    pub subject: String,
     /// Unix seconds.
     pub not_after: i64,
 }
 
 impl Expiry {
-    fn names(&self) -> (&str, &str, &str) {
-        (self.protocol, self.usage, &self.file)
+    fn names(&self) -> (&str, &str, &str, &str) {
+        (self.protocol, self.usage, &self.file, &self.subject)
     }
 }
 
-/// The certificates that a listener shows now.
+/// The certificates that a listener shows now, and the authorities that it trusts.
 #[derive(Debug, Default)]
 pub struct Certificates(Mutex<Vec<Expiry>>);
 
 impl Certificates {
-    /// These are shown from here on, and no others. Of several under the same names, as in the configuration itself, it is the first to
+    /// These are in use from here on, and no others. Of several under the same names, as in the configuration itself, it is the first to
     /// expire: a series is there once.
     pub fn set(&self, mut shown: Vec<Expiry>) {
         shown.sort_by(|one, other| one.names().cmp(&other.names()).then(one.not_after.cmp(&other.not_after)));
@@ -54,16 +55,22 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<Liste
         })
         .collect();
     let left = shown.iter().map(|(listener, one)| {
-        let labels = [("listener", *listener), ("protocol", one.protocol), ("usage", one.usage), ("file", &*one.file)];
+        let labels = [
+            ("listener", *listener),
+            ("protocol", one.protocol),
+            ("usage", one.usage),
+            ("file", &*one.file),
+            ("subject", &*one.subject),
+        ];
         (labels, one.not_after.saturating_sub(now))
     });
-    let help = "Time until a certificate of a listener expires, negative when it has";
+    let help = "Time until a certificate of a listener or an authority that it trusts expires, negative when it has";
     families(encoder, "cert_expiry", help, Some(&Unit::Seconds), MetricType::Gauge, left, encode_gauge)?;
     let expiring = EXPIRY_DAYS.iter().zip(WITHIN).map(|(days, within)| {
         let count =
             shown.iter().filter(|(_, one)| one.not_after.saturating_sub(now) < days.saturating_mul(DAY)).count();
         ([("within", within)], i64::try_from(count).unwrap_or(i64::MAX))
     });
-    let help = "Certificates of listeners that expire soon";
+    let help = "Certificates of listeners, and authorities that they trust, that expire soon";
     families(encoder, "certs_expiring", help, None, MetricType::Gauge, expiring, encode_gauge)
 }

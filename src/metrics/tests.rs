@@ -80,10 +80,10 @@ fn families_are_described_once_stand_together_and_are_those_of_the_page() {
         let listener = metrics.listener(id);
         listener.refused("closed", "unknown");
         listener.connect_result(ReasonCode::Success);
-        let (protocol, usage, file) = ("tls", "single", "a.crt".to_owned());
+        let (protocol, usage, file, subject) = ("tls", "single", "a.crt".to_owned(), "CN=a".to_owned());
         metrics.alarms.raised("store");
         metrics.alarms.hold([("store", 1)].into_iter());
-        listener.certificates.set(vec![Expiry { protocol, usage, file, not_after: 0 }]);
+        listener.certificates.set(vec![Expiry { protocol, usage, file, subject, not_after: 0 }]);
         listener.handshake("tls1.3", "TLS_AES_128_GCM_SHA256", false, Duration::ZERO);
         listener.handshake_failed(Failed { protocol: "tls", offered: "tls1.2", reason: "closed" }, Duration::ZERO);
     }

@@ -8,9 +8,10 @@ use crate::broker::Broker;
 use crate::bundle::Candidate;
 use crate::config::{Config, ConfigError, ListenerConfig, LogConfig, TcpConfig, TlsConfig};
 use crate::conn::Policy;
+use crate::dev_certs::now;
 use crate::metrics::ListenerMetrics;
 use crate::per_address::{Lines, Place, Places, Rates};
-use crate::revocation::{LackingList, Revocation};
+use crate::revocation::Revocation;
 use crate::session::{TokenBucket, millis};
 use crate::telemetry::Reports;
 use gm_tls::tickets::TicketKeys;
@@ -49,11 +50,6 @@ fn describe_bind(cause: &io::Error) -> String {
     }
 }
 
-/// What is said of an authority whose clients a listener refuses.
-pub fn warning_of(listener: &str, lacking: &LackingList) -> String {
-    format!("{listener}: clients whose certificates \"{}\" issued are refused (hard-fail): {lacking}", lacking.issuer)
-}
-
 /// A listener with everything but its socket: whatever its configuration names was found and is good.
 #[derive(Debug)]
 pub struct PreparedListener {
@@ -84,9 +80,8 @@ impl PreparedListener {
 
     /// What is allowed and may yet not be meant, in the configuration and in the files that it names.
     pub fn warnings(&self) -> Vec<String> {
-        let lacking = self.security.iter().flat_map(Security::lacking);
-        let refused = lacking.map(|list| warning_of(&self.config.id(), &list));
-        self.config.warnings().into_iter().chain(refused).collect()
+        let secured = self.security.iter().flat_map(|security| security.warnings(&self.config.id(), now()));
+        self.config.warnings().into_iter().chain(secured).collect()
     }
 
     /// Binds the socket and says where. Nothing is accepted before [`Listener::run`]. Connections that have to be secured belong to

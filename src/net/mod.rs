@@ -19,7 +19,7 @@ pub mod websocket;
 
 pub use counted::Counted;
 pub use handshakes::handshake_runtime;
-pub use listener::{BindError, Listener, PreparedListener, mistakes_of_listeners, warning_of};
+pub use listener::{BindError, Listener, PreparedListener, mistakes_of_listeners};
 pub use prefixed::Prefixed;
-pub use security::{Security, Served, Usage};
+pub use security::{InUse, Security, Usage};
 pub use stamp::Stamped;

@@ -2,7 +2,7 @@
 //!
 //! Nothing stops at the first mistake: an operator who brings new certificates to a machine learns of all of them in one run.
 
-use super::security::{Served, Usage};
+use super::security::{Crowded, InUse, MAX_AUTHORITIES, Usage};
 use super::sites::Sites;
 use super::status::Status;
 use crate::auth::PskStore;
@@ -21,6 +21,7 @@ use gm_tls::server::{
     TlcpOptions, TlsOptions, TlsVersion, VerifyMode,
 };
 use gm_tls::tickets::TicketKeys;
+use std::collections::HashSet;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ use std::sync::Arc;
 /// What was read and built.
 pub(super) struct Loaded<C> {
     pub(super) contexts: C,
-    pub(super) served: Vec<Served>,
+    pub(super) in_use: Vec<InUse>,
+    pub(super) crowded: Vec<Crowded>,
     /// Every certificate that was read: those shown with their chains, and those trusted.
     pub(super) material: Vec<Arc<[u8]>>,
     pub(super) keys: Vec<Arc<PskStore>>,
@@ -68,23 +70,22 @@ pub(super) fn load(
     if !errors.is_empty() {
         return Err(errors);
     }
-    let Loaded { contexts, mut served, mut material, mut keys, mut policies } = own;
+    let Loaded { contexts, mut in_use, mut crowded, mut material, mut keys, mut policies } = own;
     let mut by_name = Vec::with_capacity(named.len());
     for (name, loaded) in named {
-        served.extend(loaded.served);
+        in_use.extend(loaded.in_use);
+        crowded.extend(loaded.crowded);
         material.extend(loaded.material);
         keys.extend(loaded.keys);
         policies.extend(loaded.policies);
         by_name.push((name, loaded.contexts));
     }
-    let mut shown: Vec<Served> = Vec::with_capacity(served.len());
-    for one in served {
-        if !shown.iter().any(|other| other.is_same(&one)) {
-            shown.push(one);
-        }
-    }
+    // What several names have in common is there once.
+    let mut seen = HashSet::with_capacity(in_use.len());
+    in_use.retain(|one| seen.insert(one.identity()));
+    crowded.dedup();
     let contexts = Sites { default: contexts, by_name, refuse_unknown: config.refuse_unknown_names };
-    Ok(Loaded { contexts, served: shown, material, keys, policies })
+    Ok(Loaded { contexts, in_use, crowded, material, keys, policies })
 }
 
 /// The contexts for clients that ask for one name.
@@ -101,7 +102,8 @@ fn load_site(
         gm_only: config.gm_only,
         errors: Vec::new(),
         missing: Vec::new(),
-        served: Vec::new(),
+        in_use: Vec::new(),
+        crowded: Vec::new(),
         material: Vec::new(),
         keys: Vec::new(),
         status,
@@ -138,8 +140,8 @@ fn load_site(
     let whole = found.errors.is_empty();
     match ServerContexts::new(&options) {
         Ok(contexts) if whole => {
-            let Found { served, material, keys, status, .. } = found;
-            return Ok(Loaded { contexts, served, material, keys, policies: status.policies });
+            let Found { in_use, crowded, material, keys, status, .. } = found;
+            return Ok(Loaded { contexts, in_use, crowded, material, keys, policies: status.policies });
         }
         Err(ContextError::NothingEnabled) if !whole => {}
         Err(cause) => found.errors.push(in_block(&blocks, &cause)),
@@ -154,7 +156,8 @@ struct Found<'a> {
     errors: Vec<ConfigError>,
     /// Bundles that are not there, each said once.
     missing: Vec<BundleId>,
-    served: Vec<Served>,
+    in_use: Vec<InUse>,
+    crowded: Vec<Crowded>,
     material: Vec<Arc<[u8]>>,
     keys: Vec<Arc<PskStore>>,
     status: Status,
@@ -270,7 +273,7 @@ impl Found<'_> {
             self.check(file, check_validity(&chain.leaf, &chain.origin, now()));
             self.check(file, check_server_purpose(&chain.leaf, &chain.origin));
             let certificate = chain.leaf.clone();
-            self.served.push(Served { kind, usage, file: file.path().to_owned(), certificate });
+            self.in_use.push(InUse { kind, usage, file: file.path().to_owned(), certificate });
             self.read(kind, file, std::iter::once(&chain.leaf).chain(&chain.intermediates));
         }
         // Errors about two files say which field names which.
@@ -355,6 +358,7 @@ impl Found<'_> {
             }
         };
         self.read(kind, file, &ca);
+        self.authorities(kind, file, &ca);
         let inspector = self.status.inspector(&trust.status, &ca).map_err(|found| self.errors.extend(found)).ok()?;
         Some(ClientAuth {
             verify: verify_mode(config),
@@ -364,6 +368,18 @@ impl Found<'_> {
             purposes: trust.purposes.clone(),
             inspector,
         })
+    }
+
+    /// Takes note of when authorities expire: of those that do so first, as files may have any number.
+    fn authorities(&mut self, kind: ContextKind, file: &FileRef, ca: &[Certificate]) {
+        if ca.len() > MAX_AUTHORITIES {
+            self.crowded.push(Crowded { kind, file: file.path().to_owned(), count: ca.len() });
+        }
+        let mut ca: Vec<&Certificate> = ca.iter().collect();
+        ca.sort_by_key(|one| one.not_after());
+        let first = ca.into_iter().take(MAX_AUTHORITIES).cloned();
+        let (usage, file) = (Usage::Authority, file.path());
+        self.in_use.extend(first.map(|certificate| InUse { kind, usage, file: file.to_owned(), certificate }));
     }
 
     fn ciphers(&mut self, kind: ContextKind, names: &Names, auth: &config::ClientAuth) -> Option<Vec<String>> {

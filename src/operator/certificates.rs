@@ -1,7 +1,7 @@
-//! The certificates that listeners show: what they are, and how long they are still good.
+//! The certificates that listeners show, and the authorities that they trust: what they are, and how long they are still good.
 
 use super::Operator;
-use crate::net::Served;
+use crate::net::InUse;
 use serde::{Deserialize, Serialize};
 
 /// One certificate of one listener. Times are unix seconds, fingerprints lower-case hexadecimal.
@@ -10,7 +10,7 @@ pub struct CertificateReport {
     pub listener: String,
     /// `tls`, `rfc8998` or `tlcp`.
     pub protocol: String,
-    /// `single`, or the place in a TLCP pair: `signing` or `encryption`.
+    /// `single`, the place in a TLCP pair: `signing` or `encryption`; or `authority`, for one of `cacertfile`.
     pub usage: String,
     pub file: String,
     pub subject: String,
@@ -26,19 +26,17 @@ pub struct CertificateReport {
 }
 
 impl Operator {
-    /// Every certificate that a client may be shown now.
+    /// Every certificate that a client may be shown now, and the authorities that those of clients must come from.
     pub fn certificates(&self, now: i64) -> Vec<CertificateReport> {
         let secured = self.listeners.iter().filter_map(|listener| Some((listener.id(), listener.security()?)));
         secured
-            .flat_map(|(id, security)| {
-                security.served().iter().map(|served| report(id, served, now)).collect::<Vec<_>>()
-            })
+            .flat_map(|(id, security)| security.in_use().iter().map(|one| report(id, one, now)).collect::<Vec<_>>())
             .collect()
     }
 }
 
-fn report(listener: &str, served: &Served, now: i64) -> CertificateReport {
-    let Served { kind, usage, file, certificate } = served;
+fn report(listener: &str, one: &InUse, now: i64) -> CertificateReport {
+    let InUse { kind, usage, file, certificate } = one;
     let texts = |kind: &str, names: Vec<String>| names.into_iter().map(|name| format!("{kind}:{name}")).collect();
     let ip = certificate.san_ip().iter().map(ToString::to_string).collect();
     let names: [Vec<String>; 4] = [

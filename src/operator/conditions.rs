@@ -6,6 +6,7 @@ use super::{CertificateReport, Operator};
 use crate::config::{ClientAuth, FailMode};
 use crate::dev_certs::now;
 use crate::metrics::EXPIRY_DAYS;
+use crate::net::Usage;
 use crate::revocation::report::{ListReport, Report, SourceKind};
 use crate::revocation::{LackingList, SilentResponder};
 use crate::store::Health;
@@ -75,7 +76,9 @@ impl Operator {
     }
 
     fn conditions(&self, now: i64) -> Vec<Condition> {
-        let mut found: Vec<Condition> = self.certificates(now).iter().filter_map(expiry).collect();
+        let (authorities, shown): (Vec<_>, Vec<_>) =
+            self.certificates(now).into_iter().partition(|one| one.usage == Usage::Authority.name());
+        let mut found: Vec<Condition> = shown.iter().filter_map(expiry).collect();
         found.extend(self.refused_reload());
         found.extend(self.broker.store().and_then(|store| store_trouble(store.health())));
         let hard = self.is_hard_on_lists();
@@ -85,6 +88,8 @@ impl Operator {
             let lacking = listener.security().map(|security| security.lacking()).unwrap_or_default();
             found.extend(lacking.iter().map(|list| refused_for_want_of(listener.id(), list)));
         }
+        // Last, since they may be many: where there are too many alarms, those of others are raised.
+        found.extend(authorities.iter().filter_map(expiry));
         found
     }
 
@@ -131,7 +136,18 @@ fn expiry(one: &CertificateReport) -> Option<Condition> {
     let reached = EXPIRY_DAYS.iter().filter(|days| one.seconds_left < **days * DAY).count();
     let within = reached.checked_sub(1).and_then(|last| EXPIRY_DAYS.get(last))?;
     let CertificateReport { listener, protocol, usage, subject, not_after, seconds_left, .. } = one;
+    let authority = usage == Usage::Authority.name();
     let message = match within {
+        0 if authority => format!(
+            "an authority that {listener} trusts for {protocol} has expired: clients whose certificates it issued are refused; put its \
+             successor in its place, or take it away; no restart is needed"
+        ),
+        _ if authority => format!(
+            "an authority that {listener} trusts for {protocol} expires in {} days and {} hours: clients whose certificates it issued are \
+             refused from then on; put its successor beside it, no restart is needed",
+            seconds_left / DAY,
+            seconds_left % DAY / 3600
+        ),
         0 => format!(
             "the {usage} certificate of {listener} for {protocol} has expired: clients that verify it refuse this listener; put a new \
              one in its place, no restart is needed"

@@ -4,7 +4,7 @@ use super::Operator;
 use crate::auth::Reading;
 use crate::config::{Config, ConfigError, ConfigErrors, ListenerConfig, Written};
 use crate::dev_certs::now;
-use crate::net::{Listener, Security, warning_of};
+use crate::net::{Listener, Security};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -245,8 +245,7 @@ impl Operator {
             let Some(found) = found.map_or(Some(None), |found| found.map(Some)) else { continue };
             match listener.read_security(found.and_then(|found| found.kind.tls())) {
                 Ok(Some(security)) => {
-                    let lacking = security.lacking();
-                    plan.outcome.warnings.extend(lacking.iter().map(|list| warning_of(listener.id(), list)));
+                    plan.outcome.warnings.extend(security.warnings(listener.id(), now()));
                     plan.securities.push((Arc::clone(listener), security));
                 }
                 Ok(None) => {}

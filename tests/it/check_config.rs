@@ -17,7 +17,7 @@ use crate::broker::certificates;
 const LONG_AGO: i64 = 1_420_070_400;
 
 /// Runs a subcommand in `dir` on `t.toml` there.
-fn shangmq(dir: &Path, arguments: &[&str]) -> (bool, String, String) {
+pub fn shangmq(dir: &Path, arguments: &[&str]) -> (bool, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_shangmq"))
         .args(arguments)
         .args(["--config", "t.toml"])
@@ -30,7 +30,7 @@ fn shangmq(dir: &Path, arguments: &[&str]) -> (bool, String, String) {
 }
 
 /// A directory with development certificates in `good`, expired ones in `old`, and `t.toml` of this text.
-fn directory(text: &str) -> TempDir {
+pub fn directory(text: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(certificates().dir(), dir.path().join("good")).unwrap();
     DevCerts::ensure(&dir.path().join("old"), LONG_AGO).unwrap();

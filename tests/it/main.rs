@@ -13,6 +13,7 @@
 mod access;
 mod addresses;
 mod alarms;
+mod authorities;
 mod bans_by_hand;
 mod bench;
 mod broker;

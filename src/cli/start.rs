@@ -47,6 +47,7 @@ impl Arguments {
                 "development certificates; never use them outside this machine"
             );
         }
+        check_user(&config.node.data_dir)?;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -106,6 +107,25 @@ async fn serve(prepared: Prepared, development: bool) -> Outcome {
     server.shutdown().await;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What root writes into the data directory of another user, that user's broker cannot use afterwards.
+fn check_user(data_dir: &Path) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+    // What is wrong with one that cannot be looked at, its making says.
+    let owner = data_dir.metadata().map_or(0, |found| found.uid());
+    misplaced_root(rustix::process::geteuid().as_raw(), owner).map_or(Ok(()), |owner| {
+        Err(format!(
+            "node.data_dir: {} belongs to user {owner}, whose broker could not use what root puts there; run this as that user, for \
+             instance with `sudo -u`",
+            data_dir.display()
+        ))
+    })
+}
+
+/// The owner of a directory who would be in the way of root, or root in the owner's.
+fn misplaced_root(user: u32, owner: u32) -> Option<u32> {
+    (user == 0 && owner != 0).then_some(owner)
 }
 
 /// Whether the kernel may write the memory of this process to a file. The limit holds for files, and not where the kernel gives dumps to
@@ -206,5 +226,12 @@ mod tests {
         assert!(matches!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable));
         set_core_dumps(true).unwrap();
         assert!(matches!(dumpable_behavior().unwrap(), DumpableBehavior::Dumpable));
+    }
+
+    // A broker that was started once as root left files that the one of the owner could not remove.
+    #[test]
+    fn root_starts_no_broker_in_the_directory_of_another_user() {
+        assert_eq!(misplaced_root(0, 1000), Some(1000));
+        assert_eq!((misplaced_root(0, 0), misplaced_root(1000, 1000), misplaced_root(1000, 0)), (None, None, None));
     }
 }

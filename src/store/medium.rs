@@ -80,6 +80,11 @@ impl Directory {
     }
 }
 
+/// The failure with the file that it is about: a store is more than its database.
+fn naming(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |cause| io::Error::new(cause.kind(), format!("{}: {cause}", path.display()))
+}
+
 /// Only the broker's user reads what clients sent.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -100,10 +105,11 @@ impl Medium for Directory {
     }
 
     fn seal(&self) -> io::Result<Option<Vec<u8>>> {
-        match std::fs::read(self.path.join(SEAL)) {
+        let path = self.path.join(SEAL);
+        match std::fs::read(&path) {
             Ok(seal) => Ok(Some(seal)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(naming(&path)(error)),
         }
     }
 
@@ -111,14 +117,13 @@ impl Medium for Directory {
         let path = self.path.join(SEAL);
         match seal {
             Some(seal) => {
-                let mut file = options().create(true).truncate(true).open(&path)?;
-                file.write_all(seal)?;
-                file.sync_all()?;
+                let mut file = options().create(true).truncate(true).open(&path).map_err(naming(&path))?;
+                file.write_all(seal).and_then(|()| file.sync_all()).map_err(naming(&path))?;
             }
             None => match std::fs::remove_file(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => return Err(naming(&path)(error)),
             },
         }
         self.sync_names()
@@ -154,5 +159,23 @@ impl StorageBackend for DatabaseFile {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.write_all_at(data, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The database was blamed for a seal that could not be read or removed.
+    #[test]
+    fn a_failure_of_the_seal_names_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::open(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join(SEAL)).unwrap();
+        let failures = [directory.seal().map(drop), directory.set_seal(None), directory.set_seal(Some(b"1"))];
+        for failure in failures {
+            let said = failure.unwrap_err().to_string();
+            assert!(said.contains("store.clean: "), "{said}");
+        }
     }
 }

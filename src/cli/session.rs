@@ -156,7 +156,7 @@ impl SessionArguments {
         }
         let url = transport.url.as_ref();
         let username = self.username.clone().or_else(|| url.and_then(|url| url.username.clone()));
-        let password = match self.password()? {
+        let password = match self.password(username.is_some())? {
             Some(password) => Some(password),
             None => url.and_then(|url| url.password.as_ref()).map(secret),
         };
@@ -213,7 +213,7 @@ impl SessionArguments {
         }))
     }
 
-    fn password(&self) -> Result<Option<Secret>, SessionError> {
+    fn password(&self, has_username: bool) -> Result<Option<Secret>, SessionError> {
         if let Some(password) = &self.password {
             return Ok(Some(secret(password)));
         }
@@ -226,13 +226,21 @@ impl SessionArguments {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             return checked(line, || path.display().to_string()).map(Some);
         }
-        match std::env::var_os(PASSWORD_VARIABLE) {
-            None => Ok(None),
-            Some(value) => {
-                use std::os::unix::ffi::OsStringExt;
-                let value = Zeroizing::new(value.into_vec());
-                checked(&value, || PASSWORD_VARIABLE.to_owned()).map(Some)
-            }
+        if has_username { password_of_environment() } else { Ok(None) }
+    }
+}
+
+/// The password in the environment. It is that of a user: to a server that no user name is given to, it is not sent.
+///
+/// # Errors
+/// [`SessionError::PasswordTooLong`]
+pub(super) fn password_of_environment() -> Result<Option<Secret>, SessionError> {
+    match std::env::var_os(PASSWORD_VARIABLE) {
+        None => Ok(None),
+        Some(value) => {
+            use std::os::unix::ffi::OsStringExt;
+            let value = Zeroizing::new(value.into_vec());
+            checked(&value, || PASSWORD_VARIABLE.to_owned()).map(Some)
         }
     }
 }
@@ -250,7 +258,7 @@ pub(super) async fn establish(
 ) -> Result<(Client<Box<dyn Stream>>, ConnAck), SessionError> {
     let limit = endpoint.timeout;
     match timeout(limit, Client::authenticate(io, connect, scram, max_packet_size)).await {
-        Ok(established) => Ok(established.map_err(|error| error.before_connack(|| endpoint.authority()))?),
+        Ok(established) => Ok(established.map_err(|error| error.before_connack(|| endpoint.unanswered()))?),
         Err(_elapsed) => Err(SessionError::NoConnAck(limit.as_secs())),
     }
 }
@@ -265,7 +273,7 @@ pub(super) fn random_id() -> Result<ByteString, getrandom::Error> {
     Ok(format!("shangmq{:016x}", u64::from_be_bytes(random)).into())
 }
 
-fn secret(text: &Hidden) -> Secret {
+pub(super) fn secret(text: &Hidden) -> Secret {
     Secret::from(Bytes::copy_from_slice(text.expose().as_bytes()))
 }
 
@@ -429,7 +437,7 @@ mod tests {
     // A server that refuses a client after the handshake of TLS 1.3 ends the connection, and "unexpected end of file" was all that was said.
     #[test]
     fn an_end_before_connack_says_whose_it_was_and_what_may_be_the_cause() {
-        let at = || "broker:8883".to_owned();
+        let at = || crate::client::ConnectError::Unanswered { at: "broker:8883".to_owned() };
         for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset] {
             let said = ClientError::Io(kind.into()).before_connack(at).to_string();
             assert!(said.starts_with("broker:8883 closed") && said.contains("its log says why"), "{said}");

@@ -67,6 +67,12 @@ pub enum ConnectError {
          client, and its log says why"
     )]
     Unanswered { at: String },
+    /// After a handshake in which the client has shown a certificate.
+    #[error(
+        "{at} completed the handshake and closed the connection instead of answering CONNECT: it refuses this client, and its log says why; \
+         perhaps the client certificate is revoked or nobody knows whether it is"
+    )]
+    LetGo { at: String },
     #[error("WebSocket handshake with {at} failed")]
     WebSocket { at: String, source: WsError },
 }
@@ -103,6 +109,15 @@ impl Endpoint {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// What an end in place of an answer to CONNECT means.
+    pub fn unanswered(&self) -> ConnectError {
+        let at = self.authority();
+        match &self.security {
+            Some(security) if security.advice.shown.is_some() => ConnectError::LetGo { at },
+            _ => ConnectError::Unanswered { at },
         }
     }
 

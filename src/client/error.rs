@@ -50,12 +50,10 @@ pub enum ClientError {
 impl ClientError {
     /// The same error before CONNACK, where one that is only an end says whose end it was, and what may have been the cause.
     #[must_use]
-    pub fn before_connack(self, at: impl FnOnce() -> String) -> ClientError {
+    pub fn before_connack(self, unanswered: impl FnOnce() -> ConnectError) -> ClientError {
         match self {
             ClientError::Io(error) if !is_end(&error) => ClientError::Io(error),
-            ClientError::Io(_) | ClientError::ClosedBeforeConnAck => {
-                ClientError::Connect(ConnectError::Unanswered { at: at() })
-            }
+            ClientError::Io(_) | ClientError::ClosedBeforeConnAck => ClientError::Connect(unanswered()),
             other => other,
         }
     }

@@ -17,6 +17,20 @@ async fn publish(address: SocketAddr, arguments: &[&str]) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
+// A password that was left in the environment went to a server without a user name; before MQTT 5 the command was refused.
+#[tokio::test]
+async fn a_password_in_the_environment_is_that_of_a_user() {
+    let broker = Setup::new().start().await;
+    let address = broker.address(Transport::Tcp);
+    for line in [&["pub", "-t", "t", "-m", "x", "-q", "1"][..], &["bench", "conn", "--count", "1", "-c", "1"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shangmq"));
+        command.args(line).args(["-V", "311", "-h", &address.ip().to_string(), "-p", &address.port().to_string()]);
+        command.env("SHANGMQ_PASSWORD", "open sesame");
+        let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert!(done.status.success(), "{line:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
 #[tokio::test]
 async fn a_user_proves_the_password_by_scram_and_another_password_is_refused() {
     let broker = crate::extended::setup("").start().await;

@@ -18,7 +18,7 @@ pub(super) fn of_connect(error: &ConnectError) -> String {
         ConnectError::Timeout { step, .. } => format!("timeout {step}"),
         ConnectError::Handshake { source, .. } => format!("handshake: {}", source.reason().label()),
         ConnectError::Resolve { .. } | ConnectError::NoAddress { .. } => "name".to_owned(),
-        ConnectError::Unanswered { .. } => "closed before CONNACK".to_owned(),
+        ConnectError::Unanswered { .. } | ConnectError::LetGo { .. } => "closed before CONNACK".to_owned(),
         ConnectError::WebSocket { .. } => "websocket".to_owned(),
     }
 }

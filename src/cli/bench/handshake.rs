@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use clap::Args;
 use gm_tls::client::Session;
@@ -25,7 +24,7 @@ use super::report::{Run, Tally};
 use super::write_report;
 use crate::causes::Causes;
 use crate::cli::Outcome;
-use crate::cli::session::{Interrupt, random_id};
+use crate::cli::session::{Interrupt, SessionError, password_of_environment, random_id, secret};
 use crate::cli::transport::{TransportArguments, hidden};
 use crate::cli::url::Hidden;
 use crate::client::{Client, ClientError, ConnectError, Endpoint, Security, SessionSlot, words};
@@ -60,8 +59,8 @@ pub(super) struct Arguments {
     /// User name for --mqtt
     #[arg(short, long, value_name = "NAME", requires = "mqtt")]
     username: Option<String>,
-    /// Password for --mqtt
-    #[arg(short = 'P', long = "pw", env = "SHANGMQ_PASSWORD", hide_env_values = true, value_name = "PASSWORD", value_parser = hidden)]
+    /// Password for --mqtt, visible to other users of this machine; rather use the variable SHANGMQ_PASSWORD
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD", value_parser = hidden)]
     password: Option<Hidden>,
     /// Threads [default: one for each processor]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -169,7 +168,7 @@ impl Arguments {
         }
         let mut interrupt = Interrupt::install()?;
         let start = Instant::now();
-        let plan = Arc::new(self.plan(endpoint, start));
+        let plan = Arc::new(self.plan(endpoint, start)?);
         let mut workers = JoinSet::new();
         for _ in 0..self.concurrency {
             workers.spawn(work(Arc::clone(&plan), Tally::new()?));
@@ -202,24 +201,29 @@ impl Arguments {
         Ok(if report.handshakes > 0 && report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn plan(&self, endpoint: Endpoint, start: Instant) -> Plan {
+    fn plan(&self, endpoint: Endpoint, start: Instant) -> Result<Plan, SessionError> {
         let deadline = match (self.count, self.duration) {
             (Some(_), _) => None,
             (None, duration) => Some(start + duration.unwrap_or(Duration::from_secs(10))),
         };
-        Plan {
+        let password = match &self.password {
+            Some(given) => Some(secret(given)),
+            None if self.username.is_some() => password_of_environment()?,
+            None => None,
+        };
+        Ok(Plan {
             endpoint,
             resume: self.resume,
             mqtt: self.mqtt,
             username: self.username.clone().map(ByteString::from),
-            password: self.password.as_ref().map(|text| Secret::from(Bytes::copy_from_slice(text.expose().as_bytes()))),
+            password,
             deadline,
             left: self.count.map(|count| AtomicU64::new(count.get())),
             stopped: AtomicBool::new(false),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             resumable: AtomicBool::new(false),
-        }
+        })
     }
 }
 
@@ -313,7 +317,7 @@ impl Plan {
         };
         let limit = self.endpoint.timeout;
         match timeout(limit, Client::connect(io, connect, MAX_PACKET_SIZE)).await {
-            Ok(established) => Ok(established.map_err(|error| error.before_connack(|| self.endpoint.authority()))?.0),
+            Ok(established) => Ok(established.map_err(|error| error.before_connack(|| self.endpoint.unanswered()))?.0),
             Err(_elapsed) => Err(AttemptError::NoConnAck(limit.as_secs())),
         }
     }
@@ -408,8 +412,10 @@ async fn try_out(endpoint: &Endpoint) -> Result<(), BenchError> {
     let at = || endpoint.authority();
     match timeout(endpoint.timeout, Client::connect(io, connect, MAX_PACKET_SIZE)).await {
         Ok(Ok((client, _))) => drop(timeout(CLOSE_WAIT, client.disconnect()).await),
-        Ok(Err(error)) => match error.before_connack(at) {
-            ClientError::Connect(ConnectError::Unanswered { .. }) => return Err(BenchError::ShownTheDoor(at())),
+        Ok(Err(error)) => match error.before_connack(|| endpoint.unanswered()) {
+            ClientError::Connect(ConnectError::Unanswered { .. } | ConnectError::LetGo { .. }) => {
+                return Err(BenchError::ShownTheDoor(at()));
+            }
             ClientError::Connect(ConnectError::Handshake { source, .. })
                 if source.reason() == HandshakeFailure::Closed =>
             {
@@ -436,7 +442,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port().to_string();
         let arguments = parse(&["-h", "127.0.0.1", "-p", &port, "--count", "5"]);
         let endpoint = arguments.transport.endpoint(1024).unwrap();
-        let plan = Arc::new(arguments.plan(endpoint, Instant::now()));
+        let plan = Arc::new(arguments.plan(endpoint, Instant::now()).unwrap());
         let (one, other) = tokio::join!(
             work(Arc::clone(&plan), Tally::new().unwrap()),
             work(Arc::clone(&plan), Tally::new().unwrap())
@@ -455,7 +461,7 @@ mod tests {
         drop(listener);
         let arguments = parse(&["-h", "127.0.0.1", "-p", &port, "--count", "3"]);
         let endpoint = arguments.transport.endpoint(1024).unwrap();
-        let plan = Arc::new(arguments.plan(endpoint, Instant::now()));
+        let plan = Arc::new(arguments.plan(endpoint, Instant::now()).unwrap());
         let report = work(plan, Tally::new().unwrap()).await.into_report(run());
         assert_eq!((report.handshakes, report.failed), (0, 3));
         assert!(report.to_string().contains("3  connection refused: connection refused at 127.0.0.1:"), "{report}");

@@ -3,13 +3,12 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use clap::Args;
-use mqtt_codec::{ProtocolVersion, Secret};
+use mqtt_codec::ProtocolVersion;
 
 use super::flow::{MAX_PACKET_SIZE, Target};
-use crate::cli::session::version;
+use crate::cli::session::{password_of_environment, secret, version};
 use crate::cli::transport::{TransportArguments, hidden};
 use crate::cli::url::Hidden;
 
@@ -22,8 +21,8 @@ pub(super) struct ClientArguments {
     /// User name
     #[arg(short, long, value_name = "NAME", help_heading = "Session")]
     username: Option<String>,
-    /// Password
-    #[arg(short = 'P', long = "pw", env = "SHANGMQ_PASSWORD", hide_env_values = true, value_name = "PASSWORD", value_parser = hidden, help_heading = "Session")]
+    /// Password, visible to other users of this machine; rather use the variable SHANGMQ_PASSWORD
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD", value_parser = hidden, help_heading = "Session")]
     password: Option<Hidden>,
     /// Version of MQTT: 31, 311 or 5
     #[arg(short = 'V', long = "protocol-version", default_value = "311", value_parser = version, help_heading = "Session")]
@@ -69,7 +68,12 @@ impl ClientArguments {
         endpoint.resolve().await?;
         let url = self.transport.url.as_ref();
         let username = self.username.clone().or_else(|| url.and_then(|url| url.username.clone()));
-        let password = self.password.as_ref().or_else(|| url.and_then(|url| url.password.as_ref()));
+        let password = match &self.password {
+            Some(given) => Some(secret(given)),
+            None if username.is_some() => password_of_environment()?,
+            None => None,
+        };
+        let password = password.or_else(|| url.and_then(|url| url.password.as_ref()).map(secret));
         if password.is_some() && username.is_none() && !self.version.is_v5() {
             return Err(OptionsError::PasswordWithoutUser.into());
         }
@@ -80,7 +84,7 @@ impl ClientArguments {
             endpoint,
             version: self.version,
             username: username.map(ByteString::from),
-            password: password.map(|text| Secret::from(Bytes::copy_from_slice(text.expose().as_bytes()))),
+            password,
             keep_alive_secs: self.keep_alive,
             session_expiry_secs: self.session_expiry,
         })

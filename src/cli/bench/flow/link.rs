@@ -75,8 +75,8 @@ pub(in crate::cli::bench) enum LinkError {
     Refused(ReasonCode),
     #[error("the server ended the connection: {}", words(*.0))]
     Disconnected(ReasonCode),
-    #[error("the server refused the subscription: {}", words(*.0))]
-    NotSubscribed(ReasonCode),
+    #[error("the server refused the subscription {:?}: {}", .0, words(*.1))]
+    NotSubscribed(ByteString, ReasonCode),
     #[error("the server sent {0:?} where MQTT does not allow it")]
     Unexpected(PacketType),
     #[error("no {0} within {1} seconds")]
@@ -91,6 +91,7 @@ impl LinkError {
         match self {
             LinkError::Connect(error) => cause::of_connect(error),
             LinkError::Io(error) => format!("connection: {}", error.kind()),
+            LinkError::NotSubscribed(_, reason) => format!("the server refused the subscription: {}", words(*reason)),
             other => other.to_string(),
         }
     }
@@ -136,7 +137,7 @@ impl Target {
         });
         let ack = answer.await.map_err(|error| match error {
             LinkError::Io(error) if !is_end(&error) => LinkError::Io(error),
-            LinkError::Io(_) | LinkError::Closed => ConnectError::Unanswered { at: self.endpoint.authority() }.into(),
+            LinkError::Io(_) | LinkError::Closed => self.endpoint.unanswered().into(),
             other => other,
         })?;
         if ack.reason != ReasonCode::Success {

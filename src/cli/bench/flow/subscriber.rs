@@ -5,7 +5,9 @@ use std::num::NonZeroU16;
 use std::task::{Context, Poll};
 
 use bytestring::ByteString;
-use mqtt_codec::{Packet, QoS, RetainHandling, Subscribe, SubscribeProperties, Subscription, SubscriptionOptions};
+use mqtt_codec::{
+    Packet, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription, SubscriptionOptions,
+};
 
 use super::account::{Account, Books};
 use super::control::{Control, Live, Phase};
@@ -21,8 +23,13 @@ const HIGH_WATER: usize = 256 * 1024;
 pub(super) struct Subscriber {
     link: Link,
     books: Books,
-    /// SUBACK came.
-    subscribed: bool,
+    /// What was asked for, until SUBACK has come.
+    awaited: Option<Vec<ByteString>>,
+}
+
+/// The first of the filters that a server has refused.
+fn refused(reasons: &[ReasonCode], filters: Vec<ByteString>) -> Option<(ReasonCode, ByteString)> {
+    reasons.iter().copied().zip(filters).find(|(reason, _)| reason.is_error())
 }
 
 impl Subscriber {
@@ -41,8 +48,9 @@ impl Subscriber {
             retain_as_published: false,
             retain_handling: RetainHandling::DoNotSend,
         };
-        let subscriptions = filters.into_iter().map(|filter| Subscription { filter, options }).collect();
-        let mut subscriber = Subscriber { link, books, subscribed: false };
+        let filters: Vec<ByteString> = filters.into_iter().collect();
+        let subscriptions = filters.iter().map(|filter| Subscription { filter: filter.clone(), options }).collect();
+        let mut subscriber = Subscriber { link, books, awaited: Some(filters) };
         subscriber.link.queue(&Subscribe {
             packet_id: NonZeroU16::MIN,
             properties: SubscribeProperties::default(),
@@ -50,7 +58,7 @@ impl Subscriber {
         })?;
         let answer = poll_fn(|cx| {
             let polled = subscriber.poll(cx, control)?;
-            if subscriber.subscribed { Poll::Ready(Ok(())) } else { polled.map(Ok) }
+            if subscriber.awaited.is_none() { Poll::Ready(Ok(())) } else { polled.map(Ok) }
         });
         target.within("SUBACK", answer).await?;
         Ok(subscriber)
@@ -89,7 +97,7 @@ impl Subscriber {
         let before = self.books.received();
         let now = control.clock.nanos();
         let mut latencies = control.lane.delivery.lock();
-        let Subscriber { link, books, subscribed } = self;
+        let Subscriber { link, books, awaited } = self;
         let read = link.poll_read(cx, |packet, out| {
             match packet {
                 Incoming::Publish { qos, packet_id, payload } => {
@@ -104,10 +112,12 @@ impl Subscriber {
                 }
                 Incoming::PubRel(id) => Answer::Complete.append(out, id),
                 Incoming::Other(frame) => match decode_rare(frame, version)? {
-                    Packet::SubAck(ack) => match ack.reasons.iter().find(|reason| reason.is_error()) {
-                        Some(reason) => return Err(LinkError::NotSubscribed(*reason)),
-                        None => *subscribed = true,
-                    },
+                    Packet::SubAck(ack) => {
+                        let filters = awaited.take().unwrap_or_default();
+                        if let Some((reason, filter)) = refused(&ack.reasons, filters) {
+                            return Err(LinkError::NotSubscribed(filter, reason));
+                        }
+                    }
                     other => return Err(LinkError::Unexpected(other.packet_type())),
                 },
                 _ => {}
@@ -120,5 +130,21 @@ impl Subscriber {
             Poll::Ready(result) => result.map(|()| true),
             Poll::Pending => Ok(false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // "the server refused the subscription: unspecified error" left open which topic a rule was missing for.
+    #[test]
+    fn a_refused_subscription_is_named() {
+        let reasons = [ReasonCode::GrantedQoS1, ReasonCode::UnspecifiedError];
+        let (reason, filter) = refused(&reasons, vec!["bench/1/0".into(), "bench/1/#".into()]).unwrap();
+        let error = LinkError::NotSubscribed(filter, reason);
+        assert_eq!(error.to_string(), "the server refused the subscription \"bench/1/#\": unspecified error");
+        assert_eq!(error.cause(), "the server refused the subscription: unspecified error");
+        assert_eq!(refused(&reasons[..1], vec!["a".into()]), None);
     }
 }

@@ -1,11 +1,12 @@
 //! How long a start takes on a store that is as large as `START_SESSIONS`, `START_QUEUED` for each of them and `START_RETAINED` say.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mqtt_codec::{PublishProperties, QoS};
+use shangmq::calendar::rfc3339;
 use shangmq::config::StoreConfig;
 use shangmq::metrics::Metrics;
 use shangmq::session::{Delivery, Message, SessionExpiry, SubscriptionOptions};
@@ -75,15 +76,16 @@ fn fill(directory: &Path, sessions: u64, queued: u64, retained: u64) {
     assert!(store.close());
 }
 
-/// What the log of this start said when the listener took its first connection.
-async fn log_at_the_first_connection(directory: PathBuf, address: SocketAddr, from: usize) -> String {
+/// When the listener took its first connection, as the log writes it.
+async fn first_connection(address: SocketAddr) -> String {
     loop {
         // From another address, or the kernel may connect the socket to itself, since nobody has the port yet.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0))).unwrap();
         if socket.connect(address).await.is_ok() {
-            let log = std::fs::read_to_string(directory.join("broker.log")).unwrap();
-            return log.get(from..).unwrap_or_default().to_owned();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let second = rfc3339(now.as_secs() as i64);
+            return format!("{}.{:06}Z", second.trim_end_matches('Z'), now.subsec_micros());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -99,8 +101,8 @@ async fn a_large_store_starts_in_bounded_time_and_serves_nobody_before_it_is_rea
     let directory = broker.0.dir().join("data");
     tokio::task::spawn_blocking(move || fill(&directory, sessions, queued, retained)).await.unwrap();
     for end in ["clean", "not clean"] {
-        let first = log_at_the_first_connection(broker.0.dir().to_owned(), broker.address(), broker.0.log().len());
-        let first = tokio::spawn(first);
+        let first = tokio::spawn(first_connection(broker.address()));
+        let before = broker.0.log().len();
         let begun = Instant::now();
         broker.0.restart().await;
         let elapsed = begun.elapsed();
@@ -113,8 +115,11 @@ async fn a_large_store_starts_in_bounded_time_and_serves_nobody_before_it_is_rea
         );
         let recovered =
             format!("recovered {sessions} sessions, {} subscriptions, {} queued", 2 * sessions, sessions * queued);
-        let log = first.await.unwrap();
-        assert!(log.lines().any(|line| line.contains(&recovered) && line.contains(end)), "{log}");
+        let (first, log) = (first.await.unwrap(), broker.0.log());
+        let log = log.get(before..).unwrap_or_default();
+        let said = log.lines().find(|line| line.contains(&recovered) && line.contains(end)).expect(log);
+        let read = said.split('"').skip_while(|word| *word != "timestamp").nth(2).unwrap();
+        assert!(read.len() == first.len() && read < first.as_str(), "a connection at {first}, and then: {said}");
         assert!(elapsed < limit, "{elapsed:?}");
         broker.0.kill();
     }

@@ -23,7 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
-use tracing::{Instrument, Span, info, info_span, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 /// Name of the socket in the data directory.
 pub const SOCKET: &str = "ctl.sock";
@@ -284,15 +284,14 @@ where
     aside(operator, move |operator| change(&operator.revocation).map(|()| operator.revocation.report())).await
 }
 
-/// Does what may wait for a disk on a thread that may.
+/// Answers with what may wait for a disk.
 async fn aside<F, T, E>(operator: &Arc<Operator>, work: F) -> Response
 where
     F: FnOnce(&Operator) -> Result<T, E> + Send + 'static,
     T: Serialize + Send + 'static,
     E: std::fmt::Display + Send + 'static,
 {
-    let (operator, asked) = (Arc::clone(operator), Span::current());
-    match tokio::task::spawn_blocking(move || asked.in_scope(|| work(&operator))).await {
+    match operator.aside(work).await {
         Ok(Ok(done)) => Response::of(&done),
         Ok(Err(refused)) => Response::refusal(refused.to_string()),
         Err(_) => Response::refusal("a bug of the broker; please report it with the panic message in its log"),

@@ -27,9 +27,8 @@ impl Operator {
     /// Looks for what is wrong until `stop` says so.
     pub async fn watch_alarms(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         loop {
-            let operator = Arc::clone(&self);
             // Signatures of lists may have to be verified. A look that failed is made again with the next.
-            let _ = tokio::task::spawn_blocking(move || operator.look_for_alarms(now())).await;
+            let _ = self.aside(|operator| operator.look_for_alarms(now())).await;
             tokio::select! {
                 // Cancel-safe, both of them.
                 () = tokio::time::sleep(INTERVAL) => {}

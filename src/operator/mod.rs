@@ -30,6 +30,8 @@ use crate::store::Health;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::task::JoinError;
+use tracing::Span;
 
 /// The service. Its methods may read files and therefore wait: async callers give them to a thread that may.
 #[derive(Debug)]
@@ -83,6 +85,19 @@ impl Operator {
     /// The service that knows which certificates were revoked.
     pub fn revocation(&self) -> &Arc<Revocation> {
         &self.revocation
+    }
+
+    /// Does what may wait for files or the disk on a thread that may. Its lines of the log say who asked for it, as those of the caller do.
+    ///
+    /// # Errors
+    /// It panicked.
+    async fn aside<F, T>(self: &Arc<Self>, work: F) -> Result<T, JoinError>
+    where
+        F: FnOnce(&Operator) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (operator, asked) = (Arc::clone(self), Span::current());
+        tokio::task::spawn_blocking(move || asked.in_scope(|| work(&operator))).await
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tracing::{Span, error, info, warn};
+use tracing::{error, info, warn};
 
 /// Where the configuration came from, to be read again.
 #[derive(Debug, Clone)]
@@ -175,8 +175,7 @@ impl Operator {
     /// # Errors
     /// As [`reload`](Self::reload).
     pub async fn reload_aside(self: &Arc<Self>, trigger: Trigger) -> Result<Reloaded, ConfigErrors> {
-        let (operator, asked) = (Arc::clone(self), Span::current());
-        match tokio::task::spawn_blocking(move || asked.in_scope(|| operator.reload(trigger))).await {
+        match self.aside(move |operator| operator.reload(trigger)).await {
             Ok(outcome) => outcome,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }

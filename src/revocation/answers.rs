@@ -119,6 +119,12 @@ pub(super) struct Asked<'a> {
     pub responder: &'a str,
 }
 
+impl Asked<'_> {
+    fn key(&self) -> Key {
+        (self.issuer.fingerprint, self.serial.into(), self.responder.into())
+    }
+}
+
 impl Answers {
     pub(super) fn new(
         config: &RevocationConfig,
@@ -174,15 +180,13 @@ impl Answers {
 
     /// Why a certificate was revoked, by the last answer of a responder, which may have ended.
     pub(super) fn was_revoked(&self, asked: Asked<'_>) -> Option<Reason> {
-        let key = (asked.issuer.fingerprint, asked.serial.into(), asked.responder.into());
-        let entry = self.entries.lock().get(&key).cloned()?;
+        let entry = self.entries.lock().get(&asked.key()).cloned()?;
         entry.revoked()
     }
 
     /// Takes note that a client was refused for want of this answer.
     pub(super) fn note_refused(&self, asked: Asked<'_>) {
-        let key = (asked.issuer.fingerprint, asked.serial.into(), asked.responder.into());
-        if let Some(entry) = self.entries.lock().get(&key) {
+        if let Some(entry) = self.entries.lock().get(&asked.key()) {
             entry.state.lock().refused = true;
         }
     }
@@ -238,8 +242,7 @@ impl Answers {
     /// # Errors
     /// There is none left, in words.
     pub(super) fn entry(&self, asked: Asked<'_>) -> Result<Arc<Entry>, Arc<str>> {
-        let responder: Arc<str> = asked.responder.into();
-        let key = (asked.issuer.fingerprint, asked.serial.into(), Arc::clone(&responder));
+        let key = asked.key();
         let mut entries = self.entries.lock();
         if let Some(entry) = entries.get(&key) {
             return Ok(Arc::clone(entry));
@@ -251,7 +254,7 @@ impl Answers {
         let entry = Arc::new(Entry {
             certificate: asked.certificate.to_der().into(),
             issuer: Arc::clone(asked.issuer),
-            responder,
+            responder: Arc::clone(&key.2),
             state: Mutex::new(State { used_at: now(), ..State::default() }),
             over: watch::Sender::new(0),
         });
